@@ -1,0 +1,1 @@
+"""The torch-free half of the program: files, geometry, scores and pictures."""

@@ -1,0 +1,63 @@
+"""The cell classes: ids 1..K, names and colours. 0 is the background and has no entry."""
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from src.errors import InputError
+from src.files import read_json
+
+
+@dataclass(frozen=True)
+class CellClass:
+    """One class of cells: ``id`` in 1..K, a name for tables, ``color`` as ``#rrggbb``."""
+
+    id: int
+    name: str
+    color: str
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """The colour as three values in 0..255, in RGB order."""
+        return tuple(bytes.fromhex(self.color[1:]))  # type: ignore[return-value]
+
+
+HOMEWORK_CLASSES = (
+    CellClass(1, "epithelial", "#d62728"),
+    CellClass(2, "lymphocyte", "#1f77b4"),
+    CellClass(3, "neutrophil", "#2ca02c"),
+    CellClass(4, "macrophage", "#ff7f0e"),
+)
+
+
+def load_classes(path: str | Path) -> tuple[CellClass, ...]:
+    """Read ``[{"id": 1, "name": "epithelial", "color": "#d62728"}, …]``; ids must be 1..K, names unique."""
+    return parse_classes(read_json(path), str(path))
+
+
+def parse_classes(entries: Any, source: str) -> tuple[CellClass, ...]:
+    """Check and build classes from decoded JSON. ``source`` names the file in an error."""
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"{source}: expected a JSON list of classes, each with id, name and color")
+    classes = tuple(sorted((_parse_class(entry, source) for entry in entries), key=lambda cell_class: cell_class.id))
+    if [cell_class.id for cell_class in classes] != list(range(1, len(classes) + 1)):
+        raise InputError(f"{source}: class ids must be 1..{len(classes)} without gaps or repeats")
+    if len({cell_class.name for cell_class in classes}) != len(classes):
+        raise InputError(f"{source}: two classes have the same name")
+    return classes
+
+
+def _parse_class(entry: Any, source: str) -> CellClass:
+    if not isinstance(entry, dict) or set(entry) != {"id", "name", "color"}:
+        raise InputError(f"{source}: a class needs exactly id, name and color, got {entry!r}")
+    if type(entry["id"]) is not int or not isinstance(entry["name"], str) or not entry["name"].strip():
+        raise InputError(f"{source}: a class needs an integer id and a name, got {entry!r}")
+    if not isinstance(entry["color"], str) or not re.fullmatch(r"#[0-9a-fA-F]{6}", entry["color"]):
+        raise InputError(f"{source}: class {entry['id']} needs a color like #d62728, got {entry['color']!r}")
+    return CellClass(entry["id"], entry["name"].strip(), entry["color"].lower())
+
+
+def to_json(classes: tuple[CellClass, ...]) -> list[dict[str, Any]]:
+    """The inverse of :func:`parse_classes`."""
+    return [asdict(cell_class) for cell_class in classes]

@@ -1,0 +1,147 @@
+"""An object of an image as a small mask with its place, and the ways between such objects, label maps and raw masks."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.ndimage import find_objects
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One object of an image.
+
+    ``category_id`` is in 1..K and ``score`` in [0, 1] (1 for ground truth). ``mask`` is a ``(h, w)`` bool array cut
+    out of the image at row ``top``, column ``left``; it is tight: its first and last row and column hold a True.
+    """
+
+    category_id: int
+    score: float
+    top: int
+    left: int
+    mask: np.ndarray
+
+    @property
+    def bottom(self) -> int:
+        """The first row below the object."""
+        return self.top + self.mask.shape[0]
+
+    @property
+    def right(self) -> int:
+        """The first column right of the object."""
+        return self.left + self.mask.shape[1]
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return int(np.count_nonzero(self.mask))
+
+
+def tight(category_id: int, score: float, top: int, left: int, mask: np.ndarray) -> Instance | None:
+    """Build an :class:`Instance` from a mask that may have empty borders; ``None`` where the mask is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    cropped = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return Instance(category_id, score, top + int(rows[0]), left + int(columns[0]), cropped)
+
+
+def window(instance: Instance, top: int, left: int, bottom: int, right: int) -> np.ndarray:
+    """The part of an object's mask inside a rectangle that lies within its bounding box, as a view."""
+    return instance.mask[top - instance.top : bottom - instance.top, left - instance.left : right - instance.left]
+
+
+def intersection(a: Instance, b: Instance) -> int:
+    """Number of pixels that two objects share."""
+    top, left = max(a.top, b.top), max(a.left, b.left)
+    bottom, right = min(a.bottom, b.bottom), min(a.right, b.right)
+    if top >= bottom or left >= right:
+        return 0
+    return int(np.count_nonzero(window(a, top, left, bottom, right) & window(b, top, left, bottom, right)))
+
+
+def clip(instance: Instance, top: int, left: int, bottom: int, right: int) -> Instance | None:
+    """What of an object lies in the rectangle (max exclusive); ``None`` where nothing does."""
+    top, left = max(instance.top, top), max(instance.left, left)
+    bottom, right = min(instance.bottom, bottom), min(instance.right, right)
+    if top >= bottom or left >= right:
+        return None
+    return tight(instance.category_id, instance.score, top, left, window(instance, top, left, bottom, right))
+
+
+def union(parts: Sequence[Instance]) -> Instance:
+    """One object covering all parts; category of the first, the highest score."""
+    top, left = min(part.top for part in parts), min(part.left for part in parts)
+    bottom, right = max(part.bottom for part in parts), max(part.right for part in parts)
+    mask = np.zeros((bottom - top, right - left), bool)
+    for part in parts:
+        mask[part.top - top : part.bottom - top, part.left - left : part.right - left] |= part.mask
+    return Instance(parts[0].category_id, max(part.score for part in parts), top, left, mask)
+
+
+def from_label_map(label_map: np.ndarray) -> list[Instance]:
+    """Objects of a ``(K, H, W)`` label map, channel k-1 holding class k's ids (0 is background), by class, then id.
+
+    The time grows with the image and the objects, not with their product.
+    """
+    instances = []
+    for category_id, labels in enumerate(label_map, start=1):
+        for label, box in enumerate(find_objects(labels), start=1):
+            if box is not None:
+                rows, columns = box
+                instances.append(Instance(category_id, 1.0, rows.start, columns.start, labels[box] == label))
+    return instances
+
+
+def to_label_map(instances: Iterable[Instance], height: int, width: int) -> np.ndarray:
+    """Paint objects into one ``(H, W)`` int32 map: object i gets i + 1; where objects overlap the higher score wins."""
+    label_map = np.zeros((height, width), np.int32)
+    order = sorted(enumerate(instances, start=1), key=lambda item: item[1].score)
+    for label, instance in order:
+        label_map[instance.top : instance.bottom, instance.left : instance.right][instance.mask] = label
+    return label_map
+
+
+def from_detections(
+    boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, mask_probabilities: np.ndarray, size: tuple[int, int]
+) -> list[Instance | None]:
+    """Turn detections into objects of a ``size = (height, width)`` image, without a full-size mask.
+
+    Args:
+        boxes: ``(N, 4)`` float32 xyxy in image px, max exclusive.
+        scores: ``(N,)`` float in [0, 1].
+        labels: ``(N,)`` int in 1..K.
+        mask_probabilities: ``(N, M, M)`` float32 in [0, 1], of the detection's own class.
+
+    Returns:
+        One entry a detection, ``None`` where no pixel reaches probability 0.5. The masks are those that torchvision's
+        ``paste_masks_in_image`` followed by ``> 0.5`` gives.
+    """
+    boxes, resolution = _padded_boxes(boxes, mask_probabilities.shape[-1])
+    padded = np.zeros((len(boxes), resolution, resolution), np.float32)
+    padded[:, 1:-1, 1:-1] = mask_probabilities
+    return [
+        _paste(int(labels[i]), float(scores[i]), padded[i], tuple(map(int, boxes[i])), size) for i in range(len(boxes))
+    ]
+
+
+def _padded_boxes(boxes: np.ndarray, resolution: int) -> tuple[np.ndarray, int]:
+    """Grow boxes by the border of one mask cell that torchvision adds before resizing, truncated to whole pixels."""
+    factor = np.float32((resolution + 2) / resolution)
+    half_width = (boxes[:, 2] - boxes[:, 0]) * np.float32(0.5) * factor
+    half_height = (boxes[:, 3] - boxes[:, 1]) * np.float32(0.5) * factor
+    center_x = (boxes[:, 2] + boxes[:, 0]) * np.float32(0.5)
+    center_y = (boxes[:, 3] + boxes[:, 1]) * np.float32(0.5)
+    grown = (center_x - half_width, center_y - half_height, center_x + half_width, center_y + half_height)
+    return np.stack(grown, axis=1).astype(np.int64), resolution + 2
+
+
+def _paste(
+    category_id: int, score: float, mask: np.ndarray, box: tuple[int, ...], size: tuple[int, int]
+) -> Instance | None:
+    left, top, right, bottom = box
+    resized = cv2.resize(mask, (max(right - left + 1, 1), max(bottom - top + 1, 1)), interpolation=cv2.INTER_LINEAR)
+    first_row, first_column = max(-top, 0), max(-left, 0)
+    visible = resized[first_row : max(size[0] - top, 0), first_column : max(size[1] - left, 0)] > 0.5
+    return tight(category_id, score, top + first_row, left + first_column, visible)

@@ -1,0 +1,55 @@
+"""Where the tiles of an image lie. Coordinates are pixels of the image that is tiled, max exclusive."""
+
+from dataclasses import dataclass
+
+from src.errors import InputError
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle of an image: rows ``top … top + height - 1``, columns ``left … left + width - 1``."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        """The first row below the tile."""
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        """The first column right of the tile."""
+        return self.left + self.width
+
+    def unscaled(self, scale: float, height: int, width: int) -> "Tile":
+        """This tile of a scaled image in pixels of the unscaled ``height × width`` image, rounded, never empty."""
+        top, left = min(round(self.top / scale), height - 1), min(round(self.left / scale), width - 1)
+        bottom, right = min(round(self.bottom / scale), height), min(round(self.right / scale), width)
+        return Tile(top, left, max(bottom - top, 1), max(right - left, 1))
+
+
+def tile_grid(height: int, width: int, size: int, overlap: int) -> list[Tile]:
+    """Cover a ``height × width`` image with tiles, row by row.
+
+    Neighbours share at least ``overlap`` px. The last tile of a row or column shifts back to keep its full size; along
+    a side shorter than ``size`` there is one tile, as long as the side.
+
+    Raises:
+        InputError: unless ``0 <= overlap < size``.
+    """
+    if not 0 <= overlap < size:
+        raise InputError(f"--overlap must be at least 0 and below --tile-size {size}, got {overlap}")
+    return [
+        Tile(top, left, min(size, height), min(size, width))
+        for top in _starts(height, size, overlap)
+        for left in _starts(width, size, overlap)
+    ]
+
+
+def _starts(length: int, size: int, overlap: int) -> list[int]:
+    if length <= size:
+        return [0]
+    return [*range(0, length - size, size - overlap), length - size]
