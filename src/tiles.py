@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from src.errors import InputError
+
+FILL = (124, 116, 104)  # the mean colour of ImageNet: what the network sees as zero
 
 
 @dataclass(frozen=True)
@@ -53,3 +57,12 @@ def _starts(length: int, size: int, overlap: int) -> list[int]:
     if length <= size:
         return [0]
     return [*range(0, length - size, size - overlap), length - size]
+
+
+def pad_to(image: np.ndarray, size: int) -> np.ndarray:
+    """Pad an ``(h, w, 3)`` uint8 RGB tile with :data:`FILL` on the right and below to ``size`` px a side."""
+    if image.shape[:2] == (size, size):
+        return np.ascontiguousarray(image)
+    padded = np.full((size, size, 3), FILL, np.uint8)
+    padded[: image.shape[0], : image.shape[1]] = image
+    return padded

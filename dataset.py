@@ -1,0 +1,223 @@
+"""Tiles of training images with their targets. The one place that augments."""
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would open a network connection at import
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from scipy.ndimage import find_objects
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from src.cache import ImageCache, PreparedImage
+from src.records import Record
+from src.settings import AugmentSettings, TileSettings
+from src.tiles import FILL, Tile, pad_to, tile_grid
+
+Key = tuple[int, int]  # epoch, index of the tile
+Item = tuple[np.ndarray, dict[str, np.ndarray], str]
+Batch = tuple[Tensor, list[dict[str, Tensor]], list[str]]
+
+
+class TileDataset(Dataset[Item]):
+    """Augmented tiles of the images of ``records``.
+
+    An item is asked for by ``(epoch, index)``, and what it is is a pure function of that and ``seed``: no worker has a
+    state of its own, and a resumed run sees the same data.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        cache: ImageCache,
+        tiles: TileSettings,
+        augment: AugmentSettings,
+        swap_channels: bool,
+        seed: int,
+    ) -> None:
+        self.records = records
+        self.cache = cache
+        self.settings = tiles
+        self.augment = augment
+        self.swap_channels = swap_channels
+        self.seed = seed
+        self._opened: dict[int, PreparedImage] = {}
+        self.tiles = self._choose_tiles()
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __getitem__(self, key: Key) -> Item:
+        """The tile ``(S, S, 3)`` uint8 RGB, its target (see :func:`tile_target`) and its name for messages."""
+        epoch, index = key
+        record, tile = self.tiles[index]
+        prepared = self._open(record)
+        image, label_map = self._crop(prepared, tile)
+        transform = augmentation(self.augment)
+        transform.set_random_seed(int(np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]))
+        augmented = transform(image=image, mask=label_map)
+        target = tile_target(augmented["mask"], prepared, self.settings.min_visible)
+        return augmented["image"], target, f"{self.records[record].name} at row {tile.top}, column {tile.left}"
+
+    def _crop(self, prepared: PreparedImage, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+        """A tile's image and label map, padded on the right and below to the full tile size."""
+        window = np.s_[tile.top : tile.bottom, tile.left : tile.right]
+        image = prepared.image[window][..., ::-1] if self.swap_channels else prepared.image[window]
+        size = self.settings.tile_size
+        label_map = prepared.label_map[window]
+        padding = ((0, size - tile.height), (0, size - tile.width), (0, 0))
+        return pad_to(image, size), np.pad(label_map, padding)
+
+    def _open(self, record: int) -> PreparedImage:
+        """Memory maps are cheap to keep; images that the cache had no room for are not, and few of them stay."""
+        if record not in self._opened:
+            prepared = self.cache.get(self.records[record])
+            if not isinstance(prepared.image, np.memmap) and len(self._opened) >= 8:
+                self._opened.pop(next(iter(self._opened)))
+            self._opened[record] = prepared
+        return self._opened[record]
+
+    def _choose_tiles(self) -> tuple[tuple[int, Tile], ...]:
+        """All tiles with cells, and ``empty_fraction`` as many without, drawn at random."""
+        full: list[tuple[int, Tile]] = []
+        empty: list[tuple[int, Tile]] = []
+        for record in range(len(self.records)):
+            prepared = self._open(record)
+            for tile in tile_grid(*prepared.image.shape[:2], self.settings.tile_size, self.settings.overlap):
+                window = prepared.label_map[tile.top : tile.bottom, tile.left : tile.right]
+                has_cells = bool(len(visible_ids(window, prepared.areas, self.settings.min_visible)))
+                (full if has_cells else empty).append((record, tile))
+        kept = min(len(empty), round(self.settings.empty_fraction * len(full)))
+        order = np.random.default_rng(self.seed).permutation(len(empty))[:kept]
+        return (*full, *(empty[i] for i in sorted(order)))
+
+    def mean_target(self, count: int = 16) -> float:
+        """Cells a tile on average, over a few tiles: what a step costs depends on it."""
+        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)
+        return float(np.mean([len(self[(0, int(index))][1]["labels"]) for index in chosen]))
+
+
+def visible_ids(label_map: np.ndarray, areas: np.ndarray, min_visible: float) -> np.ndarray:
+    """Ids of the objects of which at least ``min_visible`` of the whole area lies in a ``(h, w, L)`` label map."""
+    counts = np.bincount(label_map.ravel(), minlength=len(areas))
+    counts[0] = 0
+    return np.flatnonzero((counts > 0) & (counts >= min_visible * areas))
+
+
+def tile_target(label_map: np.ndarray, prepared: PreparedImage, min_visible: float) -> dict[str, np.ndarray]:
+    """What a tile teaches, without a mask per cell.
+
+    A cell that the tile's edge (or the augmentation) cuts is a target from its visible share up; below it is
+    background. A change of size by the augmentation moves that limit by as much.
+
+    Args:
+        label_map: ``(h, w, L)`` integer ids of the image's objects, cut out and warped.
+
+    Returns:
+        ``boxes`` (N, 4) float32 xyxy in tile px, max exclusive; ``labels`` (N,) int64 in 1..K; ``label_map`` (L, h, w)
+        int32, and ``layers`` and ``ids`` (N,) int64: where in it each object is painted.
+    """
+    ids = visible_ids(label_map, prepared.areas, min_visible)
+    layers = prepared.layers[ids]
+    found = [find_objects(label_map[..., layer], len(prepared.areas)) for layer in range(label_map.shape[-1])]
+    boxes = [_box(found[layer][label - 1]) for label, layer in zip(ids, layers, strict=True)]
+    return {
+        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
+        "labels": prepared.categories[ids],
+        "label_map": np.ascontiguousarray(label_map.transpose(2, 0, 1), dtype=np.int32),
+        "layers": layers,
+        "ids": ids,
+    }
+
+
+def _box(place: tuple[slice, slice]) -> tuple[int, int, int, int]:
+    rows, columns = place
+    return columns.start, rows.start, columns.stop, rows.stop
+
+
+@lru_cache(maxsize=4)
+def augmentation(settings: AugmentSettings) -> A.Compose:
+    """The chain for an image and its label map: flips and quarter turns, small shift-scale-rotate, colour jitter."""
+    transforms: list[A.BasicTransform] = []
+    if settings.augment != "none":
+        transforms.append(A.D4(p=1))
+    if settings.augment == "full":
+        transforms += [
+            A.Affine(
+                scale=(0.9, 1.1),
+                translate_percent=(-0.0625, 0.0625),
+                rotate=(-15, 15),
+                shear=0,
+                fill=FILL,
+                p=settings.affine_prob,
+            ),
+            A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, p=settings.jitter_prob),
+        ]
+    return A.Compose(transforms)
+
+
+class EpochSampler(Sampler[Key]):
+    """One rank's share of an epoch's tiles in random order, as ``(epoch, index)``.
+
+    The order is a pure function of (seed, epoch). All ranks get equally many, a few tiles twice where the number does not
+    divide. ``skip`` leaves out the first items of the next pass: a resumed run goes on where it stopped.
+    """
+
+    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
+        self.epoch, self.skip = 0, 0
+
+    def __len__(self) -> int:
+        return -(-self.length // self.world_size) - self.skip
+
+    def __iter__(self) -> Iterator[Key]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        padded = np.resize(order, -(-self.length // self.world_size) * self.world_size)
+        for index in padded[self.rank :: self.world_size][self.skip :]:
+            yield self.epoch, int(index)
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Stack tiles to ``(B, 3, S, S)`` uint8, and targets with equally many layers, as tensors."""
+    images, targets, names = zip(*items, strict=True)
+    depth = max(len(target["label_map"]) for target in targets)
+    tensors = [
+        {
+            key: torch.from_numpy(value)
+            for key, value in {**target, "label_map": _deepen(target["label_map"], depth)}.items()
+        }
+        for target in targets
+    ]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), tensors, list(names)
+
+
+def _deepen(label_map: np.ndarray, depth: int) -> np.ndarray:
+    return np.pad(label_map, ((0, depth - len(label_map)), (0, 0), (0, 0)))
+
+
+def build_loader(
+    dataset: TileDataset, sampler: EpochSampler, batch_size: int, workers: int, cuda: bool
+) -> DataLoader[Item]:
+    """The training loader. The last batch of an epoch is dropped where it is not full, unless it is the only one."""
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=cuda,
+        drop_last=len(sampler) >= batch_size,
+        persistent_workers=workers > 0,
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(_: int) -> None:
+    """Workers share the cores: each computes in one thread."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)

@@ -1,0 +1,1 @@
+"""The torch half of the program that the scripts share."""

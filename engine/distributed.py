@@ -1,0 +1,58 @@
+"""One process, or several under torchrun."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: ``rank`` in 0..size-1, ``local_rank`` on this machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, by rank, on all processes."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def from_main(self, value: float) -> float:
+        """The main process's number, on all processes."""
+        return float(self.gather(value)[0]) if self.size > 1 else value
+
+
+def start(backend: str) -> World:
+    """Join the processes that torchrun started; alone without it. ``auto`` is nccl with CUDA, else gloo."""
+    if "RANK" not in os.environ:
+        return World()
+    world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", 0)))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
+    if world.size > 1:
+        chosen = backend if backend != "auto" else "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(chosen)
+    return world
+
+
+def stop(world: World) -> None:
+    """Leave the process group."""
+    if world.size > 1:
+        dist.destroy_process_group()

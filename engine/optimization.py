@@ -1,0 +1,80 @@
+"""Optimizer, learning rate, averaged weights."""
+
+import math
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from src.settings import OptimizerSettings
+
+
+def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """SGD or AdamW on the trained parameters. Norms and biases (tensors of one axis) are spared weight decay."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr)
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+
+
+def learning_rate(settings: OptimizerSettings, step: int, epoch: int, progress: float) -> float:
+    """The rate of a step: linear warm-up in steps, then the schedule.
+
+    Args:
+        step: optimizer steps done before.
+        progress: share of the whole run that is done, in [0, 1].
+    """
+    rate = settings.lr * min(1.0, (step + 1) / (settings.warmup_steps + 1))
+    if settings.schedule == "cosine":
+        return rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    if settings.schedule == "step":
+        return rate * 0.1 ** (epoch // settings.step_epochs)
+    return rate
+
+
+class AveragedWeights:
+    """An exponential moving average of a model's floating-point weights and buffers; the rest is copied.
+
+    Early on the decay is smaller, ``(1 + n) / (10 + n)`` after n steps, so that the random start is soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move the average towards ``model`` after its ``step``-th step."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averaged, current = list(_state(self.model)), list(_state(model))
+        floating = [i for i, tensor in enumerate(averaged) if tensor.is_floating_point()]
+        torch._foreach_lerp_([averaged[i] for i in floating], [current[i] for i in floating], 1 - decay)
+        for own, other in zip(averaged, current, strict=True):
+            if not own.is_floating_point():
+                own.copy_(other)
+
+
+def _state(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def class_weights(text_or_numbers: tuple[float, ...] | str, counts: list[int]) -> Tensor | None:
+    """Weights ``(K + 1,)`` of the classifier loss, background first; ``None`` for equal ones.
+
+    ``auto`` weighs a class by the inverse square root of its number of cells, with a mean of 1 over the cells.
+
+    Args:
+        counts: cells of classes 1..K in the training part.
+    """
+    if text_or_numbers == "none":
+        return None
+    if text_or_numbers != "auto":
+        return torch.tensor(text_or_numbers, dtype=torch.float32)
+    cells = torch.tensor(counts, dtype=torch.float64).clamp(min=1)
+    inverse = cells.rsqrt()
+    inverse /= (inverse * cells).sum() / cells.sum()
+    return torch.cat([torch.ones(1, dtype=torch.float64), inverse]).float()

@@ -1,0 +1,137 @@
+"""Where the network's first weights come from, and the settings that depend on it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from src.errors import InputError
+from src.settings import ModelSettings
+
+SCRATCH_LAYERS, PRETRAINED_LAYERS = 5, 3
+_COCO_WEIGHTS = {"v1": "MaskRCNN_ResNet50_FPN_Weights", "v2": "MaskRCNN_ResNet50_FPN_V2_Weights"}
+_IMAGENET_WEIGHTS = {
+    "resnet18": "ResNet18_Weights",
+    "resnet50": "ResNet50_Weights",
+    "resnet101": "ResNet101_Weights",
+    "resnext101_32x8d": "ResNeXt101_32X8D_Weights",
+    "convnext_base": "ConvNeXt_Base_Weights",
+}
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Names of the tensors that were loaded, those of the file that fit nowhere, and those of the model left random."""
+
+    loaded: tuple[str, ...]
+    left_over: tuple[str, ...]
+    random: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"loaded {len(self.loaded)} tensors"]
+        for text, names in (("not used", self.left_over), ("left random", self.random)):
+            if names:
+                parts.append(f"{text}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}")
+        return "; ".join(parts)
+
+
+def resolve(settings: ModelSettings, cell_size: float) -> ModelSettings:
+    """Replace every ``auto`` and absent value. ``cell_size`` is the median cell's sqrt(box area) in px after --scale.
+
+    Raises:
+        InputError: for combinations that do not exist.
+    """
+    if settings.detector == "v2" and settings.backbone != "resnet50":
+        raise InputError(f"--detector v2 needs --backbone resnet50, got {settings.backbone}")
+    if settings.weights == "coco" and settings.backbone != "resnet50":
+        raise InputError(
+            f"--weights coco exists for --backbone resnet50 only; {settings.backbone} has --weights imagenet"
+        )
+    scratch = settings.weights == "none"
+    norm = settings.norm if settings.norm != "auto" else "batch" if scratch or settings.detector == "v2" else "frozen"
+    normed_heads = scratch and norm != "frozen"
+    layers = settings.trainable_layers
+    return replace(
+        settings,
+        norm=norm,
+        head_norm=settings.head_norm if settings.head_norm != "auto" else "on" if normed_heads else "off",
+        trainable_layers=layers if layers is not None else SCRATCH_LAYERS if scratch else PRETRAINED_LAYERS,
+        anchors=settings.anchors if settings.anchors != "auto" else auto_anchors(cell_size),
+    )
+
+
+def auto_anchors(cell_size: float) -> str:
+    """Five doubling sides, of which the second is the median cell's: half of all cells are smaller, and few are far larger."""
+    base = max(cell_size / 2, 4.0)
+    return ",".join(f"{base * 2**level:.0f}" for level in range(5))
+
+
+def load_pretrained(model: nn.Module, settings: ModelSettings) -> LoadReport | None:
+    """Load what ``settings.weights`` names into ``model``; ``None`` from scratch.
+
+    Raises:
+        InputError: where the weights cannot be had, are damaged, or no backbone tensor fits.
+    """
+    if settings.weights == "none":
+        return None
+    if settings.weights == "coco":
+        state = _download(_COCO_WEIGHTS[settings.detector], "COCO_V1", "coco")
+    elif settings.weights == "imagenet":
+        state = _download(_IMAGENET_WEIGHTS[settings.backbone], "IMAGENET1K_V1", "imagenet")
+    else:
+        state = _read(Path(settings.weights))
+    return load_matching(model, state, settings.weights)
+
+
+def load_matching(model: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadReport:
+    """Load the tensors that fit by name and shape; an :class:`InputError` where not one is the backbone's."""
+    own, given = model.state_dict(), with_detector_names(state)
+    fitting = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
+    if not any(name.startswith("backbone.body.") for name in fitting):
+        raise InputError(f"--weights {source}: no tensor in it fits the backbone (flags: --backbone, --norm)")
+    model.load_state_dict(fitting, strict=False)
+    # A frozen norm has no counter of batches: neither missing nor left over.
+    left = (name for name in given if name not in fitting and not name.endswith("num_batches_tracked"))
+    random = (name for name in own if name not in fitting and not name.endswith("num_batches_tracked"))
+    return LoadReport(tuple(fitting), tuple(left), tuple(random))
+
+
+def with_detector_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a bare backbone (``layer1.0.…``, ``features.0.…``) to the detector's names."""
+    names = {name: name.removeprefix("module.") for name in state}
+    if any(name.startswith("backbone.") for name in names.values()):
+        return {names[name]: tensor for name, tensor in state.items()}
+    return {"backbone.body." + names[name].removeprefix("features."): tensor for name, tensor in state.items()}
+
+
+def _download(weights: str, version: str, flag: str) -> Mapping[str, Tensor]:
+    import torchvision.models as models
+
+    enum = getattr(models.detection if weights.startswith("MaskRCNN") else models, weights)[version]
+    place = Path(torch.hub.get_dir()) / "checkpoints" / enum.url.rsplit("/", 1)[-1]
+    try:
+        return enum.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"--weights {flag}: cannot be had ({error}); put the file at {place}, pass its path, or start with --weights none"
+        ) from error
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        known = ", ".join(("coco", "imagenet", "none"))
+        raise InputError(f"--weights {path}: is neither {known} nor a file")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load has no error of its own: a bad file shows as nearly anything
+        raise InputError(f"--weights {path}: cannot be read ({str(error).splitlines()[0]})") from error
+    for key in ("ema", "model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(f"--weights {path}: is not a dict of tensors")
+    return content

@@ -1,0 +1,194 @@
+"""Predict test images tile by tile, stitch, and write COCO RLE results for a submission."""
+
+from src.config import parse
+from src.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, InferenceConfig
+
+if __name__ == "__main__":
+    # Before torch is imported, so that --help and a mistyped flag answer at once.
+    CONFIG = parse(
+        InferenceConfig, __doc__, "python inference.py --ckpt logs/best.pt --test-dir images --zip submission.zip"
+    )
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from engine import distributed
+from engine.checkpoint import load_checkpoint
+from model import TiledMaskRCNN, build_model
+from src.cache import scale_image
+from src.classes import CellClass, parse_classes
+from src.coco import check_results, result_entries, write_results, write_submission_zip
+from src.config import build
+from src.draw import write_overlay
+from src.errors import run
+from src.instances import Instance, from_detections
+from src.records import TestImage, find_test_images, part_names, read_split, write_id_map
+from src.settings import ModelSettings, PredictSettings, TrainConfig
+from src.stitch import stitch
+from src.tiff import read_image
+from src.tiles import Tile, pad_to, tile_grid
+from src.views import VIEWS, Detections, View, merge, undo
+from utils import autocast, choose_amp, choose_device, share_cores
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model ready to predict, and how: ``scale`` and ``tile_size`` are those that it was trained with."""
+
+    model: TiledMaskRCNN
+    device: torch.device
+    amp: torch.dtype | None
+    scale: float
+    tile_size: int
+    settings: PredictSettings
+
+
+@torch.inference_mode()
+def predict_image(predictor: Predictor, image: np.ndarray) -> list[Instance]:
+    """All cells of an ``(H, W, 3)`` uint8 RGB image, in the image's own pixels, best score first."""
+    height, width = image.shape[:2]
+    scaled = scale_image(image, predictor.scale)
+    tiles = tile_grid(*scaled.shape[:2], predictor.tile_size, predictor.settings.predict_overlap)
+    detections: list[Detections] = []
+    for batch in _batches(tiles, predictor.settings.predict_batch_size):
+        windows = [scaled[tile.top : tile.bottom, tile.left : tile.right] for tile in batch]
+        detections += _predict_tiles(predictor, [pad_to(window, predictor.tile_size) for window in windows])
+    if predictor.settings.whole_image and len(tiles) > 1:
+        tiles = [*tiles, Tile(0, 0, *scaled.shape[:2])]
+        detections += _predict_tiles(predictor, [scaled])
+    places = [tile.unscaled(predictor.scale, height, width) for tile in tiles]
+    instances = [
+        to_instances(found, tile, predictor.scale, (height, width))
+        for found, tile in zip(detections, tiles, strict=True)
+    ]
+    return sorted(stitch(places, instances, height, width), key=lambda instance: -instance.score)
+
+
+def _batches(tiles: Sequence[Tile], size: int) -> Iterator[Sequence[Tile]]:
+    for start in range(0, len(tiles), size):
+        yield tiles[start : start + size]
+
+
+def _predict_tiles(predictor: Predictor, tiles: Sequence[np.ndarray]) -> list[Detections]:
+    """Detections of equally large ``(h, w, 3)`` uint8 tiles, all views of each merged."""
+    batch = torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2).to(predictor.device)
+    height, width = batch.shape[-2:]
+    seen: list[list[Detections]] = [[] for _ in tiles]
+    for view in VIEWS[predictor.settings.tta]:
+        with autocast(predictor.device, predictor.amp):
+            answers = predictor.model(_look(batch, view))
+        for views, answer in zip(seen, answers, strict=True):
+            views.append(undo(_to_numpy(answer), view, height, width))
+    iou_threshold = predictor.model.roi_heads.nms_thresh
+    return [merge(views, iou_threshold) for views in seen]
+
+
+def _look(batch: torch.Tensor, view: View) -> torch.Tensor:
+    batch = batch.transpose(2, 3) if view.transpose else batch
+    return batch.flip([axis for axis, flipped in ((2, view.flip_rows), (3, view.flip_columns)) if flipped])
+
+
+def _to_numpy(answer: dict[str, torch.Tensor]) -> Detections:
+    return Detections(*(answer[item.name].cpu().numpy() for item in fields(Detections)))
+
+
+def to_instances(detections: Detections, tile: Tile, scale: float, size: tuple[int, int]) -> list[Instance]:
+    """Detections of a tile of a scaled image as objects of the ``size = (height, width)`` image in the file's pixels."""
+    offset = np.array([tile.left, tile.top, tile.left, tile.top], np.float32)
+    boxes = (detections.boxes + offset) / np.float32(scale)
+    found = from_detections(boxes, detections.scores, detections.labels, detections.masks, size)
+    return [instance for instance in found if instance is not None]
+
+
+def load_predictor(
+    config: InferenceConfig, device: torch.device
+) -> tuple[Predictor, TrainConfig, tuple[CellClass, ...]]:
+    """Build the predictor of a checkpoint; flags win over what the checkpoint says."""
+    checkpoint = load_checkpoint(Path(config.ckpt))
+    trained = build(TrainConfig, checkpoint["settings"])
+    classes = parse_classes(checkpoint["classes"], config.ckpt)
+    settings = _override(trained.predict, config)
+    model = restore_model(checkpoint, _override(trained.model, config), len(classes) + 1, settings)
+    amp = choose_amp(trained.optimizer.amp, device) if device.type == "cuda" else None
+    predictor = Predictor(model.to(device), device, amp, trained.image.scale, trained.tiles.tile_size, settings)
+    return predictor, trained, classes
+
+
+def restore_model(
+    checkpoint: dict[str, Any], settings: ModelSettings, num_classes: int, predict: PredictSettings
+) -> TiledMaskRCNN:
+    """The network of a checkpoint in evaluation mode, with averaged weights where there are any."""
+    model = build_model(settings, num_classes, predict.score_thresh)
+    model.load_state_dict(checkpoint["ema"] or checkpoint["model"])
+    return model.eval()
+
+
+def _override(settings: Any, config: InferenceConfig) -> Any:
+    """Settings with those replaced that the command line gave."""
+    given = {item.name: getattr(config, item.name, None) for item in fields(settings)}
+    return replace(settings, **{name: value for name, value in given.items() if value is not None})
+
+
+def find_images(config: InferenceConfig) -> list[TestImage]:
+    """The images to predict. Without an id map one is made and written beside the results."""
+    names = part_names(read_split(config.split), config.part) if config.split else None
+    homework = Path(config.test_dir) == Path(HOMEWORK_TEST)
+    id_map = config.id_map or (HOMEWORK_ID_MAP if homework else None)
+    return find_test_images(config.test_dir, id_map, names)
+
+
+def main(config: InferenceConfig) -> None:
+    """Predict every image and write the results."""
+    world = distributed.start(config.backend)
+    device = choose_device(config.device, world.local_rank)
+    share_cores(device, world.size)
+    images = find_images(config)
+    predictor, trained, classes = load_predictor(config, device)
+    swap = (config.channel_order or trained.image.channel_order) == "bgr"
+    entries: list[dict[str, Any]] = []
+    for image in tqdm(
+        images[world.rank :: world.size], "predict", unit="image", disable=None if world.is_main else True
+    ):
+        pixels = read_image(image.image, trained.image.intensity)
+        pixels = pixels[..., ::-1] if swap else pixels
+        instances = predict_image(predictor, np.ascontiguousarray(pixels))
+        entries += result_entries(image.entry.id, instances, image.entry.height, image.entry.width)
+        if config.overlay:
+            write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, instances, classes)
+    gathered = [entry for share in world.gather(entries) for entry in share]
+    if world.is_main:
+        write(config, images, gathered, len(classes))
+    distributed.stop(world)
+
+
+def write(
+    config: InferenceConfig, images: Sequence[TestImage], entries: list[dict[str, Any]], num_classes: int
+) -> None:
+    """Check and write the results, the id map where there was none, and the zip; name the images left empty."""
+    id_map = [image.entry for image in images]
+    entries.sort(key=lambda entry: (entry["image_id"], -entry["score"]))
+    check_results(entries, id_map, num_classes, config.output)
+    write_results(config.output, entries)
+    output = Path(config.output)
+    if not config.id_map and Path(config.test_dir) != Path(HOMEWORK_TEST):
+        write_id_map(output.with_name(f"{output.stem}.id-map.json"), id_map)
+    if config.zip:
+        write_submission_zip(config.zip, output)
+    found = {entry["image_id"] for entry in entries}
+    empty = [entry.file_name for entry in id_map if entry.id not in found]
+    if empty:
+        print(f"no detection in {len(empty)} images: {', '.join(empty)}")
+    print(
+        f"wrote {config.output}: {len(entries)} detections in {len(images)} images"
+        + (f", and {config.zip}" if config.zip else "")
+    )
+
+
+if __name__ == "__main__":
+    run(lambda: main(CONFIG))

@@ -1,0 +1,188 @@
+"""The model: torchvision's Mask R-CNN taken apart, with one fixed scale, dense-tile RoI heads and any of five backbones."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import convnext_base, resnet
+from torchvision.models.detection._utils import overwrite_eps
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from engine.roi_heads import Target, TiledRoIHeads
+from src.errors import InputError
+from src.settings import ModelSettings, parse_numbers
+
+PARAMETER_BUDGET = 200_000_000
+IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, which all pretrained backbones expect
+IMAGE_STD = (0.229, 0.224, 0.225)
+DEFAULT_ANCHORS = (32.0, 64.0, 128.0, 256.0, 512.0)
+STRIDE = 32  # of the deepest backbone stage: tensors are padded to a multiple, or anchors would drift off their cells
+
+
+class TiledMaskRCNN(nn.Module):
+    """Mask R-CNN on uint8 tiles of one size.
+
+    The state dict has torchvision's names (``backbone.body…``, ``rpn…``, ``roi_heads…``), so its weights load.
+    """
+
+    def __init__(self, backbone: nn.Module, rpn: RegionProposalNetwork, roi_heads: TiledRoIHeads) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+        self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("image_std", torch.tensor(IMAGE_STD).view(3, 1, 1) * 255, persistent=False)
+
+    def normalize(self, tiles: Tensor) -> ImageList:
+        """``(B, 3, H, W)`` uint8 → normalised float32, padded with zeros on the right and below to the stride."""
+        height, width = tiles.shape[-2:]
+        images = (tiles.float() - self.image_mean) / self.image_std
+        images = nn.functional.pad(images, (0, -width % STRIDE, 0, -height % STRIDE))
+        return ImageList(images, [(height, width)] * len(tiles))
+
+    def forward(
+        self, tiles: Tensor, targets: Sequence[Target] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Losses in training (``classifier, box, mask, objectness, rpn_box``), detections a tile in evaluation.
+
+        Args:
+            tiles: ``(B, 3, H, W)`` uint8 RGB.
+            targets: as :class:`engine.roi_heads.TiledRoIHeads` wants them; needed in training only.
+
+        Returns:
+            Detections hold ``boxes`` (N, 4) float32 xyxy in tile px, ``scores`` (N,), ``labels`` (N,) int64 in 1..K and
+            ``masks`` (N, M, M) float32 probabilities inside the boxes, best score first.
+        """
+        images = self.normalize(tiles)
+        features = self.backbone(images.tensors)
+        proposals, rpn_losses = self.rpn(images, features, targets)
+        detections, losses = self.roi_heads(features, proposals, images.image_sizes, targets)
+        if not self.training:
+            return detections
+        return {**losses, "objectness": rpn_losses["loss_objectness"], "rpn_box": rpn_losses["loss_rpn_box_reg"]}
+
+
+def build_model(settings: ModelSettings, num_classes: int, score_thresh: float = 0.05) -> TiledMaskRCNN:
+    """Build the network with random weights. ``num_classes`` counts the background.
+
+    ``settings`` must be resolved (:func:`resolve`): no ``auto`` is left in it.
+
+    Raises:
+        InputError: for more than 200 million parameters without ``allow_large``.
+    """
+    norm_layer = _new_layers_norm(settings)
+    model = TiledMaskRCNN(
+        _backbone(settings, norm_layer), _rpn(settings), _roi_heads(settings, num_classes, norm_layer)
+    )
+    model.roi_heads.score_thresh = score_thresh
+    if settings.weights == "coco" and settings.detector == "v1":
+        overwrite_eps(model, 0.0)  # as these weights were trained
+    parameters = count_parameters(model)
+    if parameters > PARAMETER_BUDGET and not settings.allow_large:
+        raise InputError(
+            f"--backbone {settings.backbone}: {parameters / 1e6:.1f} M parameters exceed 200 M (--allow-large allows them)"
+        )
+    return model
+
+
+def count_parameters(model: nn.Module) -> int:
+    """All parameters, trained or not."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def anchor_sizes(settings: ModelSettings) -> tuple[float, ...]:
+    """The five anchor sides in px, one a pyramid level."""
+    if settings.anchors == "default":
+        return DEFAULT_ANCHORS
+    sizes = parse_numbers(settings.anchors, "--anchors")
+    if len(sizes) != 5 or min(sizes) < 1:
+        raise InputError(f"--anchors: expected five sides of at least 1 px, got {settings.anchors}")
+    return sizes
+
+
+def _backbone(settings: ModelSettings, norm_layer: Callable[..., nn.Module] | None) -> BackboneWithFPN:
+    body, stages, channels = _body(settings)
+    freeze(body, stages, settings.trainable_layers if settings.trainable_layers is not None else len(stages) + 1)
+    names = {stage: str(level) for level, stage in enumerate(stages[-4:])}
+    extra = LastLevelMaxPool()
+    return BackboneWithFPN(body, names, channels, settings.fpn_channels, extra, norm_layer)
+
+
+def _body(settings: ModelSettings) -> tuple[nn.Module, list[str], list[int]]:
+    """The backbone, its stages from the stem up, and the channels of the four that feed the pyramid."""
+    if settings.backbone == "convnext_base":
+        # ConvNeXt has layer norms alone: there is nothing to freeze or replace.
+        return convnext_base(weights=None).features, [str(i) for i in (1, 3, 5, 7)], [128, 256, 512, 1024]
+    body = getattr(resnet, settings.backbone)(weights=None, norm_layer=_NORMS[settings.norm])
+    width = body.inplanes // 8
+    return body, ["layer1", "layer2", "layer3", "layer4"], [width, width * 2, width * 4, width * 8]
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(min(32, channels // 4), channels)
+
+
+_NORMS: dict[str, Callable[..., nn.Module]] = {
+    "frozen": FrozenBatchNorm2d,
+    "batch": nn.BatchNorm2d,
+    "group": _group_norm,
+}
+
+
+def _new_layers_norm(settings: ModelSettings) -> Callable[..., nn.Module] | None:
+    """Norms in the pyramid and the mask head: v2 has them, v1's pretrained weights have none."""
+    if settings.detector == "v2":
+        return nn.BatchNorm2d
+    return _NORMS[settings.norm] if settings.head_norm == "on" else None
+
+
+def freeze(body: nn.Module, stages: Sequence[str], trainable_layers: int) -> None:
+    """Train only the top ``trainable_layers`` stages of the backbone; more than there are trains the stem too."""
+    if trainable_layers > len(stages):
+        return
+    trained = stages[len(stages) - trainable_layers :]
+    for name, parameter in body.named_parameters():
+        parameter.requires_grad_(any(name.startswith(f"{stage}.") for stage in trained))
+
+
+def _rpn(settings: ModelSettings) -> RegionProposalNetwork:
+    sizes = tuple((size,) for size in anchor_sizes(settings))
+    generator = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
+    head = RPNHead(settings.fpn_channels, 3, conv_depth=2 if settings.detector == "v2" else 1)
+    kept = {"training": settings.proposals, "testing": settings.proposals}
+    return RegionProposalNetwork(generator, head, 0.7, 0.3, 256, 0.5, kept, kept, 0.7)
+
+
+def _roi_heads(settings: ModelSettings, num_classes: int, norm_layer: Callable[..., nn.Module] | None) -> TiledRoIHeads:
+    levels = ["0", "1", "2", "3"]
+    channels, mask_layers = settings.fpn_channels, (settings.mask_head_channels,) * settings.mask_head_layers
+    if settings.detector == "v2":
+        box_head: nn.Module = FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [settings.box_head_dim], norm_layer)
+    else:
+        box_head = TwoMLPHead(channels * 7**2, settings.box_head_dim)
+    heads = TiledRoIHeads(
+        box_roi_pool=MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2),
+        box_head=box_head,
+        box_predictor=FastRCNNPredictor(settings.box_head_dim, num_classes),
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=settings.rois_per_tile,
+        positive_fraction=0.25,
+        bbox_reg_weights=None,
+        score_thresh=0.05,
+        nms_thresh=settings.nms_threshold,
+        detections_per_img=settings.detections_per_tile,
+        mask_roi_pool=MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2),
+        mask_head=MaskRCNNHeads(channels, mask_layers, 1, norm_layer),
+        mask_predictor=MaskRCNNPredictor(settings.mask_head_channels, settings.mask_head_channels, num_classes),
+    )
+    heads.mask_rois_per_tile = settings.mask_rois_per_tile
+    return heads

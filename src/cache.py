@@ -1,0 +1,160 @@
+"""Decoded images and label maps, kept on disk as memory maps that all worker processes share.
+
+Every file is decoded once. An entry is keyed by the identity of its files (path, size, time of change) and by what was done to
+them, so a changed file is read anew. Without room on the disk the work goes on, decoding as it goes.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from src.records import Record
+from src.tiff import read_image, read_mask
+
+_VERSION = 1  # of the files below; raise it when their content changes
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """One image, decoded and scaled, with its objects.
+
+    ``image`` is ``(H, W, 3)`` uint8 in the order of the file. ``label_map`` is ``(H, W, L)``, uint16 or int32: object
+    ids 1..N, 0 for background, unique over all layers; objects that overlap lie in different layers, and L is as small as
+    that allows, so that time and memory do not grow with the number of classes. ``categories``, ``layers`` and ``areas`` are
+    ``(N + 1,)`` int64, indexed by object id; entry 0 stands for the background.
+    """
+
+    image: np.ndarray
+    label_map: np.ndarray
+    categories: np.ndarray
+    layers: np.ndarray
+    areas: np.ndarray
+
+    def class_counts(self, num_classes: int) -> np.ndarray:
+        """``(K,)`` number of objects of each class; ``num_classes`` counts the background."""
+        return np.bincount(self.categories[1:], minlength=num_classes)[1:]
+
+
+def prepare(record: Record, intensity: str, scale: float) -> PreparedImage:
+    """Decode a record's image and masks and scale them (cells by nearest neighbour, so that ids stay ids)."""
+    image = read_image(record.image, intensity)
+    masks = {category: read_mask(path) for category, path in sorted(record.masks.items())}
+    if scale != 1:
+        size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+        image = scale_image(image, scale)
+        masks = {
+            category: cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT) for category, mask in masks.items()
+        }
+    label_map, categories, layers = stack_layers(masks, image.shape[:2])
+    areas = np.bincount(label_map.ravel(), minlength=len(categories))
+    return PreparedImage(image, label_map, categories, layers, areas)
+
+
+def scale_image(image: np.ndarray, scale: float) -> np.ndarray:
+    """Resize ``(H, W, 3)`` uint8 by a factor, averaging where it shrinks."""
+    if scale == 1:
+        return image
+    size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def stack_layers(masks: Mapping[int, np.ndarray], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Paint the label maps of all classes into as few layers as their overlaps allow.
+
+    Args:
+        masks: class id → ``(H, W)`` int32 label map with ids 1..N.
+
+    Returns:
+        The label map ``(H, W, L)``, and the class and the layer ``(N + 1,)`` of each object, as in :class:`PreparedImage`.
+    """
+    layers, categories, layer_of = [np.zeros(shape, np.int32)], [0], [0]
+    for category, mask in masks.items():
+        first, count = len(categories), int(mask.max(initial=0))
+        categories += [category] * count
+        layer_of += [0] * count
+        waiting, depth = np.where(mask > 0, mask + (first - 1), 0).astype(np.int32), 0
+        while waiting.any():
+            if depth == len(layers):
+                layers.append(np.zeros(shape, np.int32))
+            blocked = np.isin(waiting, np.unique(waiting[(layers[depth] > 0) & (waiting > 0)]))
+            painted = (waiting > 0) & ~blocked
+            layers[depth][painted] = waiting[painted]
+            for label in np.unique(waiting[painted]):
+                layer_of[label] = depth
+            waiting[painted] = 0
+            depth += 1
+    narrow = np.uint16 if len(categories) <= np.iinfo(np.uint16).max else np.int32
+    return np.stack(layers, axis=-1).astype(narrow), np.array(categories), np.array(layer_of)
+
+
+def default_folder() -> Path:
+    """The user's cache folder, as the XDG base directory specification has it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tiled-mask-rcnn"
+
+
+@dataclass
+class ImageCache:
+    """A folder of prepared images that grows to at most ``max_gb`` gigabytes."""
+
+    folder: Path
+    max_gb: float
+    intensity: str
+    scale: float
+    _full: bool = field(default=False, init=False)
+
+    def get(self, record: Record) -> PreparedImage:
+        """A record's prepared image as memory maps; decoded now where it is not in the cache yet."""
+        entry = self.folder / self._key(record)
+        if not entry.is_dir():
+            prepared = prepare(record, self.intensity, self.scale)
+            if not self._store(entry, prepared):
+                return prepared
+        return PreparedImage(
+            *(np.load(entry / f"{name}.npy", mmap_mode="r") for name in ("image", "label_map")),
+            *(np.load(entry / f"{name}.npy") for name in ("categories", "layers", "areas")),
+        )
+
+    def _key(self, record: Record) -> str:
+        digest = hashlib.sha256(f"{_VERSION} {self.intensity} {self.scale!r}".encode())
+        for category, path in [(0, record.image), *sorted(record.masks.items())]:
+            state = path.stat()
+            digest.update(f"{category} {path.resolve()} {state.st_size} {state.st_mtime_ns}\n".encode())
+        return digest.hexdigest()[:32]
+
+    def _store(self, entry: Path, prepared: PreparedImage) -> bool:
+        """Write an entry beside its place and move it there; say so once where there is no room."""
+        size = prepared.image.nbytes + prepared.label_map.nbytes
+        if self._full or folder_bytes(self.folder) + size > self.max_gb * 1e9:
+            self._give_up(f"--cache-gb {self.max_gb:g} is used up")
+            return False
+        temporary = self.folder / f".{entry.name}.{uuid.uuid4().hex[:8]}"
+        try:
+            temporary.mkdir(parents=True)
+            for name, array in vars(prepared).items():
+                np.save(temporary / f"{name}.npy", array)
+            temporary.replace(entry)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if entry.is_dir():  # another process was faster
+                return True
+            self._give_up(str(error))
+            return False
+        return True
+
+    def _give_up(self, reason: str) -> None:
+        if not self._full and self.max_gb > 0:
+            print(f"cache {self.folder}: {reason}; further images are decoded each time they are used", file=sys.stderr)
+        self._full = True
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files of a cache folder."""
+    return sum(file.stat().st_size for file in folder.glob("*/*.npy"))

@@ -1,0 +1,110 @@
+"""The results file and the submission zip in COCO's format, and checks of them. The masks are encoded in `src.rle`."""
+
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from reprlib import repr
+from typing import Any
+
+from src.errors import InputError
+from src.files import read_json, replacing, write_json
+from src.instances import Instance
+from src.records import ImageId
+from src.rle import RleError, decode, decode_entries, decompress, encode
+
+__all__ = [
+    "RESULTS_NAME",
+    "RleError",
+    "check_results",
+    "decode",
+    "decode_entries",
+    "encode",
+    "read_results",
+    "result_entries",
+    "write_results",
+    "write_submission_zip",
+]
+
+RESULTS_NAME = "test-results.json"
+
+
+def result_entries(image_id: int, instances: Sequence[Instance], height: int, width: int) -> list[dict[str, Any]]:
+    """The result entries of one image, JSON-ready; ``bbox`` is the tight box [x, y, w, h] of the mask in px."""
+    return [
+        {
+            "image_id": int(image_id),
+            "category_id": int(instance.category_id),
+            "bbox": [int(instance.left), int(instance.top), instance.mask.shape[1], instance.mask.shape[0]],
+            "score": float(instance.score),
+            "segmentation": segmentation,
+        }
+        for instance, segmentation in zip(instances, encode(instances, height, width), strict=True)
+    ]
+
+
+def check_results(entries: Sequence[Any], id_map: Sequence[ImageId], num_classes: int, source: str = "results") -> None:
+    """Check result entries against the images they belong to, ``category_id`` being in 1..num_classes.
+
+    Raises:
+        InputError: names ``source``, the index of the entry and what is wrong with it.
+    """
+    sizes = {image.id: [image.height, image.width] for image in id_map}
+    for index, entry in enumerate(entries):
+        fault = _fault(entry, sizes, num_classes)
+        if fault:
+            raise InputError(f"{source}: entry {index}: {fault}")
+    try:
+        decompress([entry["segmentation"] for entry in entries])
+    except RleError as error:
+        raise InputError(f"{source}: entry {error.index}: {error}") from error
+
+
+def write_results(path: str | Path, entries: Sequence[dict[str, Any]]) -> None:
+    """Write a results file (a JSON list of entries) atomically."""
+    write_json(path, list(entries))
+
+
+def read_results(path: str | Path) -> list[dict[str, Any]]:
+    """Read a results file; anything but a list of objects is an :class:`InputError`. See :func:`check_results`."""
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: expected a JSON list of result entries")
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise InputError(f"{path}: entry {index} is no JSON object")
+    return entries
+
+
+def write_submission_zip(path: str | Path, results_path: str | Path) -> None:
+    """Pack a results file as ``test-results.json`` at the root of a zip, atomically."""
+    if not Path(results_path).is_file():
+        raise InputError(f"{results_path}: there is no such file to pack")
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(results_path, RESULTS_NAME)
+
+
+def _fault(entry: Any, sizes: dict[int, list[int]], num_classes: int) -> str | None:
+    """What is wrong with an entry, its counts apart; ``None`` where nothing is."""
+    keys = ("image_id", "category_id", "bbox", "score", "segmentation")
+    if not isinstance(entry, dict):
+        return "is no JSON object"
+    for key in keys:
+        if key not in entry:
+            return f"{key} is missing"
+    image_id, category_id, box, score, segmentation = (entry[key] for key in keys)
+    if type(image_id) is not int or image_id not in sizes:
+        return f"image_id {repr(image_id)} is not among the {len(sizes)} images"
+    if type(category_id) is not int or not 1 <= category_id <= num_classes:
+        return f"category_id {repr(category_id)} is not in 1..{num_classes}"
+    if not _is_finite(score) or not 0 <= score <= 1:
+        return f"score {repr(score)} is not in [0, 1]"
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_finite, box)):
+        return f"bbox {repr(box)} is not four finite numbers"
+    if not isinstance(segmentation, dict) or segmentation.get("size") != sizes[image_id]:
+        return f"the segmentation's size is not {sizes[image_id]}, the size of image {image_id}"
+    return None
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max

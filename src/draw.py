@@ -1,0 +1,53 @@
+"""Pictures of cells: outlines in class colours on the image."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from src.classes import CellClass
+from src.files import replacing
+from src.instances import Instance
+
+
+def outline(
+    image: np.ndarray, instances: Sequence[Instance], classes: Sequence[CellClass], zoom: int = 1
+) -> np.ndarray:
+    """Draw each cell's outline in its class's colour onto a copy of an ``(H, W, 3)`` uint8 RGB image.
+
+    ``zoom`` enlarges the picture first, so that outlines stay thin beside small cells.
+    """
+    size = (image.shape[1] * zoom, image.shape[0] * zoom)
+    picture = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_CUBIC)
+    colors = {cell_class.id: cell_class.rgb for cell_class in classes}
+    for instance in sorted(instances, key=lambda instance: instance.score):
+        mask = np.kron(instance.mask.astype(np.uint8), np.ones((zoom, zoom), np.uint8))
+        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        offset = (instance.left * zoom, instance.top * zoom)
+        cv2.drawContours(picture, contours, -1, colors[instance.category_id], 1, offset=offset)
+    return picture
+
+
+def legend(picture: np.ndarray, classes: Sequence[CellClass]) -> np.ndarray:
+    """The picture with a white strip below that names the classes in their colours."""
+    rows = -(-len(classes) // max(picture.shape[1] // 130, 1))
+    strip = np.full((20 * rows + 4, picture.shape[1], 3), 255, np.uint8)
+    per_row = -(-len(classes) // rows)
+    for index, cell_class in enumerate(classes):
+        x, y = (index % per_row) * 130 + 4, (index // per_row) * 20 + 16
+        cv2.rectangle(strip, (x, y - 9), (x + 9, y), cell_class.rgb, -1)
+        cv2.putText(strip, cell_class.name, (x + 14, y), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([picture, strip])
+
+
+def write_overlay(path: Path, image: np.ndarray, instances: Sequence[Instance], classes: Sequence[CellClass]) -> None:
+    """Write an image with its cells outlined and a legend as PNG; small images are enlarged."""
+    zoom = 1 if max(image.shape[:2]) > 1200 else 2
+    write_png(path, legend(outline(image, instances, classes, zoom), classes))
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write an ``(H, W, 3)`` uint8 RGB picture atomically."""
+    with replacing(path) as temporary:
+        cv2.imwrite(str(temporary), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

@@ -1,0 +1,210 @@
+"""Load ground truth for scoring from a folder of masks or from a COCO JSON file."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from reprlib import repr
+from typing import Any
+
+import numpy as np
+
+from src.errors import InputError
+from src.files import read_json
+from src.instances import Instance, from_label_map
+from src.records import TIFF_SUFFIX, ImageId, find_masks, find_records, read_id_map
+from src.rle import MAX_PIXELS, RleError, compress, decode_entries
+from src.tiff import read_mask
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTruth:
+    """The true objects of one image, with the ``id`` that predictions carry and the size in px."""
+
+    id: int
+    file_name: str
+    height: int
+    width: int
+    instances: list[Instance]
+
+    @property
+    def name(self) -> str:
+        """The file's name without folders and ``.tif``."""
+        return TIFF_SUFFIX.sub("", Path(self.file_name).name)
+
+
+def load_ground_truth(
+    path: str | Path, num_classes: int, id_map: str | Path | None = None, names: Collection[str] | None = None
+) -> list[ImageTruth]:
+    """Load the true objects of every image that is to be scored.
+
+    Args:
+        path: a folder ``<name>/class1.tif … classK.tif``, with or without ``image.tif``, or a COCO JSON file whose
+            segmentations are RLE (compressed or not) or polygons.
+        num_classes: K, without the background.
+        id_map: path of the id map; it chooses the images and gives their ids. Without it a COCO file's own ids hold,
+            and those of a folder are 1..N in the order of the names.
+        names: only these images (file names without ``.tif``, or folder names).
+
+    Raises:
+        InputError: an image of the id map or of ``names`` that is not there, a size other than the id map's, or a
+            file that is damaged or malformed.
+    """
+    path, entries = Path(path), None
+    if id_map is not None:
+        entries = [entry for entry in read_id_map(id_map) if names is None or entry.name in names]
+        _require(names or (), {entry.name for entry in entries}, f"{id_map}: has no id for")
+        names = [entry.name for entry in entries]
+    if names is not None and not names:
+        raise InputError(f"{path}: no image is left to score, because the split's part or the id map names none")
+    if path.is_dir():
+        sizes = {entry.name: (entry.height, entry.width) for entry in entries or ()}
+        truths = _read_folder(path, num_classes, names, sizes)
+    else:
+        truths = _read_coco(path, num_classes, names)
+    return truths if entries is None else _renumber(truths, entries, id_map)
+
+
+def _require(names: Collection[str], known: Collection[str], problem: str) -> None:
+    for name in names:
+        if name not in known:
+            raise InputError(f"{problem} {name}")
+
+
+def _renumber(truths: Sequence[ImageTruth], entries: Sequence[ImageId], id_map: str | Path | None) -> list[ImageTruth]:
+    """The ground truth with the ids of the id map, in its order."""
+    by_name = {truth.name: truth for truth in truths}
+    for entry in entries:
+        truth = by_name[entry.name]
+        if (truth.height, truth.width) != (entry.height, entry.width):
+            raise InputError(
+                f"{id_map}: says that {entry.file_name} is {entry.height} x {entry.width} px, but its ground truth"
+                f" is {truth.height} x {truth.width} px"
+            )
+    return [replace(by_name[entry.name], id=entry.id, file_name=entry.file_name) for entry in entries]
+
+
+def _read_folder(
+    path: Path, num_classes: int, names: Collection[str] | None, sizes: Mapping[str, tuple[int, int]]
+) -> list[ImageTruth]:
+    """Read masks; ``sizes`` serves the images that have neither a mask nor ``image.tif``."""
+    found = _list_masks(path, num_classes)
+    _require(names or (), found, f"{path}: has no ground truth for")
+    chosen = sorted(found) if names is None else sorted(names)
+    return [_read_image(path / name, *found[name], sizes, number) for number, name in enumerate(chosen, start=1)]
+
+
+def _list_masks(path: Path, num_classes: int) -> dict[str, tuple[dict[int, Path], tuple[int, int] | None]]:
+    """The masks of every image by name, and its size where ``image.tif`` tells it."""
+    if any(path.glob("*/[iI]mage.tif*")):
+        records = find_records(path, num_classes, check_masks=False)
+        return {record.name: (record.masks, (record.height, record.width)) for record in records}
+    folders = [folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+    if not folders:
+        raise InputError(f"{path}: holds no folders of masks (<name>/class1.tif …)")
+    return {folder.name: (find_masks(sorted(folder.iterdir()), num_classes), None) for folder in folders}
+
+
+def _read_image(
+    folder: Path,
+    masks: Mapping[int, Path],
+    size: tuple[int, int] | None,
+    sizes: Mapping[str, tuple[int, int]],
+    number: int,
+) -> ImageTruth:
+    instances: list[Instance] = []
+    for category_id, mask_path in masks.items():
+        mask = read_mask(mask_path)
+        size = size or mask.shape
+        if mask.shape != size:
+            height, width = mask.shape
+            raise InputError(f"{mask_path}: is {height} x {width} px, but its image is {size[0]} x {size[1]} px")
+        instances += [replace(instance, category_id=category_id) for instance in from_label_map(mask[None])]
+    size = size or sizes.get(folder.name)
+    if size is None:
+        raise InputError(f"{folder}: holds neither a mask nor image.tif, so its size is unknown; pass --id-map")
+    return ImageTruth(number, f"{folder.name}.tif", *size, instances)
+
+
+def _read_coco(path: Path, num_classes: int, names: Collection[str] | None) -> list[ImageTruth]:
+    """Read a COCO JSON file. An annotation without a pixel is no object; crowd regions are refused."""
+    data = read_json(path)
+    if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "annotations")):
+        raise InputError(f"{path}: expected a COCO JSON object with lists of images and annotations")
+    images = {image.id: image for image in (_parse_image(item, path) for item in data["images"])}
+    by_name = {image.name: image for image in images.values()}
+    if not images or len(by_name) != len(data["images"]):
+        raise InputError(f"{path}: needs images, each with an id and a file_name of its own")
+    _require(names or (), by_name, f"{path}: has no ground truth for")
+    entries = [
+        _parse_annotation(item, index, images, num_classes, path) for index, item in enumerate(data["annotations"])
+    ]
+    try:
+        instances = decode_entries(entries)
+    except RleError as error:
+        raise InputError(f"{path}: annotation {error.index}: {error}") from error
+    objects = defaultdict(list)
+    for entry, instance in zip(entries, instances, strict=True):
+        if instance is not None:
+            objects[entry["image_id"]].append(instance)
+    chosen = by_name if names is None else names
+    return [replace(by_name[name], instances=objects[by_name[name].id]) for name in chosen]
+
+
+def _parse_image(item: Any, path: Path) -> ImageTruth:
+    if not isinstance(item, dict) or not {"id", "file_name", "height", "width"} <= item.keys():
+        raise InputError(f"{path}: an image needs id, file_name, height and width, got {repr(item)}")
+    image_id, file_name, height, width = (item[key] for key in ("id", "file_name", "height", "width"))
+    if not isinstance(file_name, str) or not file_name:
+        raise InputError(f"{path}: the file_name of an image must be text, got {repr(file_name)}")
+    if any(type(number) is not int for number in (image_id, height, width)) or min(height, width) < 1:
+        raise InputError(f"{path}: id, height and width of {file_name} must be integers and the size positive")
+    if height * width > MAX_PIXELS:
+        raise InputError(f"{path}: {file_name} is too large ({height} x {width} px)")
+    return ImageTruth(image_id, file_name, height, width, [])
+
+
+def _parse_annotation(
+    item: Any, index: int, images: Mapping[int, ImageTruth], num_classes: int, path: Path
+) -> dict[str, Any]:
+    """An annotation as a result entry of score 1, its segmentation a compressed RLE that is yet to be checked."""
+    where = f"{path}: annotation {index}"
+    if not isinstance(item, dict):
+        raise InputError(f"{where}: is no JSON object")
+    image_id, category_id = item.get("image_id"), item.get("category_id")
+    if type(image_id) is not int or image_id not in images:
+        raise InputError(f"{where}: image_id {repr(image_id)} is not among the images")
+    if type(category_id) is not int or not 1 <= category_id <= num_classes:
+        raise InputError(f"{where}: category_id {repr(category_id)} is not in 1..{num_classes} (see --classes)")
+    if item.get("iscrowd"):
+        raise InputError(f"{where}: is a crowd region, which is not supported")
+    size = [images[image_id].height, images[image_id].width]
+    segmentation = _to_compressed(item.get("segmentation"), size, where)
+    return {"image_id": image_id, "category_id": category_id, "score": 1.0, "segmentation": segmentation}
+
+
+def _to_compressed(segmentation: Any, size: list[int], where: str) -> dict[str, Any]:
+    if isinstance(segmentation, list):
+        return _rasterise(segmentation, size, where)
+    if not isinstance(segmentation, dict) or segmentation.get("size") != size:
+        raise InputError(f"{where}: its segmentation is neither polygons nor an RLE of the image's size {size}")
+    counts = segmentation.get("counts")
+    if not isinstance(counts, list):
+        return segmentation
+    if any(type(count) is not int or not 0 <= count <= MAX_PIXELS for count in counts):
+        raise InputError(f"{where}: its counts must be whole numbers, at least 0")
+    return {"size": size, "counts": compress(np.array(counts, np.int64), np.array([0, len(counts)]))[0]}
+
+
+def _rasterise(polygons: list[Any], size: list[int], where: str) -> dict[str, Any]:
+    """Draw polygons ``[x1, y1, x2, y2, …]`` in px with pycocotools, which is safe only for what is checked here."""
+    from pycocotools import mask as coco_mask
+
+    reach = max(size)
+    for polygon in polygons or [None]:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise InputError(f"{where}: a polygon needs three points or more, as [x1, y1, x2, y2, …]")
+        if not all(type(value) in (int, float) and -reach <= value <= 2 * reach for value in polygon):
+            raise InputError(f"{where}: a polygon has a point that is no number or far outside its image")
+    merged = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
+    return {"size": size, "counts": merged["counts"].decode("ascii")}

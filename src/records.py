@@ -1,0 +1,287 @@
+"""Find the images of a data folder, the test images with their ids, and the parts of a split."""
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from src.errors import InputError
+from src.files import read_json, write_json
+from src.tiff import read_header
+
+SAMPLE_HINT = "make synthetic data with `python -m src.sample --out DIR --images 12 --seed 0`"
+TIFF_SUFFIX = re.compile(r"\.tiff?$", re.IGNORECASE)
+MASK_NAME = re.compile(r"class(\d+)\.tiff?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a data folder; ``masks`` maps class ids (1..K) to files. Classes without cells may have none."""
+
+    name: str
+    image: Path
+    masks: dict[int, Path]
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class ImageId:
+    """One entry of the id map: the file's name, the id that results carry, and the size in px."""
+
+    file_name: str
+    id: int
+    height: int
+    width: int
+
+    @property
+    def name(self) -> str:
+        """The file's name without ``.tif``."""
+        return TIFF_SUFFIX.sub("", self.file_name)
+
+
+@dataclass(frozen=True)
+class TestImage:
+    """An image to predict and its entry in the id map."""
+
+    __test__ = False  # the name makes pytest take it for a test case
+
+    image: Path
+    entry: ImageId
+
+
+def find_records(data_path: str | Path, num_classes: int, check_masks: bool = True) -> list[Record]:
+    """Find ``<data_path>/<name>/image.tif`` with ``class1.tif … classK.tif`` beside it, sorted by name.
+
+    Args:
+        num_classes: K, without the background.
+        check_masks: compare the masks' sizes and channels with the image's (headers only, nothing is decoded).
+
+    Raises:
+        InputError: no such folder, no images in it, a folder without ``image.tif``, an unreadable file, a mask for
+            a class above K, or a mask of another size. Hidden files and files beside the folders are ignored.
+    """
+    folders = [path for path in _list_folder(Path(data_path), _missing_data(data_path)) if path.is_dir()]
+    if not folders:
+        raise InputError(f"{data_path}: holds no image folders (<name>/image.tif); {SAMPLE_HINT}")
+    return [_read_record(folder, num_classes, check_masks) for folder in folders]
+
+
+def find_masks(files: Sequence[Path], num_classes: int) -> dict[int, Path]:
+    """The masks ``class1.tif … classK.tif`` among files, by class id; a class above K is an :class:`InputError`."""
+    masks: dict[int, Path] = {}
+    for path in files:
+        if not (match := MASK_NAME.fullmatch(path.name)):
+            continue
+        class_id = int(match[1])
+        if not 1 <= class_id <= num_classes:
+            raise InputError(
+                f"{path}: there is no class {class_id}; classes are 1 to {num_classes} (see --num-classes, which"
+                " counts the background, and --classes)"
+            )
+        if class_id in masks:
+            raise InputError(f"{path}: is a second mask of class {class_id} beside {masks[class_id].name}")
+        masks[class_id] = path
+    return dict(sorted(masks.items()))
+
+
+def read_id_map(path: str | Path) -> list[ImageId]:
+    """Read the id map, a JSON list of ``{"file_name", "id", "height", "width"}``; ids and names are unique."""
+    entries = read_json(path)
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"{path}: expected a JSON list of entries, each with file_name, id, height and width")
+    ids = [_parse_image_id(entry, path) for entry in entries]
+    _refuse_repeats((entry.id for entry in ids), f"{path}: id")
+    _refuse_repeats((entry.name for entry in ids), f"{path}: file_name")
+    return ids
+
+
+def write_id_map(path: str | Path, ids: Iterable[ImageId]) -> None:
+    """Write an id map that :func:`read_id_map` reads."""
+    write_json(path, [asdict(entry) for entry in ids], indent=2)
+
+
+def find_test_images(
+    test_dir: str | Path, id_map: str | Path | None = None, names: Collection[str] | None = None
+) -> list[TestImage]:
+    """Find the images to predict, each with its id, sorted by name.
+
+    Args:
+        test_dir: a folder of ``.tif`` files, or one in the training layout (``<name>/image.tif``).
+        id_map: path of the id map. Without it the ids are 1..N in the order of the names and ``file_name`` is
+            ``<name>.tif``.
+        names: only these images (file names without ``.tif``, or folder names).
+
+    Raises:
+        InputError: no such folder, no images, a name without an image, an image without an id, an id without
+            an image, or a size other than the id map's.
+    """
+    images = _list_images(Path(test_dir))
+    if names is not None:
+        _check_names(names, images, f"{test_dir}: has no image")
+        images = {name: path for name, path in images.items() if name in set(names)}
+    if id_map is None:
+        return [_number(name, path, number) for number, (name, path) in enumerate(images.items(), start=1)]
+    entries = {entry.name: entry for entry in read_id_map(id_map) if names is None or entry.name in images}
+    for name, entry in entries.items():
+        if name not in images:
+            raise InputError(f"{id_map}: names {entry.file_name}, which is missing in {test_dir}")
+    return [_pair(path, entries.get(name), id_map) for name, path in images.items()]
+
+
+def read_split(path: str | Path) -> dict[str, list[str]]:
+    """Read a split, a JSON object of part → names; no name may stand twice."""
+    split = read_json(path)
+    if not isinstance(split, dict) or not split or not all(isinstance(names, list) for names in split.values()):
+        raise InputError(f'{path}: expected a JSON object of part → names, such as {{"train": ["a"], "val": ["b"]}}')
+    owners: dict[str, str] = {}
+    for part, names in split.items():
+        for name in names:
+            _check_component(name, path)
+            if name in owners:
+                where = f"twice in {part}" if owners[name] == part else f"in both {owners[name]} and {part}"
+                raise InputError(f"{path}: {name} is {where}; a name stands once")
+            owners[name] = part
+    return split
+
+
+def part_names(split: dict[str, list[str]], part: str) -> list[str]:
+    """The names of one part of a split."""
+    if part not in split:
+        raise InputError(f"--part {part}: the split has only the parts {', '.join(split) or '(none)'}")
+    return split[part]
+
+
+def select(records: Sequence[Record], split: dict[str, list[str]], part: str) -> list[Record]:
+    """The records of one part of a split, in the split's order."""
+    by_name = {record.name: record for record in records}
+    names = part_names(split, part)
+    _check_names(names, by_name, f"--split: part {part} names a missing image")
+    return [by_name[name] for name in names]
+
+
+def read_groups(path: str | Path) -> dict[str, str]:
+    """Read a JSON object of image name → group (the patient, or the slide)."""
+    groups = read_json(path)
+    if not isinstance(groups, dict) or not groups or not all(isinstance(group, str) for group in groups.values()):
+        raise InputError(f'{path}: expected a JSON object of image name → group, such as {{"a": "patient 1"}}')
+    return groups
+
+
+def _missing_data(data_path: str | Path) -> str:
+    return (
+        f"{data_path}: no such folder; the homework's data belong at ./hw3-data-release/train/<name>/image.tif with"
+        f" class1.tif … beside it, or {SAMPLE_HINT} and pass --data-path DIR/train"
+    )
+
+
+def _missing_test_images(test_dir: str | Path) -> str:
+    return (
+        f"{test_dir}: no such folder; the homework's test images belong at ./hw3-data-release/test_release/<name>.tif,"
+        f" or {SAMPLE_HINT} and pass --test-dir DIR/test_release"
+    )
+
+
+def _list_folder(folder: Path, missing: str) -> list[Path]:
+    """What lies in a folder, sorted by name, without hidden files. ``missing`` is said where there is no folder."""
+    if not folder.exists():
+        raise InputError(missing)
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read as a folder ({error.strerror})") from error
+
+
+def _read_record(folder: Path, num_classes: int, check_masks: bool) -> Record:
+    files = _list_folder(folder, f"{folder}: no such folder")
+    image = _find_image(folder, files)
+    header = read_header(image)
+    masks = find_masks(files, num_classes)
+    if check_masks:
+        for mask in masks.values():
+            _check_mask(mask, header.height, header.width)
+    return Record(folder.name, image, masks, header.height, header.width)
+
+
+def _find_image(folder: Path, files: Sequence[Path]) -> Path:
+    images = [path for path in files if path.name.lower() in ("image.tif", "image.tiff")]
+    if not images and any(folder.glob("*/image.tif*")):
+        raise InputError(f"{folder}: has no image.tif but folders with one: did you mean {folder} itself?")
+    if len(images) != 1:
+        raise InputError(f"{folder}: has {'two' if images else 'no'} image.tif; each folder holds one image")
+    return images[0]
+
+
+def _check_mask(mask: Path, height: int, width: int) -> None:
+    header = read_header(mask)
+    if (header.height, header.width) != (height, width):
+        raise InputError(f"{mask}: is {header.height} x {header.width} px, but its image is {height} x {width} px")
+    if header.channels != 1:
+        raise InputError(f"{mask}: has {header.channels} channels; a mask has one, holding instance ids")
+
+
+def _list_images(test_dir: Path) -> dict[str, Path]:
+    paths = _list_folder(test_dir, _missing_test_images(test_dir))
+    found = [(TIFF_SUFFIX.sub("", path.name), path) for path in paths if TIFF_SUFFIX.search(path.name)]
+    if not found:
+        folders = [path for path in paths if path.is_dir()]
+        found = [(path.name, _find_image(path, _list_folder(path, str(path)))) for path in folders]
+    if not found:
+        raise InputError(f"{test_dir}: holds no test images (neither <name>.tif nor <name>/image.tif)")
+    _refuse_repeats((name for name, _ in found), f"{test_dir}: image")
+    return dict(sorted(found))
+
+
+def _number(name: str, path: Path, number: int) -> TestImage:
+    header = read_header(path)
+    return TestImage(path, ImageId(f"{name}.tif", number, header.height, header.width))
+
+
+def _pair(path: Path, entry: ImageId | None, id_map: str | Path) -> TestImage:
+    if entry is None:
+        raise InputError(f"{path}: has no id in {id_map}")
+    header = read_header(path)
+    if (header.height, header.width) != (entry.height, entry.width):
+        raise InputError(
+            f"{path}: is {header.height} x {header.width} px, but {id_map} says {entry.height} x {entry.width}"
+        )
+    return TestImage(path, entry)
+
+
+def _parse_image_id(entry: Any, path: str | Path) -> ImageId:
+    fields = ("file_name", "id", "height", "width")
+    if not isinstance(entry, dict) or not all(field in entry for field in fields):
+        raise InputError(f"{path}: an entry needs file_name, id, height and width, got {entry!r:.200}")
+    file_name, image_id, height, width = (entry[field] for field in fields)
+    _check_component(file_name, path)
+    if type(image_id) is not int:
+        raise InputError(f"{path}: the id of {file_name} must be an integer, got {image_id!r:.80}")
+    if type(height) is not int or type(width) is not int or min(height, width) < 1:
+        raise InputError(
+            f"{path}: height and width of {file_name} must be positive integers, got {height!r:.80} and {width!r:.80}"
+        )
+    return ImageId(file_name, image_id, height, width)
+
+
+def _check_component(name: Any, path: str | Path) -> None:
+    """Names become parts of paths, so one that leads elsewhere is refused."""
+    if not isinstance(name, str) or name in ("", ".", "..") or re.search(r"[/\\\x00]", name):
+        raise InputError(f"{path}: {name!r:.200} is not a plain file name")
+
+
+def _check_names(names: Iterable[str], known: Iterable[str], problem: str) -> None:
+    known = set(known)
+    for name in names:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0)
+            raise InputError(f"{problem} {name}" + (f"; the nearest name is {nearest[0]}" if nearest else ""))
+
+
+def _refuse_repeats(values: Iterable[Any], what: str) -> None:
+    seen = set()
+    for value in values:
+        if value in seen:
+            raise InputError(f"{what} {value} stands twice")
+        seen.add(value)

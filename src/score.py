@@ -1,0 +1,214 @@
+"""Score a results file: mask AP at 100 detections and uncapped, per class, and panoptic quality."""
+
+import argparse
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from typing import Any
+
+import numpy as np
+
+from src.classes import HOMEWORK_CLASSES, CellClass, load_classes
+from src.coco import check_results, encode, read_results
+from src.errors import InputError, run
+from src.files import write_json
+from src.ground_truth import ImageTruth, load_ground_truth
+from src.instances import Instance
+from src.panoptic import agnostic_quality, class_quality, match
+from src.records import ImageId, part_names, read_id_map, read_split
+from src.rle import decode_entries
+
+BACKENDS = ("faster-coco-eval", "pycocotools")
+CAPS = (("at_100", 100), ("uncapped", 10_000))
+AP_KEYS = ("AP", "AP50", "AP75")
+PQ_KEYS = ("PQ", "SQ", "RQ")
+
+
+def score(
+    ground_truth: Sequence[ImageTruth],
+    entries: Sequence[dict[str, Any]],
+    classes: Sequence[CellClass],
+    pq_threshold: float = 0.5,
+    backend: str = BACKENDS[0],
+) -> dict[str, Any]:
+    """Score result entries against ground truth; an image without entries counts as one without detections.
+
+    Args:
+        ground_truth: every image that counts, at least one.
+        entries: result entries (see :func:`src.coco.result_entries`) of these images.
+        classes: the classes 1..K.
+        pq_threshold: entries with a lower score are left out of PQ.
+        backend: the evaluator of AP, one of ``BACKENDS``; they agree to 1e-9.
+
+    Returns:
+        ``{"images", "at_100", "uncapped", "pq"}``. AP is averaged over IoU 0.50:0.95 and over the classes that have
+        ground truth; the caps hold for each image and class. ``None`` stands where there is no ground truth.
+
+    Raises:
+        InputError: a malformed entry (see :func:`src.coco.check_results`).
+    """
+    check_results(entries, [_image_id(truth) for truth in ground_truth], len(classes))
+    precision = _precision(ground_truth, entries, len(classes), backend)
+    families = {name: _ap_family(precision[..., m]) for m, (name, _) in enumerate(CAPS)}
+    return {"images": len(ground_truth), **families, "pq": _panoptic(ground_truth, entries, len(classes), pq_threshold)}
+
+
+def format_table(result: dict[str, Any], classes: Sequence[CellClass]) -> str:
+    """The result of :func:`score` as a table for people; ``-`` stands where there is no ground truth."""
+    threshold = result["pq"]["threshold"]
+    groups = ("at 100 detections", "uncapped", f"PQ (score >= {threshold:g})")
+    rows = [("all", *_row(result, None))]
+    rows += [(f"{cell_class.id} {cell_class.name}", *_row(result, str(cell_class.id))) for cell_class in classes]
+    first = max(len("class"), *(len(row[0]) for row in rows))
+    lines = [" " * first + "".join(f"  {group:^22}" for group in groups)]
+    lines += [f"{'class':{first}}" + "".join(f"  {key:>6}" for key in (*AP_KEYS, *AP_KEYS, *PQ_KEYS))]
+    lines += [f"{row[0]:{first}}" + "".join(f"  {cell:>6}" for cell in row[1:]) for row in rows]
+    images = f"{result['images']} image{'s' if result['images'] != 1 else ''}"
+    note = f"{images}. all: AP is the mean over classes with ground truth, PQ the mean over images, class ignored."
+    return "\n".join([*lines, note])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ``--help`` describes it."""
+    flags = _parser().parse_args(arguments)
+    if not 0 <= flags.pq_threshold <= 1:
+        raise InputError(f"--pq-threshold must be in [0, 1], got {flags.pq_threshold:g}")
+    classes = load_classes(flags.classes) if flags.classes else HOMEWORK_CLASSES
+    entries = read_results(flags.pred)
+    truths = load_ground_truth(flags.gt, len(classes), flags.id_map, _part(flags.split, flags.part))
+    known = read_id_map(flags.id_map) if flags.id_map else [_image_id(truth) for truth in truths]
+    check_results(entries, known, len(classes), flags.pred)
+    scored = {truth.id for truth in truths}  # a part of a split may be fewer images than the id map has
+    chosen = [entry for entry in entries if entry["image_id"] in scored]
+    result = score(truths, chosen, classes, flags.pq_threshold, flags.backend)
+    print(format_table(result, classes))
+    if flags.json:
+        write_json(flags.json, result, indent=2)
+        print(f"wrote {flags.json}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m src.score",
+        description=__doc__,
+        epilog="example:\n  python -m src.score --pred test-results.json --gt data/train --split split.json --part val",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--pred", required=True, metavar="FILE", help="results JSON, as inference.py writes it")
+    parser.add_argument(
+        "--gt", required=True, metavar="PATH", help="folder of <name>/classN.tif, or a COCO JSON (RLE or polygons)"
+    )
+    parser.add_argument("--id-map", metavar="FILE", help="id map of the predictions (default: 1..N by name)")
+    parser.add_argument("--split", metavar="FILE", help="JSON of part -> names; scores only the images of --part")
+    parser.add_argument("--part", metavar="NAME", help="part of --split to score (default with --split: val)")
+    parser.add_argument("--classes", metavar="FILE", help="JSON of class ids, names and colors (default: homework's)")
+    parser.add_argument(
+        "--pq-threshold", type=float, default=0.5, metavar="S", help="lowest score that counts in PQ (default: 0.5)"
+    )
+    parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help="evaluator of AP; they agree to 1e-9")
+    parser.add_argument("--json", metavar="FILE", help="write the scores here, too")
+    return parser
+
+
+def _part(split: str | None, part: str | None) -> list[str] | None:
+    """The names to score; ``None`` where there is no split."""
+    if split is None and part is not None:
+        raise InputError("--part needs --split")
+    return None if split is None else part_names(read_split(split), part or "val")
+
+
+def _image_id(truth: ImageTruth) -> ImageId:
+    return ImageId(truth.file_name, truth.id, truth.height, truth.width)
+
+
+def _precision(
+    ground_truth: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], num_classes: int, backend: str
+) -> np.ndarray:
+    """Precision ``(T, R, K, M)`` over 10 IoU thresholds, 101 recalls, classes and caps; -1 without ground truth."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend}")
+    if backend == "pycocotools":
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    else:
+        from faster_coco_eval import COCO
+        from faster_coco_eval import COCOeval_faster as COCOeval
+
+    truth_entries = [
+        {"image_id": truth.id, "category_id": instance.category_id, "segmentation": segmentation}
+        for truth in ground_truth
+        for instance, segmentation in zip(
+            truth.instances, encode(truth.instances, truth.height, truth.width), strict=True
+        )
+    ]
+    with redirect_stdout(io.StringIO()):
+        truths, detections = COCO(), COCO()
+        for coco, annotations in ((truths, truth_entries), (detections, entries)):
+            coco.dataset = _dataset(ground_truth, annotations, num_classes)
+            coco.createIndex()
+        evaluation = COCOeval(truths, detections, "segm")
+        evaluation.params.maxDets = [cap for _, cap in CAPS]
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    # Not from `stats`, whose first figure is AP at 100 whatever the caps are.
+    return np.asarray(evaluation.eval["precision"])[:, :, :, 0, :]
+
+
+def _dataset(
+    ground_truth: Sequence[ImageTruth], annotations: Sequence[dict[str, Any]], num_classes: int
+) -> dict[str, Any]:
+    """A COCO dataset; annotations are copied, because the evaluators write into them."""
+    # No size range is evaluated, but the evaluators want an area and a box.
+    required = {"iscrowd": 0, "area": 1, "bbox": [0, 0, 1, 1]}
+    return {
+        "images": [{"id": truth.id, "height": truth.height, "width": truth.width} for truth in ground_truth],
+        "categories": [{"id": number, "name": str(number)} for number in range(1, num_classes + 1)],
+        "annotations": [{**item, **required, "id": number} for number, item in enumerate(annotations, start=1)],
+    }
+
+
+def _ap_family(precision: np.ndarray) -> dict[str, Any]:
+    """AP, AP50 and AP75, over classes and per class, of precision ``(T, R, K)``."""
+    per_class = {}
+    for k in range(precision.shape[2]):
+        of_class = precision[:, :, k]
+        known = bool((of_class > -1).any())
+        values = (of_class.mean(), of_class[0].mean(), of_class[5].mean())  # IoU 0.50:0.95, 0.50 and 0.75
+        per_class[str(k + 1)] = {
+            key: float(value) if known else None for key, value in zip(AP_KEYS, values, strict=True)
+        }
+    means = {key: _mean([family[key] for family in per_class.values()]) for key in AP_KEYS}
+    return {**means, "per_class": per_class}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _panoptic(
+    ground_truth: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], num_classes: int, threshold: float
+) -> dict[str, Any]:
+    predictions: dict[int, list[Instance]] = defaultdict(list)
+    confident = [entry for entry in entries if entry["score"] >= threshold]
+    for entry, instance in zip(confident, decode_entries(confident), strict=True):
+        if instance is not None:
+            predictions[entry["image_id"]].append(instance)
+    images = [match(truth, predictions[truth.id]) for truth in ground_truth]
+    per_class = {str(number): class_quality(images, number) for number in range(1, num_classes + 1)}
+    return {"threshold": threshold, "agnostic": agnostic_quality(images), "per_class": per_class}
+
+
+def _row(result: dict[str, Any], category: str | None) -> list[str]:
+    """The nine figures of one class, or of all (``None``), as text."""
+    families = [result[name] if category is None else result[name]["per_class"][category] for name, _ in CAPS]
+    quality = result["pq"]["agnostic"] if category is None else result["pq"]["per_class"][category]
+    values = [family[key] for family in families for key in AP_KEYS] + [quality[key] for key in PQ_KEYS]
+    return ["-" if value is None else f"{value:.4f}" for value in values]
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,315 @@
+"""Objects seen in overlapping tiles become the objects of the whole image, each once.
+
+A detection in one tile is called a *view*. An edge of a tile that is no edge of the image is an *inner edge*; a view
+whose box comes within ``edge_margin`` px of one is *cut*, any other view is *whole*. In order:
+
+1. **Ownership.** A cut view is dropped where another tile holds its box and cuts it by fewer edges.
+2. **Linking.** Views of one class in different tiles are linked where their masks agree in the part of the image that
+   both tiles see. A whole view links to at most one view of any other tile, which saw two objects if it reports two.
+3. **Merging.** Linked views become one object: the whole view with the highest score, or, where each is cut, the union.
+4. **Suppression.** What still overlaps is made unique by greedy mask suppression within each class.
+
+Where views are exact (visible parts of disjoint, 8-connected objects) and tiles overlap by at least 1 px, the objects
+come back exactly. Any two neighbouring pixels of an object lie in some tile together; ownership drops a view only for
+one that covers it, and a chain of such views ends because they grow or their cuts get fewer. So the views that are
+left join all pixels of the object, and those that share pixels agree wherever both tiles see. Without overlap (0 px)
+no tile sees what lies across its edge, and a cut object stays in pieces.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import label
+
+from src.instances import Instance, clip, intersection, union
+from src.tiles import Tile
+
+
+@dataclass(frozen=True)
+class StitchSettings:
+    """When views are the same object. Thresholds are in [0, 1]."""
+
+    iou_threshold: float = 0.5
+    """Suppression: an object is dropped where its mask IoU with a kept one reaches this."""
+    containment_threshold: float = 0.8
+    """Suppression: ... or where the shared part of the smaller of the two masks reaches this."""
+    agreement_threshold: float = 0.5
+    """Linking: mask IoU, within what both tiles see, from which two views are one object. Also the part of a cut
+    object that a kept one must cover to suppress it."""
+    match_threshold: float = 0.1
+    """Linking: the same for views that both tiles see uncut, where each is the only match of the other. It is lower
+    because two views of a small cell, a few pixels apart, overlap little."""
+    edge_margin: int = 4
+    """Distance in px from an inner edge up to which a box counts as cut; also how far a view may be off."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Views:
+    """Views as columns. Boxes and frames (the tiles' rectangles) are int rows ``top, left, bottom, right``."""
+
+    instances: list[Instance]
+    boxes: np.ndarray
+    tile: np.ndarray
+    frames: np.ndarray
+    inner: np.ndarray
+
+    def cut_by(self, views: np.ndarray, tiles: np.ndarray, margin: int) -> np.ndarray:
+        """``(N, 4)`` bool: by which edges ``tiles[i]`` cuts the box of ``views[i]``."""
+        return self.inner[tiles] & (_gaps(self.boxes[views], self.frames[tiles]) <= margin)
+
+    def select(self, views: np.ndarray) -> "_Views":
+        """Some of the views, by index."""
+        chosen = [self.instances[view] for view in views]
+        return _Views(chosen, self.boxes[views], self.tile[views], self.frames, self.inner)
+
+
+def stitch(
+    tiles: Sequence[Tile],
+    detections: Sequence[Sequence[Instance]],
+    height: int,
+    width: int,
+    settings: StitchSettings = StitchSettings(),
+) -> list[Instance]:
+    """Make the objects of a ``height × width`` image from what was detected in its tiles.
+
+    Objects of different classes never affect each other. Time and memory grow with the number of detections, not
+    with the image.
+
+    Args:
+        tiles: Where the tiles lie, in any order, in px of the image. They may repeat (views of a flipped tile), and a
+            tile of the whole image may be among them.
+        detections: ``detections[i]`` are those made in ``tiles[i]``, in px of the image.
+        height: Rows of the image.
+        width: Columns of the image.
+        settings: When views are the same object.
+
+    Returns:
+        The objects, highest score first.
+
+    Raises:
+        ValueError: unless there is one list of detections for each tile.
+    """
+    instances = [instance for found in detections for instance in found]
+    tile = np.repeat(np.arange(len(tiles)), [len(found) for _, found in zip(tiles, detections, strict=True)])
+    if not instances:
+        return []
+    frames = _boxes(tiles)
+    views = _Views(instances, _boxes(instances), tile, frames, frames != (0, 0, height, width))
+    views = views.select(np.flatnonzero(~_owned_elsewhere(views, settings.edge_margin)))
+    is_cut = np.any(views.cut_by(np.arange(len(views.tile)), views.tile, settings.edge_margin), axis=1)
+    objects, objects_cut = _merge(views.instances, is_cut, _link(views, is_cut, settings))
+    return sorted(_suppress(objects, objects_cut, settings), key=lambda instance: -instance.score)
+
+
+def overlapping_pairs(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the pairs of boxes that share a pixel.
+
+    Boxes are sorted into square bins about as wide as an average box, so that the work grows with the number of boxes
+    and of pairs. A pair that meets in several bins counts in the one with its intersection's first corner.
+
+    Args:
+        boxes: ``(N, 4)`` int rows ``top, left, bottom, right``, max exclusive, none negative or empty.
+
+    Returns:
+        Two int arrays of indices into ``boxes``; pair i is ``first[i], second[i]``, each pair once.
+    """
+    if not len(boxes):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    bin_size = int(np.ceil(max(sides.mean(), np.sqrt(sides.prod(axis=1, dtype=float).mean()))))
+    box, bins = _binned(boxes, bin_size)
+    key = bins[:, 0] * (bins[:, 1].max() + 1) + bins[:, 1]
+    order = np.argsort(key, kind="stable")
+    box, bins, key = box[order], bins[order], key[order]
+    following = np.arange(1, len(key) + 1)
+    counts = np.searchsorted(key, key, side="right") - following
+    entry = np.repeat(following - 1, counts)
+    first, second = box[entry], box[_ranges(following, counts)]
+    corner = np.maximum(boxes[first, :2], boxes[second, :2])
+    meets = (corner < np.minimum(boxes[first, 2:], boxes[second, 2:])).all(axis=1)
+    meets &= (corner // bin_size == bins[entry]).all(axis=1)
+    return first[meets], second[meets]
+
+
+def _binned(boxes: np.ndarray, bin_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every box with every bin it touches: ``(E,)`` indices of boxes and ``(E, 2)`` rows and columns of bins."""
+    start = boxes[:, :2] // bin_size
+    span = (boxes[:, 2:] - 1) // bin_size - start + 1
+    counts = span.prod(axis=1)
+    box = np.repeat(np.arange(len(boxes)), counts)
+    step = _ranges(np.zeros(len(boxes), np.int64), counts)
+    return box, start[box] + np.stack([step // span[box, 1], step % span[box, 1]], axis=1)
+
+
+def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """``arange(starts[i], starts[i] + counts[i])`` for each i, joined."""
+    ends = np.cumsum(counts)
+    return np.arange(counts.sum()) + np.repeat(starts - ends + counts, counts)
+
+
+def _boxes(rectangles: Iterable[Tile | Instance]) -> np.ndarray:
+    rows = [(rectangle.top, rectangle.left, rectangle.bottom, rectangle.right) for rectangle in rectangles]
+    return np.array(rows, np.int64).reshape(-1, 4)
+
+
+def _gaps(boxes: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """``(N, 4)`` distances in px from each box to the four edges of its frame, negative where it sticks out."""
+    return (boxes - frames) * (1, 1, -1, -1)
+
+
+def _owned_elsewhere(views: _Views, margin: int) -> np.ndarray:
+    """``(N,)`` bool: cut views that another tile holds whole, or cut by fewer edges.
+
+    The other tile must hold the box three margins away from its own edges: that tile's view may lie two margins from
+    this one, and must not be taken for cut itself and dropped in favour of this one.
+    """
+    cut = views.cut_by(np.arange(len(views.tile)), views.tile, margin)
+    view, other = _neighbouring_tiles(views, np.flatnonzero(cut.any(axis=1)))
+    here, there = cut[view], views.cut_by(view, other, 3 * margin)
+    holds = (_gaps(views.boxes[view], views.frames[other]) >= 0).all(axis=1)
+    fewer = ~(there & ~here).any(axis=1) & (here & ~there).any(axis=1)
+    owned = np.zeros(len(cut), bool)
+    owned[view[holds & fewer]] = True
+    return owned
+
+
+def _neighbouring_tiles(views: _Views, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each chosen view with each tile that overlaps its own."""
+    first, second = overlapping_pairs(views.frames)
+    tile, neighbour = np.concatenate([first, second]), np.concatenate([second, first])
+    neighbour = neighbour[np.argsort(tile, kind="stable")]
+    counts = np.bincount(tile, minlength=len(views.frames))
+    starts = np.cumsum(counts) - counts
+    of_view = counts[views.tile[chosen]]
+    return np.repeat(chosen, of_view), neighbour[_ranges(starts[views.tile[chosen]], of_view)]
+
+
+def _link(views: _Views, is_cut: np.ndarray, settings: StitchSettings) -> list[list[int]]:
+    """Group the views of each object, strongest links first, links between whole views before all others."""
+    first, second = overlapping_pairs(views.boxes)
+    category = np.array([instance.category_id for instance in views.instances])
+    candidates = (category[first] == category[second]) & (views.tile[first] != views.tile[second])
+    first, second = first[candidates], second[candidates]
+    both_cut = is_cut[first] & is_cut[second]
+    similarity = _similarity(views, first, second, settings.match_threshold)
+    for pair in np.flatnonzero(both_cut & (similarity > 0) & (similarity < settings.agreement_threshold)):
+        similarity[pair] = _component_similarity(views, int(first[pair]), int(second[pair]))
+    both_clear = ~views.cut_by(first, views.tile[second], settings.edge_margin).any(axis=1)
+    both_clear &= ~views.cut_by(second, views.tile[first], settings.edge_margin).any(axis=1)
+    linked = similarity >= np.where(both_clear, settings.match_threshold, settings.agreement_threshold)
+    order = np.lexsort((-similarity, is_cut[first] | is_cut[second]))
+    order = order[linked[order]]
+    pairs = zip(first[order].tolist(), second[order].tolist(), both_cut[order].tolist(), strict=True)
+    return _groups(pairs, views.tile.tolist())
+
+
+def _groups(pairs: Iterable[tuple[int, int, bool]], tile: list[int]) -> list[list[int]]:
+    """Join views pair by pair; unless both views are cut, only where the two groups have no tile in common.
+
+    An object may be in several pieces in one tile (both ends of a horseshoe), so cut views are spared the condition.
+    """
+    group_of = [[view] for view in range(len(tile))]
+    tiles_of = [{number} for number in tile]
+    root = list(range(len(tile)))
+    for first, second, both_cut in pairs:
+        a, b = sorted((root[first], root[second]), key=lambda group: -len(group_of[group]))
+        if a == b or not (both_cut or tiles_of[a].isdisjoint(tiles_of[b])):
+            continue
+        for view in group_of[b]:
+            root[view] = a
+        group_of[a] += group_of[b]
+        tiles_of[a] |= tiles_of[b]
+        group_of[b] = []
+    return [group for group in group_of if group]
+
+
+def _similarity(views: _Views, first: np.ndarray, second: np.ndarray, at_least: float) -> np.ndarray:
+    """``(P,)`` IoU of the pairs' masks within what both tiles see; 0 where the boxes show it to be below a bound."""
+    area_first = _area_seen(views, first, views.frames[views.tile[second]])
+    area_second = _area_seen(views, second, views.frames[views.tile[first]])
+    bound = _box_intersection(views.boxes[first], views.boxes[second])
+    possible = np.flatnonzero(bound >= at_least * np.maximum(area_first, area_second))
+    shared = np.zeros(len(first), np.int64)
+    shared[possible] = _shared(views.instances, first[possible], second[possible])
+    return shared / np.maximum(area_first + area_second - shared, 1)
+
+
+def _area_seen(views: _Views, which: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """``(P,)`` mask areas of views ``which[i]`` within ``frames[i]``."""
+    areas = np.array([instance.area for instance in views.instances], np.int64)[which]
+    for pair in np.flatnonzero((_gaps(views.boxes[which], frames) < 0).any(axis=1)):
+        part = clip(views.instances[which[pair]], *frames[pair].tolist())
+        areas[pair] = part.area if part else 0
+    return areas
+
+
+def _component_similarity(views: _Views, first: int, second: int) -> float:
+    """The best IoU of a connected part of one mask and one of the other, within what both tiles see.
+
+    Two views of a winding object need not share all that either sees of it, but agree on the parts they share.
+    """
+    top, left = np.maximum(*views.frames[views.tile[[first, second]], :2]).tolist()
+    bottom, right = np.minimum(*views.frames[views.tile[[first, second]], 2:]).tolist()
+    canvas = np.zeros((2, bottom - top, right - left), bool)
+    for layer, view in zip(canvas, (first, second), strict=True):
+        part = clip(views.instances[view], top, left, bottom, right)
+        if part:
+            layer[part.top - top : part.bottom - top, part.left - left : part.right - left] = part.mask
+    (a, count_a), (b, count_b) = (label(layer, np.ones((3, 3))) for layer in canvas)
+    table = np.bincount((a * (count_b + 1) + b).ravel(), minlength=(count_a + 1) * (count_b + 1))
+    table = table.reshape(count_a + 1, count_b + 1)
+    union_areas = table.sum(axis=1)[1:, None] + table.sum(axis=0)[None, 1:] - table[1:, 1:]
+    return float((table[1:, 1:] / union_areas).max(initial=0))
+
+
+def _merge(
+    instances: Sequence[Instance], is_cut: np.ndarray, groups: Iterable[Sequence[int]]
+) -> tuple[list[Instance], np.ndarray]:
+    """One object a group, and whether it stems from cut views only."""
+    objects, objects_cut = [], []
+    for group in groups:
+        whole = [instances[view] for view in group if not is_cut[view]]
+        objects.append(max(whole, key=lambda view: view.score) if whole else union([instances[v] for v in group]))
+        objects_cut.append(not whole)
+    return objects, np.array(objects_cut, bool)
+
+
+def _suppress(objects: Sequence[Instance], is_cut: np.ndarray, settings: StitchSettings) -> list[Instance]:
+    """Greedy suppression by mask within each class: whole objects by score, then cut ones by area.
+
+    So a fragment, whatever its score, never suppresses the whole object, and of two cut objects the one stays of which
+    more was seen. A cut object falls where a kept one covers enough of it, but not for a small one that it covers.
+    """
+    boxes = _boxes(objects)
+    score, area, category = (
+        np.array([getattr(one, name) for one in objects]) for name in ("score", "area", "category_id")
+    )
+    rank = np.argsort(np.lexsort((np.where(is_cut, -area, -score), is_cut)))
+    first, second = overlapping_pairs(boxes)
+    swap = rank[first] > rank[second]
+    first, second = np.where(swap, second, first), np.where(swap, first, second)
+    least = min(settings.iou_threshold, settings.containment_threshold, settings.agreement_threshold)
+    bound = _box_intersection(boxes[first], boxes[second])
+    possible = (category[first] == category[second]) & (bound >= least * np.minimum(area[first], area[second]))
+    first, second = first[possible], second[possible]
+    shared = _shared(objects, first, second)
+    iou = shared / (area[first] + area[second] - shared)
+    least_area = np.where(is_cut[second], area[second], np.minimum(area[first], area[second]))
+    enough = np.where(is_cut[second], settings.agreement_threshold, settings.containment_threshold)
+    falls = (iou >= settings.iou_threshold) | (shared / least_area >= enough)
+    kept = np.ones(len(objects), bool)
+    for pair in np.flatnonzero(falls)[np.argsort(rank[second[falls]], kind="stable")]:
+        kept[second[pair]] &= not kept[first[pair]]
+    return [instance for instance, stays in zip(objects, kept, strict=True) if stays]
+
+
+def _box_intersection(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """``(P,)`` areas shared by overlapping boxes."""
+    return (np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])).prod(axis=1)
+
+
+def _shared(instances: Sequence[Instance], first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """``(P,)`` numbers of pixels that the pairs' masks share."""
+    pairs = zip(first.tolist(), second.tolist(), strict=True)
+    return np.array([intersection(instances[a], instances[b]) for a, b in pairs], np.int64)

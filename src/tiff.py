@@ -1,0 +1,212 @@
+"""Reading and writing TIFF images and masks: the only place that decodes TIFF.
+
+Only single 2-D images are read, and sizes are checked before memory is allocated. Every reason why a file cannot be
+used is an :class:`InputError` of one line that names the file.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from src.errors import InputError
+from src.files import replacing
+
+# The reader's own complaints about odd tags; what matters reaches the user as an InputError.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
+
+MAX_PIXELS = 100_000_000  # a 436 kB file can unfold into 400 MB; whole slides are not read
+MAX_SMALL_ID = 1 << 24  # ids below are renumbered through a table, others by sorting
+PLAIN_PHOTOMETRICS = ("MINISWHITE", "MINISBLACK", "RGB")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a TIFF says of its one image: ``height`` and ``width`` in px, ``channels`` (1 is grey) and NumPy dtype."""
+
+    height: int
+    width: int
+    channels: int
+    dtype: str
+
+
+def read_header(path: str | Path, max_pixels: int = MAX_PIXELS) -> Header:
+    """Read size, channels and dtype without decoding pixels.
+
+    Raises:
+        InputError: an unreadable or truncated file, a stack of pages or planes, 2 or more than 4 channels, more than
+            ``max_pixels`` (height × width).
+    """
+    with _open_page(path, max_pixels) as page:
+        return Header(page.imagelength, page.imagewidth, page.samplesperpixel, str(page.dtype))
+
+
+def read_image(path: str | Path, intensity: str = "full", max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read an image as ``(H, W, 3)`` uint8 with its channels in the order stored in the file.
+
+    Grey is repeated to three channels and a fourth channel (alpha) is dropped. uint8 is kept as it is; wider types
+    are mapped to 0..255 by ``intensity``:
+
+    - ``full``: the dtype's range from 0 (65535 → 255 for uint16); floats must lie in [0, 1].
+    - ``percentile``: the 0.1 and 99.9 percentile of the whole image, all channels together.
+
+    Raises:
+        InputError: as :func:`read_header`; also a file that does not decode, a palette or other colour model, NaN or
+            infinite values, and values outside the range that ``full`` maps.
+    """
+    if intensity not in ("full", "percentile"):
+        raise InputError(f"--intensity must be full or percentile, got {intensity}")
+    with _open_page(path, max_pixels) as page:
+        _check_colors(page, path)
+        pixels = _decode(page)[..., :3]
+        white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    image = pixels if pixels.dtype == np.uint8 else _to_uint8(pixels, intensity, path)
+    if white_is_zero:
+        image = 255 - image
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+
+def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read an instance mask as ``(H, W)`` int32: 0 is background, ids renumbered 1..N in ascending order.
+
+    Any integer or integral float dtype is read; ids may be sparse, huge, or cover several pieces. N may be 0.
+
+    Raises:
+        InputError: as :func:`read_header`; also a file that does not decode, more than one channel, and NaN, infinite,
+            negative or fractional ids.
+    """
+    with _open_page(path, max_pixels) as page:
+        if page.samplesperpixel != 1:
+            raise InputError(f"{path}: has {page.samplesperpixel} channels; a mask has one, holding instance ids")
+        mask = _decode(page)[..., 0]
+    _check_ids(mask, path)
+    return _renumber(mask)
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write an ``(H, W, 3)`` uint8 RGB image atomically, deflate compressed."""
+    with replacing(path) as temporary:
+        tifffile.imwrite(temporary, image, photometric="rgb", compression="zlib", metadata=None)
+
+
+def write_mask(path: str | Path, mask: np.ndarray) -> None:
+    """Write an ``(H, W)`` mask of ids in 0..2³²-1 atomically, deflate compressed, as uint16 where they fit."""
+    dtype = np.uint16 if mask.max(initial=0) < 1 << 16 else np.uint32
+    with replacing(path) as temporary:
+        tifffile.imwrite(temporary, mask.astype(dtype), photometric="minisblack", compression="zlib", metadata=None)
+
+
+@contextmanager
+def _open_page(path: str | Path, max_pixels: int) -> Iterator[tifffile.TiffPage]:
+    """The one page of a file, checked but not decoded; whatever goes wrong while it is open is an InputError."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            _check_layout(file, path, max_pixels)
+            yield file.pages.first
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({_one_line(error.strerror or error)})") from error
+    except Exception as error:  # damaged files raise anything: struct, codec, key, index, memory errors …
+        raise InputError(f"{path}: cannot be read as a TIFF image ({_one_line(error)})") from error
+
+
+def _one_line(reason: object) -> str:
+    words = " ".join(str(reason).split()) or type(reason).__name__
+    return words if len(words) <= 160 else f"{words[:157]}..."
+
+
+def _check_layout(file: tifffile.TiffFile, path: str | Path, max_pixels: int) -> None:
+    page = file.pages.first
+    height, width, channels = page.imagelength, page.imagewidth, page.samplesperpixel
+    if height < 1 or width < 1:
+        raise InputError(f"{path}: has no pixels ({height} x {width})")
+    if height * width > max_pixels:
+        raise InputError(f"{path}: is {height} x {width} px; more than {max_pixels} px are not read")
+    if page.tilelength * page.tilewidth > max_pixels:
+        raise InputError(f"{path}: is stored in tiles of {page.tilelength} x {page.tilewidth} px, too many to decode")
+    planes = max(len(file.pages), page.imagedepth, math.prod(file.series[0].shape) // math.prod(page.shape))
+    if planes > 1:
+        raise InputError(f"{path}: has {planes} pages/planes; only single 2-D images are read")
+    if channels not in (1, 3, 4):
+        raise InputError(f"{path}: has {channels} channels; grey, RGB and RGBA are read")
+    if page.bitspersample not in (1, 8, 16, 32, 64) or page.dtype is None or page.dtype.kind not in "buif":
+        raise InputError(f"{path}: has {page.bitspersample} bits a sample of type {page.dtype}, which is not read")
+    _check_data_present(page, path)
+
+
+def _check_data_present(page: tifffile.TiffPage, path: str | Path) -> None:
+    """Refuse files cut short: the decoder would fill missing strips or tiles with zeros."""
+    end = page.parent.filehandle.size
+    segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    missing = not page.is_contiguous and len(segments) < math.prod(page.chunked)
+    if missing or any(offset <= 0 or count <= 0 or offset + count > end for offset, count in segments):
+        raise InputError(f"{path}: is truncated or damaged (part of the image data is missing)")
+
+
+def _check_colors(page: tifffile.TiffPage, path: str | Path) -> None:
+    """Refuse colour models whose samples are no grey or RGB values. JPEG's YCbCr is converted by the decoder."""
+    name = tifffile.PHOTOMETRIC(page.photometric).name
+    if name not in PLAIN_PHOTOMETRICS and not (name == "YCBCR" and page.compression == tifffile.COMPRESSION.JPEG):
+        raise InputError(f"{path}: has colour model {name}; grey, RGB and RGBA are read")
+
+
+def _decode(page: tifffile.TiffPage) -> np.ndarray:
+    """The pixels as ``(H, W, S)``, also where the file keeps its channels as planes."""
+    pixels = page.asarray(maxworkers=1)
+    if page.axes == "SYX":
+        return np.moveaxis(pixels, 0, -1)
+    return pixels.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
+
+
+def _to_uint8(pixels: np.ndarray, intensity: str, path: str | Path) -> np.ndarray:
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise InputError(f"{path}: holds NaN or infinite values")
+    values = pixels.astype(np.float64)
+    if intensity == "percentile":
+        low, high = np.percentile(values, (0.1, 99.9))
+    else:
+        low, high = 0.0, _full_scale(pixels, path)
+    values -= low
+    values *= 255 / (high - low) if high > low else 0
+    return np.clip(np.rint(values, out=values), 0, 255, out=values).astype(np.uint8)
+
+
+def _full_scale(pixels: np.ndarray, path: str | Path) -> float:
+    """The value that becomes 255; zero becomes 0."""
+    highest = float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind in "ui" else 1.0
+    if pixels.min() < 0 or pixels.max() > highest:
+        found = f"{pixels.min():g} to {pixels.max():g}"
+        raise InputError(
+            f"{path}: {pixels.dtype} values from {found} are outside 0 to {highest:g}; use --intensity percentile"
+        )
+    return highest
+
+
+def _check_ids(mask: np.ndarray, path: str | Path) -> None:
+    if mask.dtype.kind == "f" and not np.isfinite(mask).all():
+        raise InputError(f"{path}: holds NaN or infinite ids")
+    if mask.dtype.kind in "if" and mask.min() < 0:
+        raise InputError(f"{path}: holds negative ids (lowest {mask.min():g}); ids are integers, 0 is background")
+    if mask.dtype.kind == "f":
+        fractional = mask[mask != np.floor(mask)]
+        if len(fractional):
+            raise InputError(f"{path}: holds fractional ids such as {fractional[0]:g}; ids are integers")
+
+
+def _renumber(mask: np.ndarray) -> np.ndarray:
+    if float(mask.max()) < MAX_SMALL_ID:
+        ids = mask.astype(np.int32)
+        present = np.zeros(int(ids.max()) + 1, bool)
+        present[ids] = True
+        present[0] = False
+        return np.cumsum(present, dtype=np.int32)[ids] * (ids > 0)
+    labels, cells = np.zeros(mask.shape, np.int32), mask != 0
+    _, positions = np.unique(mask[cells], return_inverse=True)
+    labels[cells] = positions + 1
+    return labels

@@ -1,0 +1,126 @@
+"""Run plumbing: seeds, devices, threads, and the log of a run."""
+
+import csv
+import json
+import os
+import random
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from src.curves import read_log
+from src.errors import InputError
+from src.files import write_text
+
+CSV_COLUMNS = (
+    "event", "step", "epoch", "time_s", "lr", "loss", "classifier", "box", "mask", "objectness", "rpn_box",
+    "grad_norm", "images_per_s", "AP50", "AP", "AP50_at_100",
+)  # fmt: skip
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch. The data has seeds of its own (see ``dataset.py``)."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device that a flag names; ``auto`` takes CUDA, then Apple's MPS, then the CPU."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, there in available.items() if there)
+    if not available[name]:
+        raise InputError(f"--device {name}: there is none on this machine")
+    return torch.device("cuda", local_rank % torch.cuda.device_count()) if name == "cuda" else torch.device(name)
+
+
+def choose_amp(name: str, device: torch.device) -> torch.dtype | None:
+    """The type of mixed precision, ``None`` without; ``auto`` is bf16 where the GPU has it natively, else fp16."""
+    if name == "off" or (name == "auto" and device.type != "cuda"):
+        return None
+    if name == "auto":
+        name = "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+    if name == "fp16" and device.type == "cpu":
+        raise InputError("--amp fp16 needs a GPU; on a CPU there are bf16 and off")
+    return torch.bfloat16 if name == "bf16" else torch.float16
+
+
+def autocast(device: torch.device, amp: torch.dtype | None) -> AbstractContextManager[Any]:
+    """The context in which the network runs."""
+    return torch.autocast(device.type, amp) if amp is not None else nullcontext()
+
+
+def choose_workers(asked: int, device: torch.device, world_size: int) -> int:
+    """Loader processes of one rank. On a CPU the network wants every core, so tiles are made between its steps."""
+    if asked >= 0:
+        return asked
+    if device.type == "cpu":
+        return 0
+    return max(0, min(4, (os.cpu_count() or 1) // world_size - 1))
+
+
+def share_cores(device: torch.device, world_size: int) -> None:
+    """Keep several processes on one machine from fighting for the same cores."""
+    if world_size > 1 and device.type == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", world_size))))
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of torch's generators, as tensors."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+
+
+def restore_rng(state: Mapping[str, Any]) -> None:
+    """The inverse of :func:`rng_state`; another number of GPUs keeps its own state."""
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+class RunLog:
+    """``log.jsonl`` (one event a line), the same as ``log.csv``, and TensorBoard's files where that is installed."""
+
+    def __init__(self, folder: Path, keep_steps: int = 0) -> None:
+        """Open a run's log; of an earlier one the events up to step ``keep_steps`` stay."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "log.jsonl"
+        kept = [event for event in read_log(self.path) if event["step"] <= keep_steps] if keep_steps else []
+        write_text(self.path, "".join(json.dumps(event) + "\n" for event in kept))
+        self._file = self.path.open("a", encoding="utf-8")
+        self._csv_file = (folder / "log.csv").open("w", encoding="utf-8", newline="")
+        self._csv = csv.DictWriter(self._csv_file, CSV_COLUMNS, extrasaction="ignore")
+        self._csv.writeheader()
+        self._csv.writerows(kept)
+        self._board = _tensorboard(folder)
+
+    def write(self, event: str, step: int, epoch: int, time_s: float, **values: Any) -> None:
+        """Add an event. ``time_s`` is training time, validation not counted."""
+        row = {"event": event, "step": step, "epoch": epoch, "time_s": round(time_s, 3), **values}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        self._csv.writerow(row)
+        self._csv_file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(f"{event}/{name}", value, step)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        self._csv_file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))
