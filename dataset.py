@@ -88,7 +88,8 @@ class TileDataset(Dataset[Item]):
         empty: list[tuple[int, Tile]] = []
         for record in range(len(self.records)):
             prepared = self._open(record)
-            for tile in tile_grid(*prepared.image.shape[:2], self.settings.tile_size, self.settings.overlap):
+            height, width = prepared.image.shape[:2]
+            for tile in tile_grid(height, width, self.settings.tile_size, self.settings.overlap):
                 window = prepared.label_map[tile.top : tile.bottom, tile.left : tile.right]
                 has_cells = bool(len(visible_ids(window, prepared.areas, self.settings.min_visible)))
                 (full if has_cells else empty).append((record, tile))
@@ -164,8 +165,8 @@ def augmentation(settings: AugmentSettings) -> A.Compose:
 class EpochSampler(Sampler[Key]):
     """One rank's share of an epoch's tiles in random order, as ``(epoch, index)``.
 
-    The order is a pure function of (seed, epoch). All ranks get equally many, a few tiles twice where the number does not
-    divide. ``skip`` leaves out the first items of the next pass: a resumed run goes on where it stopped.
+    The order is a pure function of (seed, epoch). All ranks get equally many, a few tiles twice where the number does
+    not divide. ``skip`` leaves out the first items of the next pass: a resumed run goes on where it stopped.
     """
 
     def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:

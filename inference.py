@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from engine import distributed
@@ -41,7 +42,7 @@ from utils import autocast, choose_amp, choose_device, share_cores
 class Predictor:
     """A model ready to predict, and how: ``scale`` and ``tile_size`` are those that it was trained with."""
 
-    model: TiledMaskRCNN
+    model: nn.Module
     device: torch.device
     amp: torch.dtype | None
     scale: float
@@ -54,13 +55,14 @@ def predict_image(predictor: Predictor, image: np.ndarray) -> list[Instance]:
     """All cells of an ``(H, W, 3)`` uint8 RGB image, in the image's own pixels, best score first."""
     height, width = image.shape[:2]
     scaled = scale_image(image, predictor.scale)
-    tiles = tile_grid(*scaled.shape[:2], predictor.tile_size, predictor.settings.predict_overlap)
+    scaled_height, scaled_width = scaled.shape[:2]
+    tiles = tile_grid(scaled_height, scaled_width, predictor.tile_size, predictor.settings.predict_overlap)
     detections: list[Detections] = []
     for batch in _batches(tiles, predictor.settings.predict_batch_size):
         windows = [scaled[tile.top : tile.bottom, tile.left : tile.right] for tile in batch]
         detections += _predict_tiles(predictor, [pad_to(window, predictor.tile_size) for window in windows])
     if predictor.settings.whole_image and len(tiles) > 1:
-        tiles = [*tiles, Tile(0, 0, *scaled.shape[:2])]
+        tiles = [*tiles, Tile(0, 0, scaled_height, scaled_width)]
         detections += _predict_tiles(predictor, [scaled])
     places = [tile.unscaled(predictor.scale, height, width) for tile in tiles]
     instances = [
@@ -85,8 +87,7 @@ def _predict_tiles(predictor: Predictor, tiles: Sequence[np.ndarray]) -> list[De
             answers = predictor.model(_look(batch, view))
         for views, answer in zip(seen, answers, strict=True):
             views.append(undo(_to_numpy(answer), view, height, width))
-    iou_threshold = predictor.model.roi_heads.nms_thresh
-    return [merge(views, iou_threshold) for views in seen]
+    return [merge(views) for views in seen]
 
 
 def _look(batch: torch.Tensor, view: View) -> torch.Tensor:
@@ -99,7 +100,7 @@ def _to_numpy(answer: dict[str, torch.Tensor]) -> Detections:
 
 
 def to_instances(detections: Detections, tile: Tile, scale: float, size: tuple[int, int]) -> list[Instance]:
-    """Detections of a tile of a scaled image as objects of the ``size = (height, width)`` image in the file's pixels."""
+    """A scaled image's tile detections as objects of the ``size = (height, width)`` image, in the file's pixels."""
     offset = np.array([tile.left, tile.top, tile.left, tile.top], np.float32)
     boxes = (detections.boxes + offset) / np.float32(scale)
     found = from_detections(boxes, detections.scores, detections.labels, detections.masks, size)

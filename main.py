@@ -159,7 +159,7 @@ def first_state(config: TrainConfig, model: TiledMaskRCNN, amp: torch.dtype | No
 
 
 def val_truth(data: TrainingData, config: TrainConfig) -> list[ImageTruth]:
-    """The true cells of the val images, whose ids are 1, 2, … in the order of the split; the id map goes into the run folder."""
+    """The true cells of the val images; their ids are 1, 2, … in the split's order, and the id map is kept."""
     id_map = Path(config.data.output_dir) / "val-id-map.json"
     ids = [ImageId(f"{record.name}.tif", i, record.height, record.width) for i, record in enumerate(data.val, start=1)]
     write_id_map(id_map, ids)
@@ -341,14 +341,15 @@ def report(training: Run, entries: list[dict[str, Any]], log: RunLog) -> float:
     data, progress = training.data, training.state.progress
     scores = score(training.truth, entries, data.classes)
     capped, uncapped = scores["at_100"], scores["uncapped"]
-    figures = {"AP50": uncapped["AP50"], "AP": uncapped["AP"], "AP50_at_100": capped["AP50"], "scores": scores}
+    ap50 = uncapped["AP50"]
+    figures = {"AP50": ap50, "AP": uncapped["AP"], "AP50_at_100": capped["AP50"], "scores": scores}
     log.write("val", progress.step, progress.epoch, progress.seconds, **figures)
     per_class = ", ".join(f"{c.name} {figure(uncapped['per_class'][str(c.id)]['AP50'])}" for c in data.classes)
     training.say(
-        f"epoch {progress.epoch}, step {progress.step}, {progress.seconds / 60:.1f} min: AP50 {figure(uncapped['AP50'])} "
+        f"epoch {progress.epoch}, step {progress.step}, {progress.seconds / 60:.1f} min: AP50 {figure(ap50)} "
         f"({per_class}), AP {figure(uncapped['AP'])}, AP50 at 100 detections {figure(capped['AP50'])}"
     )
-    return uncapped["AP50"] or 0.0
+    return ap50 or 0.0
 
 
 def figure(value: float | None) -> str:

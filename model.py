@@ -1,4 +1,4 @@
-"""The model: torchvision's Mask R-CNN taken apart, with one fixed scale, dense-tile RoI heads and any of five backbones."""
+"""The model: torchvision's Mask R-CNN taken apart: one fixed scale, RoI heads for dense tiles, five backbones."""
 
 from collections.abc import Callable, Sequence
 
@@ -40,6 +40,9 @@ class TiledMaskRCNN(nn.Module):
         self.roi_heads = roi_heads
         self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("image_std", torch.tensor(IMAGE_STD).view(3, 1, 1) * 255, persistent=False)
+
+    image_mean: Tensor
+    image_std: Tensor
 
     def normalize(self, tiles: Tensor) -> ImageList:
         """``(B, 3, H, W)`` uint8 → normalised float32, padded with zeros on the right and below to the stride."""
@@ -88,7 +91,7 @@ def build_model(settings: ModelSettings, num_classes: int, score_thresh: float =
     parameters = count_parameters(model)
     if parameters > PARAMETER_BUDGET and not settings.allow_large:
         raise InputError(
-            f"--backbone {settings.backbone}: {parameters / 1e6:.1f} M parameters exceed 200 M (--allow-large allows them)"
+            f"--backbone {settings.backbone}: {parameters / 1e6:.1f} M parameters exceed 200 M; see --allow-large"
         )
     return model
 

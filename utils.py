@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import random
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -68,18 +67,6 @@ def share_cores(device: torch.device, world_size: int) -> None:
     """Keep several processes on one machine from fighting for the same cores."""
     if world_size > 1 and device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", world_size))))
-
-
-def rng_state() -> dict[str, Any]:
-    """The state of torch's generators, as tensors."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
-
-
-def restore_rng(state: Mapping[str, Any]) -> None:
-    """The inverse of :func:`rng_state`; another number of GPUs keeps its own state."""
-    torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 class RunLog:

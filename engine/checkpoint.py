@@ -39,7 +39,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_to_resume(resume: str, folder: Path) -> Path | None:
-    """The file that ``--resume`` names; for ``auto`` the run folder's last good checkpoint, or ``None`` in a new run."""
+    """The file that ``--resume`` names; ``auto`` is the run folder's last good checkpoint, ``None`` in a new run."""
     if resume != "auto":
         return Path(resume)
     for path in (folder / "last.pt", folder / "previous.pt"):

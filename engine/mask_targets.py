@@ -33,7 +33,7 @@ def sample_mask_targets(
 
 
 def _by_window(boxes: Tensor) -> list[tuple[int, Tensor]]:
-    """Group RoIs by the power of two that holds their longer side, so that one large RoI does not make all windows large."""
+    """Group RoIs by the power of two that holds their longer side: one large RoI must not make all windows large."""
     sides = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1) + 3 if len(boxes) else boxes.new_zeros(0)
     exponents = torch.log2(sides.clamp(min=_SMALLEST_WINDOW)).ceil().long()
     return [(2**exponent, (exponents == exponent).nonzero().flatten()) for exponent in exponents.unique().tolist()]

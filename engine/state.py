@@ -1,5 +1,6 @@
 """What a training run carries from step to step, and its way into a checkpoint and back."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -7,12 +8,11 @@ import torch
 from torch import nn
 
 from engine.optimization import AveragedWeights
-from utils import restore_rng, rng_state
 
 
 @dataclass
 class Progress:
-    """Where a run stands: ``batch`` counts the batches done of ``epoch``, ``seconds`` were spent training, not validating."""
+    """Where a run stands: ``batch`` batches of ``epoch`` are done; ``seconds`` were spent training, not validating."""
 
     epoch: int = 0
     batch: int = 0
@@ -59,3 +59,15 @@ class TrainingState:
             self.scaler.load_state_dict(content["scaler"])
         self.progress = Progress(**content["progress"])
         restore_rng(content["rng"])
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of torch's generators, as tensors."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+
+
+def restore_rng(state: Mapping[str, Any]) -> None:
+    """The inverse of :func:`rng_state`; another number of GPUs keeps its own state."""
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

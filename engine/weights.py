@@ -64,7 +64,7 @@ def resolve(settings: ModelSettings, cell_size: float) -> ModelSettings:
 
 
 def auto_anchors(cell_size: float) -> str:
-    """Five doubling sides, of which the second is the median cell's: half of all cells are smaller, and few are far larger."""
+    """Five doubling sides, the second the median cell's: half of all cells are smaller, and few are far larger."""
     base = max(cell_size / 2, 4.0)
     return ",".join(f"{base * 2**level:.0f}" for level in range(5))
 
@@ -116,7 +116,7 @@ def _download(weights: str, version: str, flag: str) -> Mapping[str, Tensor]:
         return enum.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"--weights {flag}: cannot be had ({error}); put the file at {place}, pass its path, or start with --weights none"
+            f"--weights {flag}: cannot be had ({error}); put the file at {place}, or pass its path, or none"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Decoded images and label maps, kept on disk as memory maps that all worker processes share.
 
-Every file is decoded once. An entry is keyed by the identity of its files (path, size, time of change) and by what was done to
-them, so a changed file is read anew. Without room on the disk the work goes on, decoding as it goes.
+Every file is decoded once. An entry is keyed by the identity of its files (path, size, time of change) and by what was
+done to them, so a changed file is read anew. Without room on the disk the work goes on, decoding as it goes.
 """
 
 import hashlib
@@ -27,9 +27,9 @@ class PreparedImage:
     """One image, decoded and scaled, with its objects.
 
     ``image`` is ``(H, W, 3)`` uint8 in the order of the file. ``label_map`` is ``(H, W, L)``, uint16 or int32: object
-    ids 1..N, 0 for background, unique over all layers; objects that overlap lie in different layers, and L is as small as
-    that allows, so that time and memory do not grow with the number of classes. ``categories``, ``layers`` and ``areas`` are
-    ``(N + 1,)`` int64, indexed by object id; entry 0 stands for the background.
+    ids 1..N, 0 for background, unique over all layers. Objects that overlap lie in different layers, and L is as small
+    as that allows, so that time and memory do not grow with the number of classes. ``categories``, ``layers`` and
+    ``areas`` are ``(N + 1,)`` int64, indexed by object id; entry 0 stands for the background.
     """
 
     image: np.ndarray
@@ -73,7 +73,7 @@ def stack_layers(masks: Mapping[int, np.ndarray], shape: tuple[int, int]) -> tup
         masks: class id → ``(H, W)`` int32 label map with ids 1..N.
 
     Returns:
-        The label map ``(H, W, L)``, and the class and the layer ``(N + 1,)`` of each object, as in :class:`PreparedImage`.
+        Label map ``(H, W, L)``, and the class and the layer ``(N + 1,)`` of each object, as in :class:`PreparedImage`.
     """
     layers, categories, layer_of = [np.zeros(shape, np.int32)], [0], [0]
     for category, mask in masks.items():

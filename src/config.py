@@ -67,7 +67,7 @@ class Flag:
             self._check_bounds(value)
         return value
 
-    def _check_bounds(self, value: float) -> None:
+    def _check_bounds(self, value: Any) -> None:
         if value != value or (self.low is not None and value < self.low):
             raise InputError(f"{self.name} must be at least {self.low:g}, got {value}")
         if self.high is not None and value > self.high:
@@ -136,7 +136,8 @@ def flatten(config: Any) -> dict[str, Any]:
 
 def to_toml(config: Any) -> str:
     """The configuration as TOML that ``--recipe`` accepts; a setting that is ``None`` stands as a comment."""
-    values, lines, section = flatten(config), [], None
+    values, section = flatten(config), None
+    lines: list[str] = []
     for flag in flags_of(type(config)):
         if flag.section != section:
             section = flag.section
@@ -243,8 +244,8 @@ def _default_text(flag: Flag) -> str:
     )
 
 
-def _nearest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+def _nearest(word: Any, known: Any) -> str:
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -22,7 +22,7 @@ def outline(
     picture = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_CUBIC)
     colors = {cell_class.id: cell_class.rgb for cell_class in classes}
     for instance in sorted(instances, key=lambda instance: instance.score):
-        mask = np.kron(instance.mask.astype(np.uint8), np.ones((zoom, zoom), np.uint8))
+        mask = instance.mask.repeat(zoom, axis=0).repeat(zoom, axis=1).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         offset = (instance.left * zoom, instance.top * zoom)
         cv2.drawContours(picture, contours, -1, colors[instance.category_id], 1, offset=offset)

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -120,6 +121,7 @@ def _place_cells(rng: np.random.Generator, closed: np.ndarray) -> tuple[list[Cel
         if cell is not None:
             cells.append(cell)
             labels[cell.window][cell.distance < 0] = len(cells)
+    _drop_fragments(labels, cells)
     return cells, labels
 
 
@@ -170,13 +172,24 @@ def _moved_beside(rng: np.random.Generator, shape: Shape, other: Shape) -> Shape
     return replace(shape, row=other.row + step * math.sin(direction), column=other.column + step * math.cos(direction))
 
 
+def _drop_fragments(labels: np.ndarray, cells: list[Cell]) -> None:
+    """Take pieces too small to be told from noise out of the ground truth."""
+    for label, cell in enumerate(cells, start=1):
+        patch = labels[cell.window]
+        count, pieces, statistics, _ = cv2.connectedComponentsWithStats((patch == label).astype(np.uint8))
+        for piece in range(1, count):
+            if statistics[piece, cv2.CC_STAT_AREA] < MIN_FRAGMENT:
+                patch[pieces == piece] = 0
+
+
 def _by_class(labels: np.ndarray, cells: list[Cell]) -> np.ndarray:
     """Split a map of all cells into one channel a class, ids 1..N within each."""
     categories = np.array([0, *(cell.category for cell in cells)])
+    is_visible = np.bincount(labels.ravel(), minlength=len(categories)) > 0
     layers = []
     for category in range(1, len(KINDS) + 1):
-        member = categories == category
-        layers.append(np.where(member, np.cumsum(member), 0)[labels])
+        is_member = (categories == category) & is_visible
+        layers.append(np.where(is_member, np.cumsum(is_member), 0)[labels])
     return np.stack(layers).astype(np.int32)
 
 

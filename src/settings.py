@@ -213,7 +213,9 @@ class InferenceConfig:
     part: str = option("val", "part of --split")
     zip: str | None = option(None, "also pack the results as test-results.json into this zip")
     overlay: str | None = option(None, "folder for one picture an image, cells outlined in class colours")
-    score_thresh: float | None = option(None, "detections below this score are dropped; 0.05 where the training said nothing else", low=0, high=1)
+    score_thresh: float | None = option(
+        None, "detections below this score are dropped; 0.05 where the training said nothing else", low=0, high=1
+    )
     predict_overlap: int | None = option(None, "px that neighbouring tiles share", low=0)
     tta: str | None = option(None, "test-time augmentation of each tile", choices=("none", "flips", "full"))
     whole_image: bool | None = option(None, "predict the whole image too, as one more tile")

@@ -239,8 +239,10 @@ def _area_seen(views: _Views, which: np.ndarray, frames: np.ndarray) -> np.ndarr
     """``(P,)`` mask areas of views ``which[i]`` within ``frames[i]``."""
     areas = np.array([instance.area for instance in views.instances], np.int64)[which]
     for pair in np.flatnonzero((_gaps(views.boxes[which], frames) < 0).any(axis=1)):
-        part = clip(views.instances[which[pair]], *frames[pair].tolist())
-        areas[pair] = part.area if part else 0
+        instance, (top, left, bottom, right) = views.instances[which[pair]], frames[pair].tolist()
+        rows = slice(max(top - instance.top, 0), max(bottom - instance.top, 0))
+        columns = slice(max(left - instance.left, 0), max(right - instance.left, 0))
+        areas[pair] = np.count_nonzero(instance.mask[rows, columns])
     return areas
 
 

@@ -175,8 +175,8 @@ def _distance(shape: Shape, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     length = np.maximum(np.hypot(along, across), 1e-6)
     direction = (along + 1j * across) / length  # e^iθ, whose powers give the harmonics without a cosine a pixel
     harmonics = [lobe * cmath.exp(1j * phase) for lobe, phase in zip(shape.lobes, shape.phases, strict=True)]
-    outline = np.polyval([*reversed(harmonics), 0, 1], direction).real
-    return np.hypot(x, y) * (1 - shape.radius * outline / length)
+    border = shape.radius * np.polyval([*reversed(harmonics), 0, 1], direction).real
+    return np.maximum(np.hypot(x, y), 1e-6) * (1 - border / length)
 
 
 def _background(rng: np.random.Generator, lumen: np.ndarray, cells: Sequence[Cell]) -> np.ndarray:

@@ -23,7 +23,8 @@ _IMAGES_FOR_COLOUR = 50
 class TrainingData:
     """The images of a run. ``split`` maps train and val to names; ``channel_order`` is rgb or bgr.
 
-    ``class_counts`` (K,) and ``cell_size``, the median cell's sqrt(box area) in px after --scale, are of the train part.
+    ``class_counts`` (K,) and ``cell_size`` are of the train part; the latter is the median cell's sqrt(box area) in px
+    after --scale.
     """
 
     classes: tuple[CellClass, ...]
@@ -48,7 +49,7 @@ def resolve_classes(settings: DataSettings) -> tuple[CellClass, ...]:
         classes = load_classes(settings.classes)
         if settings.num_classes not in (None, len(classes) + 1):
             raise InputError(
-                f"--num-classes {settings.num_classes}: {settings.classes} has {len(classes)} classes and the background"
+                f"--num-classes {settings.num_classes}: {settings.classes} and the background make {len(classes) + 1}"
             )
         return classes
     count = (settings.num_classes or len(HOMEWORK_CLASSES) + 1) - 1
@@ -88,9 +89,9 @@ def load_training_data(data: DataSettings, image: ImageSettings, run: RunSetting
 
 def _decide_order(images: list[PreparedImage]) -> tuple[str, str]:
     step = -(-len(images) // _IMAGES_FOR_COLOUR)
-    order, margin = decide_channel_order([prepared.image for prepared in images[::step]])
+    order, share = decide_channel_order([prepared.image for prepared in images[::step]])
     stored = {"rgb": "red first", "bgr": "blue first: they are swapped"}[order]
-    return order, f"channel order: {order} ({stored}), decided by the stain colours, margin {margin:.2f}"
+    return order, f"channel order: {order} ({stored}), decided by the stain colours ({share:.0%} of the images agree)"
 
 
 def _split(

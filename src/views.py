@@ -26,8 +26,8 @@ VIEWS = {
 class Detections:
     """What the network says of one tile.
 
-    ``boxes`` (N, 4) float32 xyxy in tile px, max exclusive; ``scores`` (N,) float32 in [0, 1]; ``labels`` (N,) int64 in 1..K;
-    ``masks`` (N, M, M) float32 probabilities inside the boxes.
+    ``boxes`` (N, 4) float32 xyxy in tile px, max exclusive; ``scores`` (N,) float32 in [0, 1]; ``labels`` (N,)
+    int64 in 1..K; ``masks`` (N, M, M) float32 probabilities inside the boxes.
     """
 
     boxes: np.ndarray
@@ -51,12 +51,12 @@ def undo(detections: Detections, view: View, height: int, width: int) -> Detecti
     return Detections(boxes, detections.scores, detections.labels, masks)
 
 
-def merge(views: Sequence[Detections], iou_threshold: float) -> Detections:
+def merge(views: Sequence[Detections], iou_threshold: float = 0.5) -> Detections:
     """Unite the detections of several views of one tile.
 
     Per class and in score order a detection gathers the best one of each view that overlaps it by ``iou_threshold``
-    box IoU or more. Box and mask become their mean, weighted by score; the score becomes the mean over all views, a view
-    that saw nothing counting 0, so that what the views agree on ranks first.
+    box IoU or more. Box and mask become their mean, weighted by score; the score becomes the mean over all views, a
+    view that saw nothing counting 0, so that what the views agree on ranks first.
     """
     if len(views) == 1:
         return views[0]

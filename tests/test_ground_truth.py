@@ -1,0 +1,190 @@
+"""Ground truth from folders of masks and from COCO JSON says the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from src.errors import InputError
+from src.ground_truth import ImageTruth, load_ground_truth
+from src.instances import Instance
+from src.rle import encode
+from src.tiff import write_image, write_mask
+
+
+def masks() -> dict[int, np.ndarray]:
+    """Two classes of a 12 x 16 image: two cells and one."""
+    first, second = np.zeros((12, 16), np.int32), np.zeros((12, 16), np.int32)
+    first[2:5, 3:9], first[8:11, 0:4] = 1, 2
+    second[6:12, 10:16] = 7
+    return {1: first, 2: second}
+
+
+def write_folder(root: Path, name: str, with_image: bool = True, **changed: np.ndarray) -> Path:
+    folder = root / name
+    folder.mkdir(parents=True)
+    for class_id, mask in masks().items():
+        write_mask(folder / f"class{class_id}.tif", changed.get(f"class{class_id}", mask))
+    if with_image:
+        write_image(folder / "image.tif", np.zeros((12, 16, 3), np.uint8))
+    return folder
+
+
+def write_id_map(path: Path, *entries: tuple[str, int, int, int]) -> Path:
+    keys = ("file_name", "id", "height", "width")
+    path.write_text(json.dumps([dict(zip(keys, entry, strict=True)) for entry in entries]))
+    return path
+
+
+def coco(**changes: Any) -> dict[str, Any]:
+    """A COCO file of one image with one cell; ``changes`` go into its annotation."""
+    annotation = {"id": 1, "image_id": 9, "category_id": 2, "iscrowd": 0, **changes}
+    return {
+        "images": [{"id": 9, "file_name": "images/a.tif", "height": 6, "width": 8}],
+        "annotations": [annotation],
+        "categories": [],
+    }
+
+
+def write(path: Path, value: Any) -> Path:
+    path.write_text(json.dumps(value))
+    return path
+
+
+def boxes(truth: ImageTruth) -> list[tuple[int, int, int, int, int]]:
+    return [(item.category_id, item.top, item.left, item.bottom, item.right) for item in truth.instances]
+
+
+EXPECTED = [(1, 2, 3, 5, 9), (1, 8, 0, 11, 4), (2, 6, 10, 12, 16)]
+
+
+@pytest.mark.parametrize("with_image", [True, False])
+def test_a_folder_is_numbered_by_name(tmp_path: Path, with_image: bool) -> None:
+    for name in ("b", "a"):
+        write_folder(tmp_path / "gt", name, with_image)
+    truths = load_ground_truth(tmp_path / "gt", 4)
+    assert [(item.id, item.name, item.file_name) for item in truths] == [(1, "a", "a.tif"), (2, "b", "b.tif")]
+    assert all((item.height, item.width) == (12, 16) and boxes(item) == EXPECTED for item in truths)
+
+
+def test_names_choose_and_renumber(tmp_path: Path) -> None:
+    for name in "abc":
+        write_folder(tmp_path, name)
+    assert [(item.id, item.name) for item in load_ground_truth(tmp_path, 4, names=["c", "b"])] == [(1, "b"), (2, "c")]
+    with pytest.raises(InputError, match="no ground truth for d"):
+        load_ground_truth(tmp_path, 4, names=["d"])
+    with pytest.raises(InputError, match="no image is left to score"):
+        load_ground_truth(tmp_path, 4, names=[])
+
+
+def test_the_id_map_chooses_and_gives_ids(tmp_path: Path) -> None:
+    for name in "abc":
+        write_folder(tmp_path / "gt", name, with_image=False)
+    id_map = write_id_map(tmp_path / "ids.json", ("c.tif", 5, 12, 16), ("a.tif", 8, 12, 16))
+    truths = load_ground_truth(tmp_path / "gt", 4, id_map)
+    assert [(item.id, item.name) for item in truths] == [(5, "c"), (8, "a")]
+    assert [item.id for item in load_ground_truth(tmp_path / "gt", 4, id_map, names=["a"])] == [8]
+    with pytest.raises(InputError, match=r"ids\.json: has no id for b"):
+        load_ground_truth(tmp_path / "gt", 4, id_map, names=["a", "b"])
+
+
+def test_the_id_map_must_fit(tmp_path: Path) -> None:
+    write_folder(tmp_path / "gt", "a")
+    with pytest.raises(InputError, match="no ground truth for x"):
+        load_ground_truth(tmp_path / "gt", 4, write_id_map(tmp_path / "x.json", ("x.tif", 5, 12, 16)))
+    with pytest.raises(InputError, match=r"y\.json: says that a\.tif is 16 x 12 px"):
+        load_ground_truth(tmp_path / "gt", 4, write_id_map(tmp_path / "y.json", ("a.tif", 5, 16, 12)))
+
+
+def test_an_image_without_masks_takes_its_size_from_the_id_map(tmp_path: Path) -> None:
+    (tmp_path / "gt" / "empty").mkdir(parents=True)
+    with pytest.raises(InputError, match="its size is unknown; pass --id-map"):
+        load_ground_truth(tmp_path / "gt", 4)
+    truth = load_ground_truth(tmp_path / "gt", 4, write_id_map(tmp_path / "ids.json", ("empty.tif", 5, 30, 40)))[0]
+    assert (truth.height, truth.width, truth.instances) == (30, 40, [])
+
+
+def test_bad_masks_are_named(tmp_path: Path) -> None:
+    write_folder(tmp_path / "size", "a", class2=np.ones((5, 5), np.int32))
+    with pytest.raises(InputError, match=r"class2\.tif: is 5 x 5 px, but its image is 12 x 16"):
+        load_ground_truth(tmp_path / "size", 4)
+    write_folder(tmp_path / "class", "a", with_image=False)
+    with pytest.raises(InputError, match=r"class2\.tif"):
+        load_ground_truth(tmp_path / "class", 1)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="holds no folders of masks"):
+        load_ground_truth(tmp_path / "none", 4)
+    with pytest.raises(InputError, match="missing: cannot be read"):
+        load_ground_truth(tmp_path / "missing", 4)
+
+
+def test_rle_lists_and_polygons_of_a_coco_file_give_the_same_object(tmp_path: Path) -> None:
+    cell = Instance(2, 1.0, 1, 2, np.ones((3, 4), bool))
+    lists = {"size": [6, 8], "counts": [13, 3, 3, 3, 3, 3, 3, 3, 14]}
+    polygon = [[2, 1, 6, 1, 6, 4, 2, 4]]
+    for segmentation in (encode([cell], 6, 8)[0], lists, polygon):
+        truths = load_ground_truth(write(tmp_path / "gt.json", coco(segmentation=segmentation)), 4)
+        assert [(item.id, item.name, item.height, item.width) for item in truths] == [(9, "a", 6, 8)]
+        assert boxes(truths[0]) == [(2, 1, 2, 4, 6)]
+        assert truths[0].instances[0].mask.all()
+
+
+def test_the_id_map_renumbers_a_coco_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "gt.json", coco(segmentation={"size": [6, 8], "counts": [13, 3, 32]}))
+    truths = load_ground_truth(path, 4, write_id_map(tmp_path / "ids.json", ("a.tif", 70, 6, 8)))
+    assert [(item.id, len(item.instances)) for item in truths] == [(70, 1)]
+    with pytest.raises(InputError, match="no ground truth for z"):
+        load_ground_truth(path, 4, names=["z"])
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"segmentation": {"size": [6, 8], "counts": [13, 3]}}, "do not sum"),
+        ({"segmentation": {"size": [6, 8], "counts": [13, -3, 38]}}, "at least 0"),
+        ({"segmentation": {"size": [6, 8], "counts": []}}, "not empty"),
+        ({"segmentation": {"size": [6, 8], "counts": "`"}}, "cut off"),
+        ({"segmentation": {"size": [8, 6], "counts": [48]}}, "neither polygons nor an RLE"),
+        ({"segmentation": None}, "neither polygons nor an RLE"),
+        ({"segmentation": []}, "three points"),
+        ({"segmentation": [[0, 0, 4, 4]]}, "three points"),
+        ({"segmentation": [[0, 0, 4, 4, 1e12, 0]]}, "far outside"),
+        ({"segmentation": [[0, 0, 4, 4, float("nan"), 0]]}, "no number"),
+        ({"image_id": 1}, "image_id 1 is not among"),
+        ({"category_id": 5}, "category_id 5 is not in 1..4"),
+        ({"iscrowd": 1}, "crowd"),
+    ],
+)
+def test_a_malformed_annotation_is_named(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    valid = {"segmentation": {"size": [6, 8], "counts": [48]}}
+    path = write(tmp_path / "gt.json", coco(**{**valid, **change}))
+    with pytest.raises(InputError, match=rf"gt\.json: annotation 0: .*{reason}"):
+        load_ground_truth(path, 4)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        {"file_name": "a.tif", "height": 6, "width": 8},
+        {"id": "9", "file_name": "a.tif", "height": 6, "width": 8},
+        {"id": 9, "file_name": "a.tif", "height": 0, "width": 8},
+        {"id": 9, "file_name": "a.tif", "height": 2**40, "width": 2**40},
+        {"id": 9, "file_name": None, "height": 6, "width": 8},
+        "a.tif",
+    ],
+)
+def test_a_malformed_image_is_refused(tmp_path: Path, image: Any) -> None:
+    path = write(tmp_path / "gt.json", {"images": [image], "annotations": []})
+    with pytest.raises(InputError, match=r"gt\.json: "):
+        load_ground_truth(path, 4)
+
+
+def test_a_coco_file_needs_images_of_different_names(tmp_path: Path) -> None:
+    for images in ([], coco()["images"] * 2):
+        path = write(tmp_path / "gt.json", {"images": images, "annotations": []})
+        with pytest.raises(InputError, match="needs images"):
+            load_ground_truth(path, 4)
+    with pytest.raises(InputError, match="lists of images and annotations"):
+        load_ground_truth(write(tmp_path / "gt.json", {"images": []}), 4)
