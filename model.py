@@ -172,7 +172,7 @@ def _roi_heads(settings: ModelSettings, num_classes: int, norm_layer: Callable[.
     else:
         box_head = TwoMLPHead(channels * 7**2, settings.box_head_dim)
     heads = TiledRoIHeads(
-        box_roi_pool=MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2),
+        box_roi_pool=MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=settings.roi_samples),
         box_head=box_head,
         box_predictor=FastRCNNPredictor(settings.box_head_dim, num_classes),
         fg_iou_thresh=0.5,
@@ -183,7 +183,7 @@ def _roi_heads(settings: ModelSettings, num_classes: int, norm_layer: Callable[.
         score_thresh=0.05,
         nms_thresh=settings.nms_threshold,
         detections_per_img=settings.detections_per_tile,
-        mask_roi_pool=MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2),
+        mask_roi_pool=MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=settings.roi_samples),
         mask_head=MaskRCNNHeads(channels, mask_layers, 1, norm_layer),
         mask_predictor=MaskRCNNPredictor(settings.mask_head_channels, settings.mask_head_channels, num_classes),
     )

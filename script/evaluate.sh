@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Score: bash script/evaluate.sh --pred test-results.json --gt FOLDER_OR_COCO_JSON [--id-map FILE] [--json OUT]
 set -euo pipefail
-cd "$(dirname "$0")/.."
-bash script/setup.sh
-exec .venv/bin/python -m src.score "$@"
+root=$(cd "$(dirname "$0")/.." && pwd)
+bash "$root/script/setup.sh"
+PYTHONPATH="$root" exec "$root/.venv/bin/python" -m src.score "$@"

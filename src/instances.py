@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.ndimage import find_objects
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +84,8 @@ def from_label_map(label_map: np.ndarray) -> list[Instance]:
 
     The time grows with the image and the objects, not with their product.
     """
+    from scipy.ndimage import find_objects  # slow to import
+
     instances = []
     for category_id, labels in enumerate(label_map, start=1):
         for label, box in enumerate(find_objects(labels), start=1):

@@ -49,9 +49,12 @@ def write_sample(out: Path, images: int, seed: int, size: int | None = None) -> 
     class without cells has no file.
 
     Raises:
-        InputError: ``out`` is a file, holds anything, or cannot be written.
+        InputError: ``out`` is not empty.
+        OSError: ``out`` is a file or cannot be written.
     """
-    _check_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        raise InputError(f"--out {out}: is not empty; remove it or name another folder")
     train = [f"train_{index:03d}" for index in range(images)]
     test = [f"test_{index:03d}" for index in range(max(2, images // 4))]
     num_val = max(1, images // 4)
@@ -68,16 +71,6 @@ def write_sample(out: Path, images: int, seed: int, size: int | None = None) -> 
     write_json(out / "split.json", {"train": train[:-num_val], "val": train[-num_val:]}, indent=2)
     write_id_map(out / "test_image_name_to_ids.json", sorted(ids, key=lambda entry: entry.id))
     return cells
-
-
-def _check_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        is_empty = not any(out.iterdir())
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from error
-    if not is_empty:
-        raise InputError(f"--out {out}: is not empty; remove it or name another folder")
 
 
 def _write_masks(folder: Path, label_map: np.ndarray) -> None:
@@ -198,7 +191,10 @@ def main() -> None:
     config = parse(SampleConfig, __doc__.splitlines()[0], "python -m src.sample --out demo/data --images 24 --seed 0")
     if config.out is None:
         raise InputError("--out is missing: name the folder to write")
-    cells = write_sample(Path(config.out), config.images, config.seed, config.size)
+    try:
+        cells = write_sample(Path(config.out), config.images, config.seed, config.size)
+    except OSError as error:
+        raise InputError(f"--out {config.out}: cannot be written ({error.strerror or error})") from error
     num_test = max(2, config.images // 4)
     print(f"{config.out}: {config.images} training and {num_test} test images with {cells} cells")
 

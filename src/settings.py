@@ -86,6 +86,11 @@ class ModelSettings:
     mask_head_layers: int = option(4, "3x3 convolutions of the mask head; COCO weights fit 4", low=1)
     rois_per_tile: int = option(512, "proposals a tile that train the box head", low=8)
     mask_rois_per_tile: int = option(128, "positive proposals a tile that train the mask head, at most", low=1)
+    roi_samples: int = option(
+        2,
+        "samples a side in each bin of an RoI; 1 trains faster on a CPU, where cells span few pixels of the features",
+        low=1,
+    )
     proposals: int = option(2000, "proposals a tile that reach the heads in training and inference", low=10)
     detections_per_tile: int = option(500, "detections a tile that are kept, best first", low=1)
     nms_threshold: float = option(

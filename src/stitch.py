@@ -37,9 +37,9 @@ class StitchSettings:
     agreement_threshold: float = 0.5
     """Linking: mask IoU, within what both tiles see, from which two views are one object. Also the part of a cut
     object that a kept one must cover to suppress it."""
-    match_threshold: float = 0.1
-    """Linking: the same for views that both tiles see uncut, where each is the only match of the other. It is lower
-    because two views of a small cell, a few pixels apart, overlap little."""
+    match_distance: float = 6.5
+    """Linking: largest distance in px of box centres at which views that share a pixel, each the only match of the
+    other, are one object all the same: two views of a small cell, each a little off, overlap little."""
     edge_margin: int = 4
     """Distance in px from an inner edge up to which a box counts as cut; also how far a view may be off."""
 
@@ -192,15 +192,16 @@ def _link(views: _Views, is_cut: np.ndarray, settings: StitchSettings) -> list[l
     candidates = (category[first] == category[second]) & (views.tile[first] != views.tile[second])
     first, second = first[candidates], second[candidates]
     both_cut = is_cut[first] & is_cut[second]
-    similarity = _similarity(views, first, second, settings.match_threshold)
+    similarity = _similarity(views, first, second)
     for pair in np.flatnonzero(both_cut & (similarity > 0) & (similarity < settings.agreement_threshold)):
         similarity[pair] = _component_similarity(views, int(first[pair]), int(second[pair]))
-    both_clear = ~views.cut_by(first, views.tile[second], settings.edge_margin).any(axis=1)
-    both_clear &= ~views.cut_by(second, views.tile[first], settings.edge_margin).any(axis=1)
-    linked = similarity >= np.where(both_clear, settings.match_threshold, settings.agreement_threshold)
+    centre = views.boxes[:, :2] + views.boxes[:, 2:]  # twice the centre
+    near = np.hypot(*(centre[first] - centre[second]).T) <= 2 * settings.match_distance
+    agrees = similarity >= settings.agreement_threshold
+    linked = agrees | (near & (similarity > 0))
     order = np.lexsort((-similarity, is_cut[first] | is_cut[second]))
     order = order[linked[order]]
-    pairs = zip(first[order].tolist(), second[order].tolist(), both_cut[order].tolist(), strict=True)
+    pairs = zip(first[order].tolist(), second[order].tolist(), (both_cut & agrees)[order].tolist(), strict=True)
     return _groups(pairs, views.tile.tolist())
 
 
@@ -224,14 +225,11 @@ def _groups(pairs: Iterable[tuple[int, int, bool]], tile: list[int]) -> list[lis
     return [group for group in group_of if group]
 
 
-def _similarity(views: _Views, first: np.ndarray, second: np.ndarray, at_least: float) -> np.ndarray:
-    """``(P,)`` IoU of the pairs' masks within what both tiles see; 0 where the boxes show it to be below a bound."""
+def _similarity(views: _Views, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """``(P,)`` IoU of the pairs' masks within what both tiles see."""
+    shared = _shared(views.instances, first, second)
     area_first = _area_seen(views, first, views.frames[views.tile[second]])
     area_second = _area_seen(views, second, views.frames[views.tile[first]])
-    bound = _box_intersection(views.boxes[first], views.boxes[second])
-    possible = np.flatnonzero(bound >= at_least * np.maximum(area_first, area_second))
-    shared = np.zeros(len(first), np.int64)
-    shared[possible] = _shared(views.instances, first[possible], second[possible])
     return shared / np.maximum(area_first + area_second - shared, 1)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-Texture = Callable[[np.random.Generator, np.ndarray], np.ndarray]
+Texture = Callable[[np.random.Generator, np.ndarray], np.ndarray]  # from distances to the outline; only ranks count
 Window = tuple[slice, slice]
 Size = tuple[int, ...]  # height, width
 
@@ -39,7 +39,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Kind:
-    """How the cells of a class look; pairs are (mean, standard deviation) unless said otherwise."""
+    """How the cells of a class look.
+
+    ``share`` is their share of all cells, ``radius`` (px) and ``haematoxylin`` are (mean, standard deviation), ranges
+    (low, high). ``lobe`` is how far the outline leaves a circle, ``contrast`` how far the chromatin leaves its mean.
+    """
 
     share: float
     radius: tuple[float, float]
@@ -116,13 +120,41 @@ def foam(rng: np.random.Generator, distance: np.ndarray) -> np.ndarray:
 
 # Epithelial cells and lymphocytes differ in nothing but their texture; neutrophils are small, dark and lobed;
 # macrophages large and pale. Sizes and stains overlap.
-EPITHELIAL = Kind(0.40, (8.6, 0.8), (7.2, 10.8), (1.0, 1.45), 0.04, (1.0, 0.13), 0.30, 0.62, ring_and_clumps)
-KINDS = (
-    EPITHELIAL,
-    replace(EPITHELIAL, share=0.35, texture=fine_speckles),
-    Kind(0.15, (6.5, 0.6), (5.4, 8.0), (1.1, 1.6), 0.13, (1.45, 0.20), 0.20, 0.25, smooth),
-    Kind(0.10, (11.8, 1.0), (9.8, 14.2), (1.0, 1.35), 0.06, (0.62, 0.08), 0.62, 0.60, foam),
+EPITHELIAL = Kind(
+    share=0.40,
+    radius=(8.6, 0.8),
+    radius_range=(7.2, 10.8),
+    elongation_range=(1.0, 1.45),
+    lobe=0.04,
+    haematoxylin=(1.0, 0.13),
+    eosin=0.30,
+    contrast=0.62,
+    texture=ring_and_clumps,
 )
+LYMPHOCYTE = replace(EPITHELIAL, share=0.35, texture=fine_speckles)
+NEUTROPHIL = Kind(
+    share=0.15,
+    radius=(6.5, 0.6),
+    radius_range=(5.4, 8.0),
+    elongation_range=(1.1, 1.6),
+    lobe=0.13,
+    haematoxylin=(1.45, 0.20),
+    eosin=0.20,
+    contrast=0.25,
+    texture=smooth,
+)
+MACROPHAGE = Kind(
+    share=0.10,
+    radius=(11.8, 1.0),
+    radius_range=(9.8, 14.2),
+    elongation_range=(1.0, 1.35),
+    lobe=0.06,
+    haematoxylin=(0.62, 0.08),
+    eosin=0.62,
+    contrast=0.60,
+    texture=foam,
+)
+KINDS = (EPITHELIAL, LYMPHOCYTE, NEUTROPHIL, MACROPHAGE)
 
 DEBRIS = (
     Debris(14, (4.5, 6.5), (1.0, 1.3), 0.6, (0.02, 1.05, 0.0), pale_center=0.45),  # red blood cells

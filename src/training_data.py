@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import find_objects
 
 from src.cache import ImageCache, PreparedImage, default_folder
 from src.classes import HOMEWORK_CLASSES, CellClass, load_classes
@@ -123,6 +122,8 @@ def median_cell_size(images: Iterable[PreparedImage]) -> float:
 
 
 def _box_sizes(prepared: PreparedImage) -> Iterator[float]:
+    from scipy.ndimage import find_objects  # slow to import
+
     for layer in range(prepared.label_map.shape[-1]):
         for rows, columns in filter(None, find_objects(prepared.label_map[..., layer])):
             yield ((rows.stop - rows.start) * (columns.stop - columns.start)) ** 0.5

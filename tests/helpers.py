@@ -1,0 +1,34 @@
+"""Small data that several tests share."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from src.tiff import write_image, write_mask
+
+
+def write_record(folder: Path, height: int = 96, width: int = 80, cells: int = 8, seed: int = 0) -> None:
+    """One training image of dark discs on pink: class 1 is large, class 2 small; they do not overlap within a class."""
+    rng = np.random.default_rng(seed)
+    image = np.full((height, width, 3), (225, 190, 210), np.uint8)
+    masks = {1: np.zeros((height, width), np.uint16), 2: np.zeros((height, width), np.uint16)}
+    for index in range(cells):
+        category = 1 + index % 2
+        center = (int(rng.integers(6, width - 6)), int(rng.integers(6, height - 6)))
+        disc = cv2.circle(np.zeros((height, width), np.uint8), center, 7 if category == 1 else 4, 1, -1) > 0
+        disc &= masks[category] == 0
+        if disc.any():
+            masks[category][disc] = masks[category].max() + 1
+            image[disc] = (95, 60, 150)
+    folder.mkdir(parents=True)
+    write_image(folder / "image.tif", image)
+    for category, mask in masks.items():
+        write_mask(folder / f"class{category}.tif", mask)
+
+
+def write_dataset(folder: Path, names: str = "abcd") -> Path:
+    """A training folder of small images, one a letter."""
+    for seed, name in enumerate(names):
+        write_record(folder / name, seed=seed)
+    return folder

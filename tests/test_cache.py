@@ -1,0 +1,70 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.cache import ImageCache, prepare, stack_layers
+from src.records import find_records
+from src.tiff import write_mask
+from tests.helpers import write_dataset
+
+
+def test_layers_hold_overlapping_objects_apart() -> None:
+    first, second = np.zeros((4, 6), np.int32), np.zeros((4, 6), np.int32)
+    first[:2, :2], first[3, 5] = 1, 2
+    second[1:3, 1:3], second[0, 5] = 1, 2  # the first overlaps, the second does not
+    label_map, categories, layers = stack_layers({1: first, 3: second}, (4, 6))
+    assert label_map.shape == (4, 6, 2) and label_map.dtype == np.uint16
+    assert categories.tolist() == [0, 1, 1, 3, 3]
+    assert layers.tolist() == [0, 0, 0, 1, 0]
+    for label, mask in ((1, first == 1), (2, first == 2), (3, second == 1), (4, second == 2)):
+        assert ((label_map[..., layers[label]] == label) == mask).all()
+
+
+def test_no_masks_make_one_empty_layer() -> None:
+    label_map, categories, _ = stack_layers({}, (3, 2))
+    assert label_map.shape == (3, 2, 1) and not label_map.any() and len(categories) == 1
+
+
+def test_classes_that_do_not_overlap_share_one_layer() -> None:
+    masks = {category: np.diag(np.arange(5) == category - 1).astype(np.int32) for category in range(1, 6)}
+    label_map, categories, _ = stack_layers(masks, (5, 5))
+    assert label_map.shape[-1] == 1 and sorted(np.unique(label_map)) == list(range(6)) and len(categories) == 6
+
+
+def test_cached_is_what_was_prepared_and_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = find_records(write_dataset(tmp_path / "data", "a"), 2)[0]
+    cache = ImageCache(tmp_path / "cache", 1.0, "full", 1.0)
+    fresh, first = prepare(record, "full", 1.0), cache.get(record)
+    monkeypatch.setattr("src.cache.read_image", None)  # a second decoding would fail
+    second = cache.get(record)
+    for name, array in vars(fresh).items():
+        assert np.array_equal(getattr(first, name), array) and np.array_equal(getattr(second, name), array)
+    assert isinstance(second.image, np.memmap)
+
+
+def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
+    record = find_records(write_dataset(tmp_path / "data", "a"), 2)[0]
+    cache = ImageCache(tmp_path / "cache", 1.0, "full", 1.0)
+    before = cache.get(record).class_counts(3)
+    write_mask(record.masks[1], np.zeros((record.height, record.width), np.uint16))
+    os.utime(record.masks[1], ns=(1, 1))
+    after = cache.get(record).class_counts(3)
+    assert before[0] > 0 and after.tolist() == [0, before[1]]
+
+
+def test_without_room_the_work_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = find_records(write_dataset(tmp_path / "data", "ab"), 2)
+    cache = ImageCache(tmp_path / "cache", 1e-6, "full", 1.0)
+    assert [cache.get(record).image.shape for record in records] == [(96, 80, 3)] * 2
+    assert capsys.readouterr().err.count("is used up") == 1
+    assert not (tmp_path / "cache").exists()
+
+
+def test_scale_enlarges_image_and_cells_alike(tmp_path: Path) -> None:
+    record = find_records(write_dataset(tmp_path / "data", "a"), 2)[0]
+    plain, double = prepare(record, "full", 1.0), prepare(record, "full", 2.0)
+    assert double.image.shape == (192, 160, 3)
+    assert (double.areas[1:] == 4 * plain.areas[1:]).all()
+    assert (double.label_map[::2, ::2] == plain.label_map).all()

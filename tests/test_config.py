@@ -1,0 +1,139 @@
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from src.config import build, flag_table, flags_of, flatten, option, parse, settings, to_toml
+from src.errors import InputError
+from src.settings import InferenceConfig, TrainConfig, parse_loss_weights, parse_numbers
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A room."""
+
+    size: int = option(4, "side in px", low=1, high=9)
+    mode: str = option("fast", "how", choices=("fast", "good"))
+
+
+@dataclass(frozen=True)
+class Small:
+    """A command."""
+
+    rate: float = option(0.5, "rate", low=0)
+    name: str | None = option(None, "name")
+    deep: bool = option(False, "deep")
+    room: Inner = settings(Inner)
+
+
+def read(*argv: str) -> Small:
+    return parse(Small, "about", "run", argv)
+
+
+def test_defaults_and_flags_of_a_flattened_config() -> None:
+    assert read() == Small()
+    given = read("--size", "7", "--mode", "good", "--deep", "--rate", "2")
+    assert given == Small(rate=2.0, deep=True, room=Inner(7, "good"))
+
+
+def test_flag_wins_over_recipe_and_recipe_over_default(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('size = 8\nmode = "good"\nrate = 3\n')
+    assert read("--recipe", str(recipe), "--size", "2") == Small(rate=3.0, room=Inner(2, "good"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--sise", "3"], "unknown flag --sise; did you mean --size?"),
+        (["--size", "0"], "--size must be at least 1, got 0"),
+        (["--size", "10"], "--size must be at most 9, got 10"),
+        (["--rate", "nan"], "--rate must be at least 0, got nan"),
+        (["--mode", "fats"], "--mode must be one of fast, good; got 'fats'; did you mean fast?"),
+        (["--size", "x"], "argument --size: invalid int value: 'x'"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_exit_code_2(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        read(*argv)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"error: {words}\n"
+
+
+def test_a_wrong_recipe_names_its_file_and_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "r.toml"
+    for text, words in (("sizes = 3", "did you mean size?"), ('size = "3"', "expects a whole number"), ("=", "TOML")):
+        recipe.write_text(text)
+        with pytest.raises(SystemExit):
+            read("--recipe", str(recipe))
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {recipe}: ") and words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("cls", [Small, TrainConfig, InferenceConfig])
+def test_toml_round_trip(cls: type) -> None:
+    assert build(cls, tomllib.loads(to_toml(cls()))) == cls()
+
+
+def test_toml_escapes_text() -> None:
+    config = build(Small, {"name": 'a "b" \\ \n é'})
+    assert build(Small, tomllib.loads(to_toml(config))) == config
+
+
+def test_print_config_is_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        read("--size", "5", "--print-config")
+    assert not stopped.value.code
+    assert build(Small, tomllib.loads(capsys.readouterr().out)) == Small(room=Inner(size=5))
+
+
+def test_flatten_is_the_inverse_of_build() -> None:
+    config = build(TrainConfig, {"tile_size": 64, "lr": 0.1})
+    assert config.tiles.tile_size == 64 and config.optimizer.lr == 0.1
+    assert build(TrainConfig, flatten(config)) == config
+
+
+def test_keys_are_unique_and_every_flag_has_help() -> None:
+    for cls in (TrainConfig, InferenceConfig):
+        flags = flags_of(cls)
+        assert len({flag.key for flag in flags}) == len(flags)
+        assert all(len(flag.help) > 3 for flag in flags)
+
+
+def test_the_reference_command_line_is_understood() -> None:
+    line = "--lr 0.005 --epochs 3 --batch-size 2 --num-classes 5 --data-path d --output-dir o --backend gloo"
+    config = parse(TrainConfig, "", "", line.split())
+    assert (config.optimizer.lr, config.run.epochs, config.run.batch_size) == (0.005, 3, 2)
+    assert (config.data.num_classes, config.data.data_path, config.data.output_dir) == (5, "d", "o")
+    line = "--ckpt c --test-dir t --id-map i --output o --score-thresh 0.5"
+    assert parse(InferenceConfig, "", "", line.split()).score_thresh == 0.5
+
+
+def test_recipes_in_the_repository_are_valid() -> None:
+    recipes = sorted((Path(__file__).parents[1] / "script/recipes").glob("*.toml"))
+    assert recipes
+    for recipe in recipes:
+        parse(TrainConfig, "", "", ["--recipe", str(recipe)])
+
+
+def test_readme_holds_the_flag_tables() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for cls in (TrainConfig, InferenceConfig):
+        assert flag_table(cls) in readme, f"write flag_table({cls.__name__}) into README.md again"
+
+
+def test_loss_weights() -> None:
+    weights = parse_loss_weights("box=2, mask=0.5")
+    assert weights == {"classifier": 1, "box": 2, "mask": 0.5, "objectness": 1, "rpn_box": 1}
+    for text in ("boxes=2", "box=x", "box=-1", "box"):
+        with pytest.raises(InputError, match="--loss-weights"):
+            parse_loss_weights(text)
+
+
+def test_numbers() -> None:
+    assert parse_numbers("8,16.5", "--anchors") == (8.0, 16.5)
+    with pytest.raises(InputError, match="--anchors: 'a' is not a number"):
+        parse_numbers("8,a", "--anchors")
