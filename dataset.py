@@ -19,6 +19,8 @@ from src.records import Record
 from src.settings import AugmentSettings, TileSettings
 from src.tiles import FILL, Tile, pad_to, tile_grid
 
+cv2.setNumThreads(0)  # a tile is too small to share out, and a worker forked beside OpenCV's threads would hang
+
 Key = tuple[int, int]  # epoch, index of the tile
 Item = tuple[np.ndarray, dict[str, np.ndarray], str]
 Batch = tuple[Tensor, list[dict[str, Tensor]], list[str]]
@@ -214,11 +216,4 @@ def build_loader(
         pin_memory=cuda,
         drop_last=len(sampler) >= batch_size,
         persistent_workers=workers > 0,
-        worker_init_fn=_one_thread,
     )
-
-
-def _one_thread(_: int) -> None:
-    """Workers share the cores: each computes in one thread."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)

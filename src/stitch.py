@@ -34,7 +34,7 @@ class StitchSettings:
     """Suppression: an object is dropped where its mask IoU with a kept one reaches this."""
     containment_threshold: float = 0.8
     """Suppression: ... or where the shared part of the smaller of the two masks reaches this."""
-    agreement_threshold: float = 0.5
+    agreement_threshold: float = 0.4
     """Linking: mask IoU, within what both tiles see, from which two views are one object. Also the part of a cut
     object that a kept one must cover to suppress it."""
     match_distance: float = 6.5
@@ -54,9 +54,13 @@ class _Views:
     frames: np.ndarray
     inner: np.ndarray
 
-    def cut_by(self, views: np.ndarray, tiles: np.ndarray, margin: int) -> np.ndarray:
-        """``(N, 4)`` bool: by which edges ``tiles[i]`` cuts the box of ``views[i]``."""
-        return self.inner[tiles] & (_gaps(self.boxes[views], self.frames[tiles]) <= margin)
+    def room(self, views: np.ndarray, tiles: np.ndarray) -> np.ndarray:
+        """``(N, 4)`` distances in px from the box of ``views[i]`` to the inner edges of ``tiles[i]``; others are far."""
+        return np.where(self.inner[tiles], _gaps(self.boxes[views], self.frames[tiles]), np.iinfo(np.int64).max)
+
+    def is_cut(self, margin: int) -> np.ndarray:
+        """``(N,)`` bool: whether each view comes near an inner edge of its own tile."""
+        return np.any(self.room(np.arange(len(self.tile)), self.tile) <= margin, axis=1)
 
     def select(self, views: np.ndarray) -> "_Views":
         """Some of the views, by index."""
@@ -97,7 +101,7 @@ def stitch(
     frames = _boxes(tiles)
     views = _Views(instances, _boxes(instances), tile, frames, frames != (0, 0, height, width))
     views = views.select(np.flatnonzero(~_owned_elsewhere(views, settings.edge_margin)))
-    is_cut = np.any(views.cut_by(np.arange(len(views.tile)), views.tile, settings.edge_margin), axis=1)
+    is_cut = views.is_cut(settings.edge_margin)
     objects, objects_cut = _merge(views.instances, is_cut, _link(views, is_cut, settings))
     return sorted(_suppress(objects, objects_cut, settings), key=lambda instance: -instance.score)
 
@@ -159,18 +163,19 @@ def _gaps(boxes: np.ndarray, frames: np.ndarray) -> np.ndarray:
 
 
 def _owned_elsewhere(views: _Views, margin: int) -> np.ndarray:
-    """``(N,)`` bool: cut views that another tile holds whole, or cut by fewer edges.
+    """``(N,)`` bool: cut views of which another tile sees the same and more.
 
-    The other tile must hold the box three margins away from its own edges: that tile's view may lie two margins from
-    this one, and must not be taken for cut itself and dropped in favour of this one.
+    That tile holds the box, reaches further beyond it where it is cut, and comes nearer to it nowhere within three
+    margins. Two views of an object, each off by up to a margin, thus never give way to each other: the other tile's
+    view is within two margins of this one, so that its own cut edges are none of those that this tile sees past.
     """
-    cut = views.cut_by(np.arange(len(views.tile)), views.tile, margin)
-    view, other = _neighbouring_tiles(views, np.flatnonzero(cut.any(axis=1)))
-    here, there = cut[view], views.cut_by(view, other, 3 * margin)
-    holds = (_gaps(views.boxes[view], views.frames[other]) >= 0).all(axis=1)
-    fewer = ~(there & ~here).any(axis=1) & (here & ~there).any(axis=1)
-    owned = np.zeros(len(cut), bool)
-    owned[view[holds & fewer]] = True
+    view, other = _neighbouring_tiles(views, np.flatnonzero(views.is_cut(margin)))
+    here, there = views.room(view, views.tile[view]), views.room(view, other)
+    holds = np.all(_gaps(views.boxes[view], views.frames[other]) >= 0, axis=1)
+    sees_more = np.any((here <= margin) & (there > here), axis=1)
+    sees_less = np.any((there <= 3 * margin) & (there < here), axis=1)
+    owned = np.zeros(len(views.tile), bool)
+    owned[view[holds & sees_more & ~sees_less]] = True
     return owned
 
 

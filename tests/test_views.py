@@ -36,7 +36,11 @@ def test_undo_brings_boxes_and_masks_back(view: View) -> None:
 
 def test_there_are_four_and_eight_different_views() -> None:
     square = np.arange(9).reshape(3, 3)
-    assert [len({look(square, view).tobytes() for view in VIEWS[name]}) for name in ("none", "flips", "full")] == [1, 4, 8]
+    assert [len({look(square, view).tobytes() for view in VIEWS[name]}) for name in ("none", "flips", "full")] == [
+        1,
+        4,
+        8,
+    ]
 
 
 def test_one_view_stays_as_it_is() -> None:

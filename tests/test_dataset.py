@@ -1,0 +1,138 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dataset import EpochSampler, TileDataset, build_loader, collate, tile_target
+from src.cache import ImageCache, PreparedImage
+from src.records import find_records
+from src.settings import AugmentSettings, TileSettings
+from tests.helpers import write_dataset
+
+pytestmark = pytest.mark.torch
+TILES = TileSettings(tile_size=64, overlap=16)
+PLAIN = AugmentSettings(augment="none")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data") / "train", "abc")
+
+
+def make(data: Path, tiles: TileSettings = TILES, augment: AugmentSettings = PLAIN, swap: bool = False) -> TileDataset:
+    cache = ImageCache(data.parent / "cache", 1.0, "full", 1.0)
+    return TileDataset(find_records(data, 2), cache, tiles, augment, swap, seed=3)
+
+
+def image_of(label_map: np.ndarray, categories: list[int]) -> PreparedImage:
+    areas = np.bincount(label_map.ravel(), minlength=len(categories))
+    image = np.zeros((*label_map.shape[:2], 3), np.uint8)
+    return PreparedImage(image, label_map, np.array(categories), np.zeros(len(categories), int), areas)
+
+
+def test_target_by_hand() -> None:
+    label_map = np.zeros((6, 8, 1), np.uint16)
+    label_map[1:3, 2:5] = 1
+    label_map[5, 7] = 2  # a single pixel is a box of width 1
+    target = tile_target(label_map, image_of(label_map, [0, 4, 2]), 0.25)
+    assert target["boxes"].tolist() == [[2, 1, 5, 3], [7, 5, 8, 6]]
+    assert target["labels"].tolist() == [4, 2] and target["ids"].tolist() == [1, 2]
+    assert target["label_map"].shape == (1, 6, 8)
+
+
+def test_fragments_count_from_the_visible_share_up() -> None:
+    label_map = np.zeros((4, 16, 1), np.uint16)
+    label_map[0, 4:12] = 1
+    label_map[2, 7:15] = 2
+    whole = image_of(label_map, [0, 1, 1])
+    left = label_map[:, :8]  # shows 4 of 8 px of the first cell and 1 of 8 of the second
+    assert tile_target(left, whole, 0.5)["ids"].tolist() == [1]
+    assert tile_target(left, whole, 0.125)["ids"].tolist() == [1, 2]
+    assert tile_target(left, whole, 0.51)["ids"].tolist() == []
+
+
+def test_empty_tile() -> None:
+    label_map = np.zeros((4, 4, 1), np.uint16)
+    target = tile_target(label_map, image_of(label_map, [0]), 0.25)
+    assert target["boxes"].shape == (0, 4) and target["boxes"].dtype == np.float32 and target["labels"].shape == (0,)
+
+
+def test_without_augmentation_targets_are_those_of_dense_masks(data: Path) -> None:
+    dataset = make(data)
+    assert len(dataset) >= 3
+    for index, (record, tile) in enumerate(dataset.tiles):
+        image, target, _ = dataset[(0, index)]
+        prepared = dataset.cache.get(dataset.records[record])
+        assert (
+            image[: tile.height, : tile.width] == prepared.image[tile.top : tile.bottom, tile.left : tile.right]
+        ).all()
+        dense = [prepared.label_map[..., prepared.layers[label]] == label for label in range(1, len(prepared.areas))]
+        cut = [mask[tile.top : tile.bottom, tile.left : tile.right] for mask in dense]
+        kept = [(mask, i) for i, mask in enumerate(cut, 1) if mask.sum() >= max(1, 0.25 * dense[i - 1].sum())]
+        assert target["ids"].tolist() == [label for _, label in kept]
+        for (mask, label), box in zip(kept, target["boxes"], strict=True):
+            rows, columns = np.nonzero(mask)
+            assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            seen = target["label_map"][prepared.layers[label]] == label
+            assert (seen[: tile.height, : tile.width] == mask).all()
+
+
+def test_items_are_a_function_of_seed_epoch_and_index(data: Path) -> None:
+    full = replace(PLAIN, augment="full", affine_prob=1.0, jitter_prob=1.0)
+    first, second = make(data, augment=full), make(data, augment=full)
+    second[(5, 0)]  # what was asked before must not matter
+    assert np.array_equal(first[(2, 1)][0], second[(2, 1)][0])
+    assert np.array_equal(first[(2, 1)][1]["label_map"], second[(2, 1)][1]["label_map"])
+    assert not np.array_equal(first[(2, 1)][0], first[(3, 1)][0])
+
+
+def test_image_and_cells_are_warped_together(data: Path) -> None:
+    dataset = make(data, augment=replace(PLAIN, augment="full", affine_prob=1.0, jitter_prob=0.0))
+    for epoch in range(4):
+        image, target, _ = dataset[(epoch, 0)]
+        cells, dark = (target["label_map"] > 0).any(axis=0), image[..., 1] < 110
+        assert (cells & dark).sum() / (cells | dark).sum() > 0.75
+
+
+def test_empty_tiles_are_kept_by_share(data: Path) -> None:
+    tiles = replace(TILES, tile_size=32, overlap=0)
+    counts = [len(make(data, replace(tiles, empty_fraction=fraction))) for fraction in (0.0, 0.5, 100.0)]
+    assert counts[0] < counts[1] <= round(1.5 * counts[0]) and counts[2] == 3 * 3 * 3
+
+
+def test_channels_are_swapped_on_demand(data: Path) -> None:
+    assert np.array_equal(make(data, swap=True)[(0, 0)][0], make(data)[(0, 0)][0][..., ::-1])
+
+
+def test_sampler_shares_out_every_index_and_goes_on_where_it_stopped() -> None:
+    samplers = [EpochSampler(7, seed=1, rank=rank, world_size=2) for rank in range(2)]
+    drawn = [key for sampler in samplers for key in sampler]
+    assert len(samplers[0]) == len(samplers[1]) == 4
+    assert {index for _, index in drawn} == set(range(7)) and {epoch for epoch, _ in drawn} == {0}
+    whole = list(samplers[0])
+    samplers[0].skip = 3
+    assert list(samplers[0]) == whole[3:] and len(samplers[0]) == 1
+    samplers[0].skip, samplers[0].epoch = 0, 1
+    assert list(samplers[0]) != whole
+
+
+def test_collate_stacks_tiles_with_different_layers() -> None:
+    shallow = {"boxes": np.zeros((0, 4), np.float32), "label_map": np.ones((1, 4, 4), np.int32)}
+    deep = {"boxes": np.zeros((2, 4), np.float32), "label_map": np.ones((2, 4, 4), np.int32)}
+    tile = np.full((4, 4, 3), (1, 2, 3), np.uint8)
+    images, targets, names = collate([(tile, shallow, "a"), (tile, deep, "b")])
+    assert images.shape == (2, 3, 4, 4) and images[0, :, 0, 0].tolist() == [1, 2, 3] and names == ["a", "b"]
+    assert [tuple(target["label_map"].shape) for target in targets] == [(2, 4, 4)] * 2
+    assert targets[0]["label_map"][1].sum() == 0
+
+
+def test_workers_change_nothing(data: Path) -> None:
+    dataset = make(data, augment=AugmentSettings())
+    loaded = []
+    for workers in (0, 2):
+        loader = build_loader(dataset, EpochSampler(len(dataset), seed=0), 2, workers, cuda=False)
+        loaded.append([images for images, _, _ in loader])
+    assert len(loaded[0]) == len(dataset) // 2
+    assert all(torch.equal(a, b) for a, b in zip(*loaded, strict=True))

@@ -1,0 +1,235 @@
+"""The network against torchvision's own, and the ways its weights are loaded."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import detection, resnet18
+from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
+
+from engine.mask_targets import sample_mask_targets
+from engine.roi_heads import box_head_losses, mask_loss
+from engine.weights import auto_anchors, load_matching, load_pretrained, resolve
+from model import anchor_sizes, build_model, count_parameters
+from src.errors import InputError
+from src.settings import ModelSettings
+
+pytestmark = pytest.mark.torch
+TINY = ModelSettings(
+    backbone="resnet18", weights="none", anchors="8,16,32,64,128", fpn_channels=16, box_head_dim=16, mask_head_channels=8,
+    mask_head_layers=1, rois_per_tile=32, proposals=50, detections_per_tile=20,
+)  # fmt: skip
+
+
+def cells(count: int, size: int = 96, seed: int = 0) -> dict[str, torch.Tensor]:
+    """A target of random ellipses in two layers; later ones of a layer cover earlier ones."""
+    random = torch.Generator().manual_seed(seed)
+    label_map = torch.zeros(2, size, size, dtype=torch.int32)
+    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    for index in range(count):
+        y, x, a, b = (torch.rand(4, generator=random) * torch.tensor([size, size, 14, 14]) + 1).tolist()
+        label_map[index % 2][((rows - y) / a) ** 2 + ((columns - x) / b) ** 2 <= 1] = index + 1
+    ids = [index + 1 for index in range(count) if (label_map[index % 2] == index + 1).any()]
+    boxes = []
+    for label in ids:
+        where = (label_map[(label - 1) % 2] == label).nonzero()
+        (top, left), (bottom, right) = where.amin(0).tolist(), where.amax(0).tolist()
+        boxes.append([left, top, right + 1, bottom + 1])
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor([1 + label % 2 for label in ids], dtype=torch.int64),
+        "label_map": label_map,
+        "layers": torch.tensor([(label - 1) % 2 for label in ids], dtype=torch.int64),
+        "ids": torch.tensor(ids, dtype=torch.int64),
+    }
+
+
+def dense_masks(target: dict[str, torch.Tensor]) -> torch.Tensor:
+    """``(N, H, W)`` masks, as torchvision wants them."""
+    return (target["label_map"][target["layers"]] == target["ids"][:, None, None]).to(torch.uint8)
+
+
+def jittered(target: dict[str, torch.Tensor], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """RoIs around the objects, some reaching out of the tile, and the object of each."""
+    match = torch.randint(len(target["ids"]), (40,), generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(40, 4, generator=torch.Generator().manual_seed(seed + 1)) * 5
+    boxes = target["boxes"][match] + noise
+    low, high = torch.minimum(boxes[:, :2], boxes[:, 2:]), torch.maximum(boxes[:, :2], boxes[:, 2:])
+    return torch.cat([low, high + 0.3], dim=1), match
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("resolution", [14, 28])
+def test_mask_targets_are_torchvisions(seed: int, resolution: int) -> None:
+    targets = [cells(30, seed=seed), cells(12, seed=seed + 100)]
+    rois = [jittered(target, seed) for target in targets]
+    logits = torch.randn(80, 3, resolution, resolution, generator=torch.Generator().manual_seed(seed))
+    labels = [target["labels"][match] for target, (_, match) in zip(targets, rois, strict=True)]
+    boxes, matches = [boxes for boxes, _ in rois], [match for _, match in rois]
+    theirs = maskrcnn_loss(logits, boxes, [dense_masks(t) for t in targets], [t["labels"] for t in targets], matches)
+    own = logits[torch.arange(80), torch.cat(labels)]
+    assert mask_loss(own, boxes, matches, targets) == pytest.approx(theirs.item(), abs=1e-5)
+
+
+def test_a_large_roi_samples_as_torchvision_does() -> None:
+    from torchvision.ops import roi_align
+
+    target = cells(20, size=200)
+    boxes = torch.tensor([[0.0, 0, 200, 200], [-3, 5.5, 190, 60], [10, 10, 10.2, 10.4], [150, 190, 230, 215]])
+    where = (torch.zeros(4, dtype=torch.int64), target["layers"][:4], target["ids"][:4])
+    ours = sample_mask_targets(target["label_map"][None], boxes, *where, 28)
+    masks = dense_masks(target)[:4].float()
+    rois = torch.cat([torch.arange(4.0)[:, None], boxes], dim=1)
+    assert torch.allclose(ours, roi_align(masks[:, None], rois, 28, 1.0)[:, 0], atol=1e-4)
+
+
+def test_no_rois_give_no_targets_and_a_zero_loss() -> None:
+    empty = torch.zeros(0, dtype=torch.int64)
+    assert sample_mask_targets(torch.zeros(1, 1, 8, 8), torch.zeros(0, 4), empty, empty, empty, 28).shape == (0, 28, 28)
+    logits = torch.zeros(0, 28, 28, requires_grad=True)
+    assert mask_loss(logits, [torch.zeros(0, 4)], [empty], [cells(3)]).item() == 0
+
+
+def test_box_losses_are_torchvisions_without_class_weights() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits, regression = torch.randn(50, 4, generator=random), torch.randn(50, 16, generator=random)
+    labels, targets = torch.randint(4, (50,), generator=random), torch.randn(50, 4, generator=random)
+    theirs = fastrcnn_loss(logits, regression, [labels], [targets])
+    ours = box_head_losses(logits, regression, labels, targets, None)
+    assert [loss.item() for loss in ours] == pytest.approx([loss.item() for loss in theirs], abs=1e-6)
+
+
+def test_class_weights_move_the_classifier_loss() -> None:
+    logits, labels = torch.tensor([[2.0, 0], [0, 2.0]]), torch.tensor([0, 0])
+    arguments = (torch.zeros(2, 8), labels, torch.zeros(2, 4))
+    plain, _ = box_head_losses(logits, *arguments, None)
+    mixed, _ = box_head_losses(
+        logits, torch.zeros(2, 8), torch.tensor([0, 1]), torch.zeros(2, 4), torch.tensor([1.0, 0])
+    )
+    assert plain.item() == pytest.approx((0.126928 + 2.126928) / 2, abs=1e-5)
+    assert mixed.item() == pytest.approx(0.126928, abs=1e-5)
+
+
+@pytest.mark.parametrize(("detector", "name"), [("v1", "maskrcnn_resnet50_fpn"), ("v2", "maskrcnn_resnet50_fpn_v2")])
+def test_state_dict_is_torchvisions(detector: str, name: str) -> None:
+    with torch.device("meta"):
+        theirs = getattr(detection, name)(weights=None, weights_backbone=None, num_classes=91).state_dict()
+        ours = build_model(resolve(ModelSettings(weights="coco", detector=detector), 20), 91).state_dict()
+    shapes = {name: tensor.shape for name, tensor in ours.items() if not name.endswith("num_batches_tracked")}
+    assert shapes == {n: tensor.shape for n, tensor in theirs.items() if not n.endswith("num_batches_tracked")}
+
+
+def test_torchvisions_weights_predict_the_same_boxes_here() -> None:
+    torch.manual_seed(0)
+    theirs = detection.maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=3, min_size=64, max_size=64, box_score_thresh=0.0,
+        box_detections_per_img=10, rpn_post_nms_top_n_test=100, rpn_pre_nms_top_n_test=100,
+    ).eval()  # fmt: skip
+    settings = replace(ModelSettings(), weights="x", norm="frozen", head_norm="off", anchors="default", proposals=100)
+    ours = build_model(replace(settings, trainable_layers=3, detections_per_tile=10), 3, score_thresh=0.0).eval()
+    load_matching(ours, theirs.state_dict(), "x")
+    tile = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        expected, found = theirs([tile[0] / 255])[0], ours(tile)[0]
+    assert torch.allclose(found["boxes"], expected["boxes"], atol=1e-2)
+    assert torch.allclose(found["scores"], expected["scores"], atol=1e-4)
+    assert found["masks"].shape == (len(found["boxes"]), 28, 28)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet101", "resnext101_32x8d", "convnext_base"])
+def test_every_backbone_can_be_built_below_the_budget(backbone: str) -> None:
+    with torch.device("meta"):
+        model = build_model(resolve(ModelSettings(backbone=backbone, weights="none"), 20), 5)
+    assert 2e7 < count_parameters(model) < 2e8
+
+
+def test_a_model_over_the_budget_is_refused() -> None:
+    wide = replace(resolve(TINY, 20), box_head_dim=300_000)
+    with torch.device("meta"):
+        with pytest.raises(InputError, match="exceed 200 M"):
+            build_model(wide, 5)
+        assert count_parameters(build_model(replace(wide, allow_large=True), 5)) > 200e6
+
+
+def test_training_gives_losses_and_gradients_everywhere() -> None:
+    torch.manual_seed(0)
+    model = build_model(resolve(TINY, 20), 3).train()
+    losses = model(torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8), [cells(10), cells(0)])
+    assert set(losses) == {"classifier", "box", "mask", "objectness", "rpn_box"}
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_tiles_of_any_size_are_predicted_within_their_bounds() -> None:
+    model = build_model(resolve(TINY, 20), 3, score_thresh=0.0).eval()
+    with torch.no_grad():
+        found = model(torch.randint(0, 256, (1, 3, 33, 86), dtype=torch.uint8))[0]
+    assert len(found["boxes"]) and (found["boxes"] >= 0).all()
+    assert (found["boxes"][:, 2] <= 86).all() and (found["boxes"][:, 3] <= 33).all()
+
+
+def test_frozen_stages_do_not_train() -> None:
+    model = build_model(replace(resolve(TINY, 20), trainable_layers=2), 3)
+    trained = {name for name, parameter in model.backbone.body.named_parameters() if parameter.requires_grad}
+    assert trained and all(name.startswith(("layer3", "layer4")) for name in trained)
+    everything = build_model(resolve(TINY, 20), 3)
+    assert all(parameter.requires_grad for parameter in everything.parameters())
+
+
+def test_what_does_not_exist_is_refused() -> None:
+    with pytest.raises(InputError, match="resnet18 has --weights imagenet"):
+        resolve(replace(TINY, weights="coco"), 20)
+    with pytest.raises(InputError, match="--detector v2 needs"):
+        resolve(replace(TINY, detector="v2"), 20)
+    with pytest.raises(InputError, match="five sides"):
+        anchor_sizes(replace(TINY, anchors="8,16"))
+
+
+def test_auto_settings_depend_on_the_weights_and_the_cells() -> None:
+    scratch, pretrained = resolve(TINY, 20), resolve(replace(TINY, weights="imagenet", anchors="auto"), 24)
+    assert (scratch.norm, scratch.head_norm, scratch.trainable_layers) == ("batch", "on", 5)
+    assert (pretrained.norm, pretrained.head_norm, pretrained.trainable_layers) == ("frozen", "off", 3)
+    assert pretrained.anchors == auto_anchors(24) == "12,24,48,96,192"
+
+
+def test_backbone_weights_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "resnet18.pth"
+    body = resnet18(weights=None).state_dict()
+    torch.save(body, path)
+    settings = replace(resolve(TINY, 20), weights=str(path))
+    model = build_model(settings, 3)
+    report = load_pretrained(model, settings)
+    assert report is not None
+    assert torch.equal(model.backbone.body.conv1.weight, body["conv1.weight"])
+    assert any(name.startswith("rpn.") for name in report.random)
+    assert set(report.left_over) == {"backbone.body.fc.weight", "backbone.body.fc.bias"}
+
+
+def test_weights_that_do_not_fit_or_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    model = build_model(resolve(TINY, 20), 3)
+    other, broken = tmp_path / "other.pth", tmp_path / "broken.pth"
+    torch.save({"layer1.0.conv1.weight": torch.zeros(1)}, other)
+    broken.write_bytes(b"PK\x03\x04 broken")
+    for path, words in ((other, "fits the backbone"), (broken, "cannot be read"), (tmp_path / "none", "nor a file")):
+        with pytest.raises(InputError, match=words):
+            load_pretrained(model, replace(TINY, weights=str(path)))
+
+
+def test_downloads_fail_with_the_place_where_the_file_belongs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    settings = resolve(replace(TINY, weights="imagenet"), 20)
+    with pytest.raises(InputError, match=r"--weights imagenet: cannot be had .*resnet18-f37072fd.pth"):
+        load_pretrained(build_model(settings, 3), settings)
+
+
+def test_downloaded_weights_are_used_where_they_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", lambda *_, **__: resnet18().state_dict())
+    settings = resolve(replace(TINY, weights="imagenet"), 20)
+    report = load_pretrained(build_model(settings, 3), settings)
+    assert report is not None and len(report.loaded) > 90
