@@ -158,7 +158,7 @@ def main(config: InferenceConfig) -> None:
     ):
         pixels = read_image(image.image, trained.image.intensity)
         pixels = pixels[..., ::-1] if swap else pixels
-        instances = predict_image(predictor, np.ascontiguousarray(pixels))
+        instances = _predict_or_explain(predictor, np.ascontiguousarray(pixels))
         entries += result_entries(image.entry.id, instances, image.entry.height, image.entry.width)
         if config.overlay:
             write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, instances, classes)

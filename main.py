@@ -9,6 +9,7 @@ if __name__ == "__main__":
         TrainConfig, __doc__, "python main.py --data-path hw3-data-release/train --output-dir logs --epochs 30"
     )
 
+import itertools
 import math
 import time
 from collections.abc import Iterable
@@ -96,6 +97,8 @@ def prepare(config: TrainConfig, world: distributed.World) -> Run:
     """Load the data, build or resume everything, and write down what was decided."""
     device = choose_device(config.predict.device, world.local_rank)
     share_cores(device, world.size)
+    if world.is_main and config.run.resume is None:
+        keep_earlier_run(Path(config.data.output_dir))
     data = load_data(config, world)
     config = resolved(config, data)
     dataset = TileDataset(data.train, data.cache, config.tiles, config.augment, data.swap_channels, config.run.seed)
@@ -166,6 +169,13 @@ def val_truth(data: TrainingData, config: TrainConfig) -> list[ImageTruth]:
     return load_ground_truth(config.data.data_path, len(data.classes), id_map)
 
 
+def keep_earlier_run(folder: Path) -> None:
+    """Rename a folder that holds an earlier run, so that a new one never writes over its checkpoints."""
+    if (folder / "last.pt").exists():
+        number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
+        print(f"{folder} holds an earlier run: it is now {folder.rename(folder.with_name(f'{folder.name}.{number}'))}")
+
+
 def describe(training: Run, notes: list[str], tile_count: int) -> None:
     """Say what the run works on, and write its configuration and split into its folder."""
     data, config = training.data, training.config
@@ -201,6 +211,7 @@ def resume(training: Run) -> None:
 def train(training: Run, log: RunLog | None) -> None:
     """Epoch after epoch until the budget is spent, validating and saving in between."""
     progress, settings = training.state.progress, training.config.run
+    progress.finished = share_done(training) >= 1
     while not progress.finished:
         train_epoch(training, log)
         progress.finished |= share_done(training) >= 1

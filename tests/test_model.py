@@ -17,8 +17,8 @@ from src.settings import ModelSettings
 
 pytestmark = pytest.mark.torch
 TINY = ModelSettings(
-    backbone="resnet18", weights="none", anchors="8,16,32,64,128", fpn_channels=16, box_head_dim=16, mask_head_channels=8,
-    mask_head_layers=1, rois_per_tile=32, proposals=50, detections_per_tile=20,
+    backbone="resnet18", weights="none", anchors="8,16,32,64,128", fpn_channels=16, box_head_dim=16,
+    mask_head_channels=8, mask_head_layers=1, rois_per_tile=32, proposals=50, detections_per_tile=20,
 )  # fmt: skip
 
 

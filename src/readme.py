@@ -1,0 +1,30 @@
+"""Write the flag tables of README.md anew from the configuration: ``python -m src.readme``."""
+
+from pathlib import Path
+
+from src.config import flag_table
+from src.errors import run
+from src.files import write_text
+from src.settings import InferenceConfig, TrainConfig
+
+END = "<!-- end of flags -->"
+
+
+def with_tables(text: str) -> str:
+    """The text with the flag tables between their markers brought up to date."""
+    for name, config in (("main.py", TrainConfig), ("inference.py", InferenceConfig)):
+        before, start, rest = text.partition(f"<!-- flags of {name} -->\n")
+        _, end, after = rest.partition(END)
+        text = before + start + flag_table(config) + end + after
+    return text
+
+
+def main() -> None:
+    """Rewrite README.md in the current folder."""
+    path = Path("README.md")
+    write_text(path, with_tables(path.read_text(encoding="utf-8")))
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,250 @@
+"""The road end to end on a few tiny images: train, resume, predict, score, alone and as two processes."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import inference
+import main
+from engine.checkpoint import checkpoint_to_resume, load_checkpoint
+from src.config import build, read_recipe
+from src.errors import InputError
+from src.settings import InferenceConfig, TrainConfig
+from tests.helpers import write_dataset
+
+pytestmark = pytest.mark.torch
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "backbone": "resnet18", "weights": "none", "anchors": "8,16,32,64,128", "fpn_channels": 8, "box_head_dim": 8,
+    "mask_head_channels": 8, "mask_head_layers": 1, "rois_per_tile": 16, "proposals": 30, "detections_per_tile": 20,
+    "tile_size": 64, "overlap": 16, "predict_overlap": 16, "batch_size": 2, "warmup_steps": 1, "num_classes": 3,
+    "max_steps": 3, "epochs": 2, "score_thresh": 0.0, "ema": 0.5, "device": "cpu", "workers": 0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_dataset(tmp_path_factory.mktemp("data") / "train", "abcd")
+    (folder.parent / "split.json").write_text(json.dumps({"train": ["a", "b"], "val": ["c", "d"]}))
+    return folder
+
+
+def settings_for(data: Path, out: Path, **changes: object) -> dict[str, object]:
+    paths = {"data_path": str(data), "split": str(data.parent / "split.json"), "output_dir": str(out)}
+    return {**TINY, **paths, "cache_dir": str(data.parent / "cache"), **changes}
+
+
+def train(data: Path, out: Path, **changes: object) -> list[dict[str, object]]:
+    """Train with the tiny settings; the events of the log."""
+    main.main(build(TrainConfig, settings_for(data, out, **changes)))
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path) -> Path:
+    out = data.parent / "run"
+    train(data, out)
+    return out
+
+
+def test_a_run_leaves_all_its_files(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert {"config.toml", "split.json", "log.jsonl", "log.csv", "last.pt", "previous.pt", "best.pt"} <= names
+    assert {"curves.png", "val-results.json", "val-id-map.json"} <= names
+    assert not [name for name in names if name.startswith(".")]
+    events = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events if event["event"] != "val"] == ["step"] * 3 + ["end"]
+    assert all(math.isfinite(event["loss"]) for event in events if event["event"] == "step")
+    assert any(event["event"] == "val" and 0 <= event["AP50"] <= 1 for event in events)
+
+
+def test_the_written_configuration_is_a_recipe_for_the_same_run(finished: Path, data: Path) -> None:
+    again = build(TrainConfig, read_recipe(finished / "config.toml"))
+    assert again.model.norm == "batch" and again.image.channel_order in ("rgb", "bgr")
+    assert again.data.data_path == str(data) and again.tiles.tile_size == 64
+    assert load_checkpoint(finished / "best.pt")["settings"]["tile_size"] == 64
+
+
+def test_the_same_seed_is_the_same_run(finished: Path, data: Path, tmp_path: Path) -> None:
+    first = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    second = train(data, tmp_path / "run")
+    losses = [[event["loss"] for event in events if event["event"] == "step"] for events in (first, second)]
+    assert losses[0] == losses[1]
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(finished: Path, data: Path, tmp_path: Path) -> None:
+    whole = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    out = tmp_path / "run"
+    train(data, out, max_steps=2)
+    progress = load_checkpoint(out / "last.pt")["progress"]
+    assert progress["step"] == 2 and progress["finished"]
+    events = train(data, out, max_steps=3, resume="auto")
+    losses = [[event["loss"] for event in events if event["event"] == "step"] for events in (whole, events)]
+    assert losses[0] == losses[1]
+
+
+def test_a_new_run_moves_an_earlier_one_aside(data: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        train(data, tmp_path / "run", max_steps=1, val_every=0)
+    assert (tmp_path / "run.1/last.pt").is_file() and (tmp_path / "run/last.pt").is_file()
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_the_previous(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "previous.pt").write_bytes((finished / "previous.pt").read_bytes())
+    (tmp_path / "last.pt").write_bytes((finished / "last.pt").read_bytes()[:5000])
+    assert checkpoint_to_resume("auto", tmp_path) == tmp_path / "previous.pt"
+    assert checkpoint_to_resume("auto", tmp_path / "nothing") is None
+    with pytest.raises(InputError, match=r"last.pt: is damaged"):
+        load_checkpoint(tmp_path / "last.pt")
+
+
+def infer(finished: Path, data: Path, output: Path, **changes: object) -> list[dict[str, object]]:
+    given = {"ckpt": str(finished / "best.pt"), "test_dir": str(data), "output": str(output), **changes}
+    inference.main(build(InferenceConfig, {**given, "device": "cpu"}))
+    return json.loads(output.read_text())
+
+
+def test_inference_repeats_the_validation_of_the_best_checkpoint(finished: Path, data: Path, tmp_path: Path) -> None:
+    split = {"split": str(data.parent / "split.json"), "part": "val"}
+    found = infer(
+        finished, data, tmp_path / "r.json", zip=str(tmp_path / "s.zip"), overlay=str(tmp_path / "o"), **split
+    )
+    kept = json.loads((finished / "val-results.json").read_text())
+    order = ("image_id", "score", "category_id", "bbox")
+    assert sorted([e[key] for key in order] for e in found) == sorted([e[key] for key in order] for e in kept)
+    id_map = json.loads((tmp_path / "r.id-map.json").read_text())
+    assert [(entry["file_name"], entry["id"]) for entry in id_map] == [("c.tif", 1), ("d.tif", 2)]
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {"c.png", "d.png"} and (tmp_path / "s.zip").is_file()
+
+
+@pytest.mark.parametrize("changes", [{"tta": "full"}, {"whole_image": True}, {"predict_overlap": 40}])
+def test_other_ways_to_predict(finished: Path, data: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+    entries = infer(finished, data, tmp_path / "r.json", **changes)
+    assert {entry["image_id"] for entry in entries} <= {1, 2, 3, 4} and entries
+
+
+def test_two_processes_find_what_one_finds(finished: Path, data: Path, tmp_path: Path) -> None:
+    alone = infer(finished, data, tmp_path / "one.json")
+    launch(
+        "inference.py",
+        "--ckpt",
+        str(finished / "best.pt"),
+        "--test-dir",
+        str(data),
+        "--output",
+        str(tmp_path / "two.json"),
+    )
+    assert json.loads((tmp_path / "two.json").read_text()) == alone
+
+
+def test_two_processes_train_and_count_each_image_once(data: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    values = settings_for(data, tmp_path / "run", batch_size=1)
+    recipe.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()))
+    launch("main.py", "--recipe", str(recipe))
+    events = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    validations = [event for event in events if event["event"] == "val"]
+    assert validations and validations[-1]["scores"]["images"] == 2
+    assert load_checkpoint(tmp_path / "run/last.pt")["progress"]["step"] == 3
+
+
+def launch(script: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script, *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_naming_tiles(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"step \d+: the loss is not finite \(loss nan.*tiles: .* at row \d+, column"):
+        train(data, tmp_path / "run", lr=1e30, clip_norm=0.0, max_steps=20, epochs=20, val_every=0, ema=0.0)
+
+
+def test_budgets_and_patience(data: Path, tmp_path: Path) -> None:
+    minutes = train(data, tmp_path / "a", max_steps=None, epochs=1000, max_minutes=0.03, val_every=0)
+    assert 1 <= minutes[-1]["step"] < 1000 and minutes[-1]["time_s"] >= 1.8
+    patient = train(data, tmp_path / "b", lr=0.0, max_steps=None, epochs=50, patience=2)
+    assert sum(event["event"] == "val" for event in patient) == 3
+
+
+def test_learning_rate_warms_up_and_falls(data: Path, tmp_path: Path) -> None:
+    events = train(data, tmp_path / "run", warmup_steps=2, schedule="cosine", max_steps=4, lr=0.03, val_every=0)
+    rates = [event["lr"] for event in events if event["event"] == "step"]
+    assert rates[:2] == pytest.approx([0.01, 0.02 * 0.5 * (1 + math.cos(math.pi / 4))])
+    assert rates[3] == pytest.approx(0.03 * 0.5 * (1 + math.cos(math.pi * 3 / 4)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data_path": "missing"}, "missing: no such folder; the homework's data belong at"),
+        ({"num_classes": 2}, r"class2.tif: there is no class 2"),
+        ({"class_weights": "1,2"}, "--class-weights: expected 3 numbers"),
+        ({"loss_weights": "boxes=2"}, "--loss-weights: 'boxes' is not one of"),
+        ({"anchors": "8,16"}, "--anchors: expected five"),
+        ({"overlap": 64}, "--overlap must be at least 0 and below --tile-size 64"),
+        ({"weights": "coco"}, "--weights coco exists for"),
+        ({"device": "cuda"}, "--device cuda: there is none"),
+        ({"resume": "missing.pt"}, "missing.pt: no such checkpoint"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(
+    data: Path, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    if changes.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(InputError, match=words):
+        train(data, tmp_path / "run", **changes)
+
+
+def test_a_wrong_command_line_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    for command, words in (
+        (["main.py", "--epoch", "3"], "error: unknown flag --epoch; did you mean --epochs?\n"),
+        (["main.py", "--data-path", str(tmp_path / "no"), "--cache-dir", str(tmp_path)], "how"),
+        (["inference.py", "--ckpt", str(tmp_path / "no.pt"), "--test-dir", str(tmp_path)], "no"),
+    ):
+        done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+        assert words in done.stderr
+
+
+def test_gradients_add_up_over_batches(data: Path, tmp_path: Path) -> None:
+    events = train(data, tmp_path / "run", accumulate=2, batch_size=1, max_steps=2, val_every=0)
+    assert [event["step"] for event in events if event["event"] == "step"] == [1, 2]
+
+
+def test_averaged_weights_follow_the_model() -> None:
+    from engine.optimization import AveragedWeights
+
+    model = torch.nn.BatchNorm1d(2)
+    averaged = AveragedWeights(model, decay=0.9)
+    with torch.no_grad():
+        model.weight += 1
+        model.num_batches_tracked += 5
+    averaged.update(model, step=1000)
+    assert averaged.model.weight.tolist() == pytest.approx([1.1, 1.1])
+    assert averaged.model.num_batches_tracked.item() == 5
+
+
+def test_class_weights_by_frequency() -> None:
+    from engine.optimization import class_weights
+
+    weights = class_weights("auto", [100, 25])
+    assert weights is not None and weights[0] == 1 and (weights[2] / weights[1]).item() == pytest.approx(2.0)
+    assert (weights[1:] * torch.tensor([100.0, 25.0])).sum().item() == pytest.approx(125.0)
+    assert class_weights("none", [1]) is None
+
+
+def test_settings_survive_the_checkpoint(finished: Path) -> None:
+    content = load_checkpoint(finished / "last.pt")
+    config = build(TrainConfig, content["settings"])
+    assert replace(config.predict, score_thresh=0.0) == config.predict and config.optimizer.ema == 0.5
+    assert [entry["name"] for entry in content["classes"]] == ["epithelial", "lymphocyte"]
