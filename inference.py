@@ -168,6 +168,13 @@ def main(config: InferenceConfig) -> None:
     distributed.stop(world)
 
 
+def _predict_or_explain(predictor: Predictor, image: np.ndarray) -> list[Instance]:
+    try:
+        return predict_image(predictor, image)
+    except torch.cuda.OutOfMemoryError as error:
+        raise InputError("out of GPU memory; lower --predict-batch-size, or leave out --whole-image") from error
+
+
 def write(
     config: InferenceConfig, images: Sequence[TestImage], entries: list[dict[str, Any]], num_classes: int
 ) -> None:
