@@ -27,7 +27,7 @@ from src.classes import CellClass, parse_classes
 from src.coco import check_results, result_entries, write_results, write_submission_zip
 from src.config import build
 from src.draw import write_overlay
-from src.errors import run
+from src.errors import InputError, run
 from src.instances import Instance, from_detections
 from src.records import TestImage, find_test_images, part_names, read_split, write_id_map
 from src.settings import ModelSettings, PredictSettings, TrainConfig
