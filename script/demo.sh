@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The whole road on synthetic tissue: install, make the data, train on the CPU, predict, score. About 12 minutes on 2 cores.
+# The whole road on synthetic tissue: install, make the data, train on the CPU, predict, score. Minutes on 2 cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash script/setup.sh
 out=${1:-demo}
 rm -rf "$out"
 .venv/bin/python -m src.sample --out "$out/data" --images 24 --seed 0
-.venv/bin/python main.py --recipe script/recipes/cpu.toml --max-minutes "${MINUTES:-8}" --data-path "$out/data/train" \
+.venv/bin/python main.py --recipe script/recipes/cpu.toml --max-minutes "${MINUTES:-5}" --data-path "$out/data/train" \
   --split "$out/data/split.json" --output-dir "$out/run"
 .venv/bin/python inference.py --ckpt "$out/run/best.pt" --test-dir "$out/data/test_release" \
   --id-map "$out/data/test_image_name_to_ids.json" --output "$out/test-results.json" --zip "$out/submission.zip" --overlay "$out/pictures"

@@ -55,7 +55,7 @@ class _Views:
     inner: np.ndarray
 
     def room(self, views: np.ndarray, tiles: np.ndarray) -> np.ndarray:
-        """``(N, 4)`` distances in px from the box of ``views[i]`` to the inner edges of ``tiles[i]``; others are far."""
+        """``(N, 4)`` distances in px from the box of ``views[i]`` to the inner edges of ``tiles[i]``, others far."""
         return np.where(self.inner[tiles], _gaps(self.boxes[views], self.frames[tiles]), np.iinfo(np.int64).max)
 
     def is_cut(self, margin: int) -> np.ndarray:

@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from src.classes import HOMEWORK_CLASSES
+from src.curves import read_log, smooth, write_curves
+from src.draw import legend, outline, write_overlay
+from src.instances import Instance
+
+
+def cell(category_id: int = 1) -> Instance:
+    return Instance(category_id, 0.9, 5, 8, np.ones((10, 12), bool))
+
+
+def test_outline_follows_the_cell_in_its_colour() -> None:
+    image = np.full((30, 40, 3), 200, np.uint8)
+    for zoom in (1, 2):
+        picture = outline(image, [cell()], HOMEWORK_CLASSES, zoom)
+        assert picture.shape == (30 * zoom, 40 * zoom, 3)
+        rows, columns = np.nonzero((picture == HOMEWORK_CLASSES[0].rgb).all(axis=2))
+        assert (rows.min(), rows.max()) == (5 * zoom, 15 * zoom - 1)
+        assert (columns.min(), columns.max()) == (8 * zoom, 20 * zoom - 1)
+        assert (picture[10 * zoom, 14 * zoom] == 200).all()  # the inside stays visible
+    assert (image == 200).all()
+
+
+def test_overlay_is_a_png_in_rgb_with_a_legend(tmp_path: Path) -> None:
+    image = np.full((150, 300, 3), (250, 10, 20), np.uint8)
+    write_overlay(tmp_path / "deep/a.png", image, [cell(2)], HOMEWORK_CLASSES)
+    picture = cv2.cvtColor(cv2.imread(str(tmp_path / "deep/a.png")), cv2.COLOR_BGR2RGB)
+    assert picture.shape[0] > 300 and picture.shape[1] == 600
+    assert picture[200, 400].tolist() == [250, 10, 20]
+    for cell_class in HOMEWORK_CLASSES:
+        assert (picture[300:] == cell_class.rgb).all(axis=2).any()
+
+
+def test_a_narrow_picture_gets_a_legend_of_several_rows() -> None:
+    assert legend(np.zeros((10, 100, 3), np.uint8), HOMEWORK_CLASSES).shape == (10 + 84, 100, 3)
+
+
+def test_smooth_by_hand() -> None:
+    assert smooth([1, 3, 5, 7], window=2).tolist() == [1, 2, 4, 6]
+    assert smooth([], window=2).tolist() == []
+
+
+def test_curves_of_a_run_with_a_torn_last_line(tmp_path: Path) -> None:
+    losses = '"loss": 2, "classifier": 1, "box": 0.2, "mask": 0.5, "objectness": 0.2, "rpn_box": 0.1'
+    lines = [f'{{"event": "step", "step": {step}, "epoch": 0, "time_s": 1, "lr": 0.1, {losses}}}' for step in (1, 2)]
+    lines.append('{"event": "val", "step": 2, "epoch": 1, "time_s": 2, "AP50": 0.3, "AP50_at_100": null, "AP": 0.1}')
+    (tmp_path / "log.jsonl").write_text("\n".join(lines) + '\n{"event": "st')
+    assert [event["event"] for event in read_log(tmp_path / "log.jsonl")] == ["step", "step", "val"]
+    write_curves(tmp_path)
+    assert cv2.imread(str(tmp_path / "curves.png")).shape == (700, 900, 3)
+
+
+def test_no_log_no_curves(tmp_path: Path) -> None:
+    write_curves(tmp_path)
+    assert not list(tmp_path.iterdir())
