@@ -164,7 +164,9 @@ def launch(script: str, *arguments: str) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_the_run_naming_tiles(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"step \d+: the loss is not finite \(loss (nan|inf).*tiles: .* at row \d+, column"):
+    with pytest.raises(
+        InputError, match=r"step \d+: the loss is not finite \(loss (nan|inf).*tiles: .* at row \d+, column"
+    ):
         train(data, tmp_path / "run", lr=1e30, clip_norm=0.0, max_steps=20, epochs=20, val_every=0, ema=0.0)
 
 

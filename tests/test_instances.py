@@ -1,0 +1,128 @@
+"""Objects as small masks with a place: round trips and answers known by hand."""
+
+import numpy as np
+import pytest
+
+from src.instances import (
+    Instance,
+    clip,
+    from_detections,
+    from_label_map,
+    intersection,
+    tight,
+    to_label_map,
+    union,
+    window,
+)
+
+
+def block(top: int, left: int, bottom: int, right: int, score: float = 0.5, category_id: int = 1) -> Instance:
+    return Instance(category_id, score, top, left, np.ones((bottom - top, right - left), bool))
+
+
+def test_place_and_area() -> None:
+    mask = np.array([[True, False, True], [False, True, False]])
+    instance = Instance(2, 0.5, 4, 7, mask)
+    assert (instance.bottom, instance.right, instance.area) == (6, 10, 3)
+
+
+def test_label_map_round_trip() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 6, (3, 9, 14)).astype(np.int32)
+    instances = from_label_map(labels)
+    for category_id in (1, 2, 3):
+        own = [instance for instance in instances if instance.category_id == category_id]
+        assert np.array_equal(to_label_map(own, 9, 14), labels[category_id - 1])
+    assert [instance.category_id for instance in instances] == [1] * 5 + [2] * 5 + [3] * 5
+    for instance in instances:
+        assert instance.score == 1.0
+        assert instance.mask[[0, -1]].any(axis=1).all() and instance.mask[:, [0, -1]].any(axis=0).all()
+
+
+def test_label_map_with_gaps_and_single_pixels() -> None:
+    labels = np.zeros((2, 4, 5), np.int32)
+    labels[0, 0, 0], labels[0, 3, 4], labels[1, 1:3, 1:4] = 3, 9, 7
+    found = [(i.category_id, i.top, i.left, i.bottom, i.right, i.area) for i in from_label_map(labels)]
+    assert found == [(1, 0, 0, 1, 1, 1), (1, 3, 4, 4, 5, 1), (2, 1, 1, 3, 4, 6)]
+
+
+def test_empty_label_maps() -> None:
+    assert from_label_map(np.zeros((2, 3, 4), np.int32)) == []
+    empty = to_label_map([], 3, 4)
+    assert empty.shape == (3, 4) and empty.dtype == np.int32 and not empty.any()
+
+
+def test_higher_score_wins_where_objects_overlap() -> None:
+    low, high = block(0, 0, 2, 3, score=0.3), block(0, 1, 2, 5, score=0.8)
+    expected = [[1, 2, 2, 2, 2], [1, 2, 2, 2, 2]]
+    assert to_label_map([low, high], 2, 5).tolist() == expected
+    assert to_label_map([high, low], 2, 5).tolist() == [[2, 1, 1, 1, 1], [2, 1, 1, 1, 1]]
+
+
+def test_tight() -> None:
+    mask = np.zeros((5, 6), bool)
+    assert tight(1, 0.5, 10, 20, mask) is None
+    mask[1, 2] = mask[3, 4] = True
+    found = tight(3, 0.5, 10, 20, mask)
+    assert found is not None
+    assert (found.category_id, found.score, found.top, found.left) == (3, 0.5, 11, 22)
+    assert np.array_equal(found.mask, np.eye(3, dtype=bool) & [[1, 0, 0], [0, 0, 0], [0, 0, 1]])
+
+
+def test_window_is_a_view() -> None:
+    instance = block(2, 3, 8, 9)
+    part = window(instance, 4, 4, 6, 9)
+    assert part.shape == (2, 5) and np.shares_memory(part, instance.mask)
+
+
+def test_clip() -> None:
+    cross = np.zeros((3, 3), bool)
+    cross[1], cross[:, 1] = True, True
+    instance = Instance(1, 0.7, 10, 10, cross)
+    assert clip(instance, 0, 0, 10, 99) is None
+    assert clip(instance, 10, 10, 11, 11) is None
+    corner = clip(instance, 0, 0, 11, 99)
+    assert corner is not None
+    assert (corner.top, corner.left, corner.mask.tolist(), corner.score) == (10, 11, [[True]], 0.7)
+    whole = clip(instance, 0, 0, 99, 99)
+    assert whole is not None and np.array_equal(whole.mask, cross)
+
+
+def test_intersection() -> None:
+    assert intersection(block(0, 0, 4, 4), block(2, 1, 6, 9)) == 2 * 3
+    assert intersection(block(0, 0, 4, 4), block(0, 4, 4, 8)) == 0
+    assert intersection(block(0, 0, 4, 4), block(9, 9, 10, 10)) == 0
+    checkers = np.indices((4, 4)).sum(axis=0) % 2 == 0
+    assert intersection(Instance(1, 1.0, 0, 0, checkers), Instance(1, 1.0, 0, 0, ~checkers)) == 0
+    assert intersection(Instance(1, 1.0, 0, 0, checkers), Instance(1, 1.0, 0, 1, ~checkers[:, :3])) == 6
+
+
+def test_union() -> None:
+    both = union([block(0, 0, 2, 2, 0.4, category_id=3), block(1, 1, 4, 3, 0.9, category_id=3)])
+    assert (both.category_id, both.score, both.top, both.left) == (3, 0.9, 0, 0)
+    assert both.mask.astype(int).tolist() == [[1, 1, 0], [1, 1, 1], [0, 1, 1], [0, 1, 1]]
+    one = block(5, 6, 7, 8)
+    assert np.array_equal(union([one]).mask, one.mask)
+
+
+def test_no_detections() -> None:
+    nothing = np.zeros((0, 28, 28), np.float32)
+    assert from_detections(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, int), nothing, (10, 10)) == []
+
+
+@pytest.mark.parametrize("box", [(-40, -40, -20, -20), (50, 5, 70, 9), (5, 60, 9, 80)])
+def test_detection_outside_the_image(box: tuple[int, ...]) -> None:
+    masks = np.ones((1, 28, 28), np.float32)
+    assert from_detections(np.array([box], np.float32), np.ones(1), np.ones(1, int), masks, (30, 40)) == [None]
+
+
+def test_detection_by_hand() -> None:
+    """A box of 28 px grows by exactly one px a side, so that each cell of the mask is one px."""
+    masks = np.zeros((2, 28, 28), np.float32)
+    masks[0, 5:20, 3:9] = 1
+    boxes = np.array([(10, 20, 37, 47), (10, 20, 37, 47)], np.float32)
+    found, empty = from_detections(boxes, np.array([0.75, 0.5]), np.array([2, 1]), masks, (80, 90))
+    assert empty is None and found is not None
+    assert (found.category_id, found.score) == (2, 0.75)
+    assert abs(found.top - 25) <= 1 and abs(found.left - 13) <= 1
+    assert abs(found.mask.shape[0] - 15) <= 1 and abs(found.mask.shape[1] - 6) <= 1
