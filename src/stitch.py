@@ -3,7 +3,8 @@
 A detection in one tile is called a *view*. An edge of a tile that is no edge of the image is an *inner edge*; a view
 whose box comes within ``edge_margin`` px of one is *cut*, any other view is *whole*. In order:
 
-1. **Ownership.** A cut view is dropped where another tile holds its box and cuts it by fewer edges.
+1. **Ownership.** A cut view is dropped where another tile holds its box and sees past an edge that cuts it, whether or
+   not anything was detected there.
 2. **Linking.** Views of one class in different tiles are linked where their masks agree in the part of the image that
    both tiles see. A whole view links to at most one view of any other tile, which saw two objects if it reports two.
 3. **Merging.** Linked views become one object: the whole view with the highest score, or, where each is cut, the union.
@@ -11,16 +12,19 @@ whose box comes within ``edge_margin`` px of one is *cut*, any other view is *wh
 
 Where views are exact (visible parts of disjoint, 8-connected objects) and tiles overlap by at least 1 px, the objects
 come back exactly. Any two neighbouring pixels of an object lie in some tile together; ownership drops a view only for
-one that covers it, and a chain of such views ends because they grow or their cuts get fewer. So the views that are
-left join all pixels of the object, and those that share pixels agree wherever both tiles see. Without overlap (0 px)
-no tile sees what lies across its edge, and a cut object stays in pieces.
+one that covers it, and a chain of such views ends because either they grow or the room around them does. So the views
+that are left join all pixels of the object, and those that share pixels agree wherever both tiles see. Without overlap
+(0 px) no tile sees what lies across its edge, and a cut object stays in pieces.
+
+Suppression spares no pair for coming from the same tile: what box suppression leaves there are mostly parts of a cell
+within the cell. Touching cells survive it, because two that overlap by a few px stay below both thresholds.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
-from scipy.ndimage import label
 
 from src.instances import Instance, clip, intersection, union
 from src.tiles import Tile
@@ -256,14 +260,16 @@ def _component_similarity(views: _Views, first: int, second: int) -> float:
     """
     top, left = np.maximum(*views.frames[views.tile[[first, second]], :2]).tolist()
     bottom, right = np.minimum(*views.frames[views.tile[[first, second]], 2:]).tolist()
-    canvas = np.zeros((2, bottom - top, right - left), bool)
-    for layer, view in zip(canvas, (first, second), strict=True):
-        part = clip(views.instances[view], top, left, bottom, right)
-        if part:
-            layer[part.top - top : part.bottom - top, part.left - left : part.right - left] = part.mask
-    (a, count_a), (b, count_b) = (label(layer, np.ones((3, 3))) for layer in canvas)
-    table = np.bincount((a * (count_b + 1) + b).ravel(), minlength=(count_a + 1) * (count_b + 1))
-    table = table.reshape(count_a + 1, count_b + 1)
+    parts = [clip(views.instances[view], top, left, bottom, right) for view in (first, second)]
+    seen = [part for part in parts if part]
+    if len(seen) < 2:
+        return 0.0
+    hull = union(seen)
+    canvas = np.zeros((2, *hull.mask.shape), np.uint8)
+    for layer, part in zip(canvas, seen, strict=True):
+        layer[part.top - hull.top : part.bottom - hull.top, part.left - hull.left : part.right - hull.left] = part.mask
+    (count_a, a), (count_b, b) = (cv2.connectedComponents(layer, connectivity=8) for layer in canvas)
+    table = np.bincount((a * count_b + b).ravel(), minlength=count_a * count_b).reshape(count_a, count_b)
     union_areas = table.sum(axis=1)[1:, None] + table.sum(axis=0)[None, 1:] - table[1:, 1:]
     return float((table[1:, 1:] / union_areas).max(initial=0))
 
