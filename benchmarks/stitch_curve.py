@@ -24,7 +24,7 @@ def ellipse(rng: np.random.Generator) -> np.ndarray:
 def detect(rng: np.random.Generator, side: int, tiles: list[Tile]) -> list[list[Instance]]:
     """What each tile sees of cells on a jittered lattice, every view off by up to 1 px and with a score of its own."""
     shapes = [ellipse(rng) for _ in range(50)]
-    places = np.stack(np.mgrid[0 : side - 44 : SPACING, 0 : side - 44 : SPACING], axis=-1).reshape(-1, 2)
+    places = np.mgrid[0 : side - 44 : SPACING, 0 : side - 44 : SPACING].reshape(2, -1).T.copy()
     places += rng.integers(0, 4, places.shape)
     categories = rng.integers(1, 5, len(places))
     detections = []

@@ -17,7 +17,7 @@ that are left join all pixels of the object, and those that share pixels agree w
 (0 px) no tile sees what lies across its edge, and a cut object stays in pieces.
 
 Suppression spares no pair for coming from the same tile: what box suppression leaves there are mostly parts of a cell
-within the cell. Touching cells survive it, because two that overlap by a few px stay below both thresholds.
+within the cell. Touching cells that overlap by a few px stay below both thresholds, all but the very smallest.
 """
 
 from collections.abc import Iterable, Sequence
