@@ -216,4 +216,5 @@ def build_loader(
         pin_memory=cuda,
         drop_last=len(sampler) >= batch_size,
         persistent_workers=workers > 0,
+        generator=torch.Generator(),  # else each epoch would draw from the generator that a resumed run restores
     )

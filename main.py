@@ -81,12 +81,15 @@ def main(config: TrainConfig) -> None:
     log = RunLog(training.folder, training.state.progress.step) if world.is_main else None
     try:
         train(training, log)
+        if log:
+            finish(training, log)
     except torch.cuda.OutOfMemoryError as error:
         raise InputError(
             "out of GPU memory; lower --batch-size, --tile-size, --rois-per-tile or --mask-rois-per-tile"
         ) from error
-    if log:
-        finish(training, log)
+    finally:
+        if log:
+            log.close()
     distributed.stop(world)
 
 
@@ -381,10 +384,9 @@ def save(training: Run, name: str) -> None:
 
 
 def finish(training: Run, log: RunLog) -> None:
-    """Close the log and say where the run lies."""
+    """Log the end and say where the run lies."""
     progress = training.state.progress
     log.write("end", progress.step, progress.epoch, progress.seconds, best_ap50=progress.best_ap50)
-    log.close()
     write_curves(training.folder)
     if not training.data.val:
         save(training, "best.pt")  # without val images the last model is the only choice
