@@ -37,6 +37,8 @@ from src.tiles import Tile, pad_to, tile_grid
 from src.views import VIEWS, Detections, View, merge, undo
 from utils import autocast, choose_amp, choose_device, share_cores
 
+OVERLAY_SCORE = 0.5  # the score from which PQ counts a detection, too
+
 
 @dataclass(frozen=True)
 class Predictor:
@@ -161,7 +163,8 @@ def main(config: InferenceConfig) -> None:
         instances = _predict_or_explain(predictor, np.ascontiguousarray(pixels))
         entries += result_entries(image.entry.id, instances, image.entry.height, image.entry.width)
         if config.overlay:
-            write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, instances, classes)
+            sure = [instance for instance in instances if instance.score >= OVERLAY_SCORE]
+            write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, sure, classes)
     gathered = [entry for share in world.gather(entries) for entry in share]
     if world.is_main:
         write(config, images, gathered, len(classes))

@@ -217,7 +217,9 @@ class InferenceConfig:
     split: str | None = option(None, "JSON file of part → names; only --part is predicted")
     part: str = option("val", "part of --split")
     zip: str | None = option(None, "also pack the results as test-results.json into this zip")
-    overlay: str | None = option(None, "folder for one picture an image, cells outlined in class colours")
+    overlay: str | None = option(
+        None, "folder for one picture an image, cells of score 0.5 and up outlined in class colours"
+    )
     score_thresh: float | None = option(
         None, "detections below this score are dropped; 0.05 where the training said nothing else", low=0, high=1
     )
