@@ -1,9 +1,9 @@
 """An object of an image as a small mask with its place, and the ways between such objects, label maps and raw masks."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 
@@ -109,6 +109,11 @@ def from_detections(
 ) -> list[Instance | None]:
     """Turn detections into objects of a ``size = (height, width)`` image, without a full-size mask.
 
+    Mask cell i of M lies where training sampled it (torchvision's RoIAlign with ``aligned=False``): at
+    ``start + (i + 0.5) / M * side`` on an axis whose whole numbers are the pixels' centres. In between the probability
+    is bilinear; nothing lies outside the box. torchvision's own ``paste_masks_in_image`` rounds the box to whole pixels
+    first, which makes small cells too large.
+
     Args:
         boxes: ``(N, 4)`` float32 xyxy in image px, max exclusive.
         scores: ``(N,)`` float in [0, 1].
@@ -116,33 +121,21 @@ def from_detections(
         mask_probabilities: ``(N, M, M)`` float32 in [0, 1], of the detection's own class.
 
     Returns:
-        One entry a detection, ``None`` where no pixel reaches probability 0.5. The masks are those that torchvision's
-        ``paste_masks_in_image`` followed by ``> 0.5`` gives.
+        One entry a detection, ``None`` where no pixel exceeds probability 0.5.
     """
-    boxes, resolution = _padded_boxes(boxes, mask_probabilities.shape[-1])
-    padded = np.zeros((len(boxes), resolution, resolution), np.float32)
-    padded[:, 1:-1, 1:-1] = mask_probabilities
-    return [
-        _paste(int(labels[i]), float(scores[i]), padded[i], tuple(map(int, boxes[i])), size) for i in range(len(boxes))
-    ]
+    instances: list[Instance | None] = []
+    for box, score, label, mask in zip(boxes.astype(float), scores, labels, mask_probabilities, strict=True):
+        left, columns = _axis_weights(box[0], box[2], size[1], mask.shape[1])
+        top, rows = _axis_weights(box[1], box[3], size[0], mask.shape[0])
+        instances.append(tight(int(label), float(score), top, left, rows @ mask @ columns.T > 0.5))
+    return instances
 
 
-def _padded_boxes(boxes: np.ndarray, resolution: int) -> tuple[np.ndarray, int]:
-    """Grow boxes by the border of one mask cell that torchvision adds before resizing, truncated to whole pixels."""
-    factor = np.float32((resolution + 2) / resolution)
-    half_width = (boxes[:, 2] - boxes[:, 0]) * np.float32(0.5) * factor
-    half_height = (boxes[:, 3] - boxes[:, 1]) * np.float32(0.5) * factor
-    center_x = (boxes[:, 2] + boxes[:, 0]) * np.float32(0.5)
-    center_y = (boxes[:, 3] + boxes[:, 1]) * np.float32(0.5)
-    grown = (center_x - half_width, center_y - half_height, center_x + half_width, center_y + half_height)
-    return np.stack(grown, axis=1).astype(np.int64), resolution + 2
-
-
-def _paste(
-    category_id: int, score: float, mask: np.ndarray, box: tuple[int, ...], size: tuple[int, int]
-) -> Instance | None:
-    left, top, right, bottom = box
-    resized = cv2.resize(mask, (max(right - left + 1, 1), max(bottom - top + 1, 1)), interpolation=cv2.INTER_LINEAR)
-    first_row, first_column = max(-top, 0), max(-left, 0)
-    visible = resized[first_row : max(size[0] - top, 0), first_column : max(size[1] - left, 0)] > 0.5
-    return tight(category_id, score, top + first_row, left + first_column, visible)
+def _axis_weights(start: float, end: float, length: int, resolution: int) -> tuple[int, np.ndarray]:
+    """The first pixel whose centre lies in the box along an axis, and the ``(n, M)`` weights of its mask cells."""
+    cell = max(end - start, 1e-3) / resolution
+    first = max(math.ceil(start - 0.5), 0)
+    last = min(math.ceil(end - 0.5), length)
+    positions = ((np.arange(first, last) - start) / cell - 0.5).clip(0, resolution - 1)
+    distance = np.abs(positions[:, None] - np.arange(resolution))
+    return first, np.maximum(1 - distance, 0).astype(np.float32)
