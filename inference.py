@@ -26,15 +26,16 @@ from src.cache import scale_image
 from src.classes import CellClass, parse_classes
 from src.coco import check_results, result_entries, write_results, write_submission_zip
 from src.config import build
+from src.detections import Detections, from_network, to_instances
 from src.draw import write_overlay
 from src.errors import InputError, run
-from src.instances import Instance, from_detections
+from src.instances import Instance
 from src.records import TestImage, find_test_images, part_names, read_split, write_id_map
 from src.settings import ModelSettings, PredictSettings, TrainConfig
 from src.stitch import stitch
 from src.tiff import read_image
 from src.tiles import Tile, pad_to, tile_grid
-from src.views import VIEWS, Detections, View, merge, undo
+from src.views import VIEWS, View, merge, undo
 from utils import autocast, choose_amp, choose_device, share_cores
 
 OVERLAY_SCORE = 0.5  # the score from which PQ counts a detection, too
@@ -68,7 +69,7 @@ def predict_image(predictor: Predictor, image: np.ndarray) -> list[Instance]:
         detections += _predict_tiles(predictor, [scaled])
     places = [tile.unscaled(predictor.scale, height, width) for tile in tiles]
     instances = [
-        to_instances(found, tile, predictor.scale, (height, width))
+        to_instances(found.placed(tile.left, tile.top, predictor.scale), height, width)
         for found, tile in zip(detections, tiles, strict=True)
     ]
     return sorted(stitch(places, instances, height, width), key=lambda instance: -instance.score)
@@ -98,15 +99,7 @@ def _look(batch: torch.Tensor, view: View) -> torch.Tensor:
 
 
 def _to_numpy(answer: dict[str, torch.Tensor]) -> Detections:
-    return Detections(*(answer[item.name].cpu().numpy() for item in fields(Detections)))
-
-
-def to_instances(detections: Detections, tile: Tile, scale: float, size: tuple[int, int]) -> list[Instance]:
-    """A scaled image's tile detections as objects of the ``size = (height, width)`` image, in the file's pixels."""
-    offset = np.array([tile.left, tile.top, tile.left, tile.top], np.float32)
-    boxes = (detections.boxes + offset) / np.float32(scale)
-    found = from_detections(boxes, detections.scores, detections.labels, detections.masks, size)
-    return [instance for instance in found if instance is not None]
+    return from_network(*(answer[name].cpu().numpy() for name in ("boxes", "scores", "labels", "masks")))
 
 
 def load_predictor(

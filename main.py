@@ -43,7 +43,16 @@ from src.records import ImageId, Record, write_id_map
 from src.score import score
 from src.tiff import read_image
 from src.training_data import TrainingData, load_training_data
-from utils import RunLog, autocast, choose_amp, choose_device, choose_workers, seed_everything, share_cores
+from utils import (
+    RunLog,
+    autocast,
+    choose_amp,
+    choose_device,
+    choose_workers,
+    peak_memory,
+    seed_everything,
+    share_cores,
+)
 
 
 @dataclass
@@ -100,8 +109,6 @@ def prepare(config: TrainConfig, world: distributed.World) -> Run:
     """Load the data, build or resume everything, and write down what was decided."""
     device = choose_device(config.predict.device, world.local_rank)
     share_cores(device, world.size)
-    if world.is_main and config.run.resume is None:
-        keep_earlier_run(Path(config.data.output_dir))
     data = load_data(config, world)
     config = resolved(config, data)
     dataset = TileDataset(data.train, data.cache, config.tiles, config.augment, data.swap_channels, config.run.seed)
@@ -113,6 +120,8 @@ def prepare(config: TrainConfig, world: distributed.World) -> Run:
     state = first_state(config, model, choose_amp(config.optimizer.amp, device))
     network = DistributedDataParallel(model) if world.size > 1 else model
     amp, weights = choose_amp(config.optimizer.amp, device), parse_loss_weights(config.optimizer.loss_weights)
+    if world.is_main and config.run.resume is None:
+        keep_earlier_run(Path(config.data.output_dir))
     truth = val_truth(data, config) if world.is_main and data.val else []
     training = Run(config, world, device, amp, data, sampler, loader, network, model, state, weights, truth)
     describe(training, [*data.notes, note], len(dataset))
@@ -232,24 +241,29 @@ def train_epoch(training: Run, log: RunLog | None) -> None:
     training.sampler.epoch, training.sampler.skip = progress.epoch, progress.batch * training.config.run.batch_size
     training.network.train()
     bar = tqdm(training.loader, f"epoch {progress.epoch}", unit="batch", leave=False, disable=None if log else True)
-    started = time.perf_counter()
+    started, done = time.perf_counter(), share_done(training)
     for index, batch in enumerate(bar, start=1):
         last = index % accumulate == 0 or index == len(training.loader)
-        rate = learning_rate(training.config.optimizer, progress.step, progress.epoch, share_done(training))
+        rate = learning_rate(training.config.optimizer, progress.step, progress.epoch, done)
         values = train_step(training, batch, rate, last)
         progress.batch += 1
         progress.step += last
         seconds = time.perf_counter() - started
         progress.seconds, started = progress.seconds + seconds, started + seconds
+        done = share_done(training)
         speed = len(batch[0]) * training.world.size / seconds
         bar.set_postfix(
-            loss=f"{values['loss']:.3f}", lr=f"{rate:.2g}", images_per_s=f"{speed:.1f}", memory=memory(training.device)
+            loss=f"{values['loss']:.3f}",
+            lr=f"{rate:.2g}",
+            images_per_s=f"{speed:.1f}",
+            eta=bar.format_interval(progress.seconds * (1 / max(done, 1e-6) - 1)),
+            memory=f"{peak_memory(training.device) / 1e9:.1f}GB",
         )
         if log and last:
             log.write(
                 "step", progress.step, progress.epoch, progress.seconds, lr=rate, images_per_s=round(speed, 2), **values
             )
-        if share_done(training) >= 1:
+        if done >= 1:
             return
     progress.epoch, progress.batch = progress.epoch + 1, 0
 
@@ -310,11 +324,6 @@ def len_epoch(training: Run) -> int:
     """Batches in a whole epoch."""
     tiles, size = -(-training.sampler.length // training.sampler.world_size), training.config.run.batch_size
     return max(tiles // size, 1)
-
-
-def memory(device: torch.device) -> str:
-    """Peak memory of the GPU, for the progress bar."""
-    return f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f}GB" if device.type == "cuda" else "-"
 
 
 # --- validation and files --------------------------------------------------------------------------------------------

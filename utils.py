@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import random
+import resource
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,13 @@ def share_cores(device: torch.device, world_size: int) -> None:
     """Keep several processes on one machine from fighting for the same cores."""
     if world_size > 1 and device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", world_size))))
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes held so far: torch's on a GPU, else this process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class RunLog:

@@ -1,6 +1,5 @@
-"""An object of an image as a small mask with its place, and the ways between such objects, label maps and raw masks."""
+"""An object of an image as a small mask with its place, and the ways between such objects and label maps."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -102,40 +101,3 @@ def to_label_map(instances: Iterable[Instance], height: int, width: int) -> np.n
     for label, instance in order:
         label_map[instance.top : instance.bottom, instance.left : instance.right][instance.mask] = label
     return label_map
-
-
-def from_detections(
-    boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, mask_probabilities: np.ndarray, size: tuple[int, int]
-) -> list[Instance | None]:
-    """Turn detections into objects of a ``size = (height, width)`` image, without a full-size mask.
-
-    Mask cell i of M lies where training sampled it (torchvision's RoIAlign with ``aligned=False``): at
-    ``start + (i + 0.5) / M * side`` on an axis whose whole numbers are the pixels' centres. In between the probability
-    is bilinear; nothing lies outside the box. torchvision's own ``paste_masks_in_image`` rounds the box to whole pixels
-    first, which makes small cells too large.
-
-    Args:
-        boxes: ``(N, 4)`` float32 xyxy in image px, max exclusive.
-        scores: ``(N,)`` float in [0, 1].
-        labels: ``(N,)`` int in 1..K.
-        mask_probabilities: ``(N, M, M)`` float32 in [0, 1], of the detection's own class.
-
-    Returns:
-        One entry a detection, ``None`` where no pixel exceeds probability 0.5.
-    """
-    instances: list[Instance | None] = []
-    for box, score, label, mask in zip(boxes.astype(float), scores, labels, mask_probabilities, strict=True):
-        left, columns = _axis_weights(box[0], box[2], size[1], mask.shape[1])
-        top, rows = _axis_weights(box[1], box[3], size[0], mask.shape[0])
-        instances.append(tight(int(label), float(score), top, left, rows @ mask @ columns.T > 0.5))
-    return instances
-
-
-def _axis_weights(start: float, end: float, length: int, resolution: int) -> tuple[int, np.ndarray]:
-    """The first pixel whose centre lies in the box along an axis, and the ``(n, M)`` weights of its mask cells."""
-    cell = max(end - start, 1e-3) / resolution
-    first = max(math.ceil(start - 0.5), 0)
-    last = min(math.ceil(end - 0.5), length)
-    positions = ((np.arange(first, last) - start) / cell - 0.5).clip(0, resolution - 1)
-    distance = np.abs(positions[:, None] - np.arange(resolution))
-    return first, np.maximum(1 - distance, 0).astype(np.float32)

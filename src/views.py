@@ -1,9 +1,11 @@
 """The eight ways to look at a square lattice, for test-time augmentation, and how their detections become one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
+
+from src.detections import Detections, resample
 
 
 @dataclass(frozen=True)
@@ -22,33 +24,27 @@ VIEWS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """What the network says of one tile.
-
-    ``boxes`` (N, 4) float32 xyxy in tile px, max exclusive; ``scores`` (N,) float32 in [0, 1]; ``labels`` (N,)
-    int64 in 1..K; ``masks`` (N, M, M) float32 probabilities inside the boxes.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    masks: np.ndarray
-
-
 def undo(detections: Detections, view: View, height: int, width: int) -> Detections:
     """Detections in a view of a ``height × width`` tile as detections in the tile itself."""
-    boxes, masks = detections.boxes.copy(), detections.masks
+    masks = detections.masks
+    if view.flip_rows:
+        masks = masks[:, ::-1]
+    if view.flip_columns:
+        masks = masks[:, :, ::-1]
+    if view.transpose:
+        masks = masks.transpose(0, 2, 1)
+    boxes, mask_boxes = (_undo_boxes(side, view, height, width) for side in (detections.boxes, detections.mask_boxes))
+    return replace(detections, boxes=boxes, masks=masks, mask_boxes=mask_boxes)
+
+
+def _undo_boxes(boxes: np.ndarray, view: View, height: int, width: int) -> np.ndarray:
+    boxes = boxes.copy()
     seen_height, seen_width = (width, height) if view.transpose else (height, width)
     if view.flip_rows:
         boxes[:, [1, 3]] = seen_height - boxes[:, [3, 1]]
-        masks = masks[:, ::-1]
     if view.flip_columns:
         boxes[:, [0, 2]] = seen_width - boxes[:, [2, 0]]
-        masks = masks[:, :, ::-1]
-    if view.transpose:
-        boxes, masks = boxes[:, [1, 0, 3, 2]], masks.transpose(0, 2, 1)
-    return Detections(boxes, detections.scores, detections.labels, masks)
+    return boxes[:, [1, 0, 3, 2]] if view.transpose else boxes
 
 
 def merge(views: Sequence[Detections], iou_threshold: float = 0.5) -> Detections:
@@ -60,32 +56,33 @@ def merge(views: Sequence[Detections], iou_threshold: float = 0.5) -> Detections
     """
     if len(views) == 1:
         return views[0]
-    boxes, scores, labels, masks = (
-        np.concatenate([getattr(view, name) for view in views]) for name in ("boxes", "scores", "labels", "masks")
-    )
+    found = Detections(*(np.concatenate([getattr(view, item.name) for view in views]) for item in fields(Detections)))
     source = np.repeat(np.arange(len(views)), [len(view.scores) for view in views])
     groups = [
         members[group]
-        for label in np.unique(labels)
-        for members in [np.flatnonzero(labels == label)]
-        for group in _clusters(boxes[members], scores[members], source[members], iou_threshold)
+        for label in np.unique(found.labels)
+        for members in [np.flatnonzero(found.labels == label)]
+        for group in _clusters(found.boxes[members], found.scores[members], source[members], iou_threshold)
     ]
-    merged = [_mean(boxes[group], scores[group], masks[group], len(views)) for group in groups]
-    order = np.argsort([-score for _, score, _ in merged], kind="stable")
-    side = masks.shape[-1]
-    return Detections(
-        np.array([merged[i][0] for i in order], np.float32).reshape(-1, 4),
-        np.array([merged[i][1] for i in order], np.float32),
-        np.array([labels[groups[i][0]] for i in order], np.int64),
-        np.array([merged[i][2] for i in order], np.float32).reshape(-1, side, side),
+    return _mean(found, groups, len(views)) if groups else found
+
+
+def _mean(found: Detections, groups: Sequence[np.ndarray], view_count: int) -> Detections:
+    """One detection a group, best first; masks are brought to the mean of their places before they are averaged."""
+    members = np.concatenate(groups)
+    sizes = np.array([len(group) for group in groups])
+    starts = np.cumsum(sizes) - sizes
+    scores = found.scores[members]
+    sums = np.add.reduceat(scores, starts)
+    shares = scores / np.repeat(np.maximum(sums, 1e-12), sizes)
+    boxes, mask_boxes = (
+        np.add.reduceat(side[members] * shares[:, None], starts) for side in (found.boxes, found.mask_boxes)
     )
-
-
-def _mean(
-    boxes: np.ndarray, scores: np.ndarray, masks: np.ndarray, view_count: int
-) -> tuple[np.ndarray, float, np.ndarray]:
-    shares = scores / max(scores.sum(), 1e-12)
-    return shares @ boxes, float(scores.sum() / view_count), np.tensordot(shares, masks, axes=1)
+    masks = resample(found.masks[members], found.mask_boxes[members], np.repeat(mask_boxes, sizes, axis=0))
+    masks = np.add.reduceat(masks * shares[:, None, None], starts)
+    order = np.argsort(-sums, kind="stable")
+    labels = found.labels[members[starts]]
+    return Detections(boxes[order], sums[order] / view_count, labels[order], masks[order], mask_boxes[order])
 
 
 def _clusters(boxes: np.ndarray, scores: np.ndarray, source: np.ndarray, iou_threshold: float) -> list[np.ndarray]:

@@ -1,12 +1,10 @@
 """Objects as small masks with a place: round trips and answers known by hand."""
 
 import numpy as np
-import pytest
 
 from src.instances import (
     Instance,
     clip,
-    from_detections,
     from_label_map,
     intersection,
     tight,
@@ -103,25 +101,3 @@ def test_union() -> None:
     assert both.mask.astype(int).tolist() == [[1, 1, 0], [1, 1, 1], [0, 1, 1], [0, 1, 1]]
     one = block(5, 6, 7, 8)
     assert np.array_equal(union([one]).mask, one.mask)
-
-
-def test_no_detections() -> None:
-    nothing = np.zeros((0, 28, 28), np.float32)
-    assert from_detections(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, int), nothing, (10, 10)) == []
-
-
-@pytest.mark.parametrize("box", [(-40, -40, -20, -20), (50, 5, 70, 9), (5, 60, 9, 80)])
-def test_detection_outside_the_image(box: tuple[int, ...]) -> None:
-    masks = np.ones((1, 28, 28), np.float32)
-    assert from_detections(np.array([box], np.float32), np.ones(1), np.ones(1, int), masks, (30, 40)) == [None]
-
-
-def test_detection_by_hand() -> None:
-    """In a box of 28 px each cell of the mask is one px; training sampled it half a px on, so it covers two halves."""
-    masks = np.zeros((2, 28, 28), np.float32)
-    masks[0, 5:20, 3:9] = 1
-    boxes = np.array([(10, 20, 38, 48), (10, 20, 38, 48)], np.float32)
-    found, empty = from_detections(boxes, np.array([0.75, 0.5]), np.array([2, 1]), masks, (80, 90))
-    assert empty is None and found is not None
-    assert (found.category_id, found.score) == (2, 0.75)
-    assert (found.top, found.left, found.mask.shape) == (26, 14, (14, 5)) and found.mask.all()

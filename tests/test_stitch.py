@@ -9,7 +9,8 @@ import pytest
 from scipy.ndimage import gaussian_filter, label
 from scipy.optimize import linear_sum_assignment
 
-from src.instances import Instance, clip, from_detections, from_label_map, intersection, tight
+from src.detections import from_network, to_instances
+from src.instances import Instance, clip, from_label_map, intersection, tight
 from src.stitch import StitchSettings, overlapping_pairs, stitch
 from src.tiles import Tile, tile_grid
 
@@ -217,7 +218,7 @@ def through_mask_head(instances: Sequence[Instance], size: tuple[int, int]) -> l
     boxes = np.array([(i.left, i.top, i.right, i.bottom) for i in instances], np.float32).reshape(-1, 4)
     masks = np.array([mask_target(instance.mask) for instance in instances], np.float32).reshape(-1, 28, 28)
     scores, labels = np.array([i.score for i in instances]), np.array([i.category_id for i in instances])
-    return [found for found in from_detections(boxes, scores, labels, masks, size) if found]
+    return to_instances(from_network(boxes, scores, labels, masks), *size)
 
 
 def mask_target(mask: np.ndarray) -> np.ndarray:

@@ -1,0 +1,119 @@
+"""What the network says of a tile, and how its small masks become objects of an image."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from src.instances import Instance
+
+MASK_SHIFT = 0.5
+"""RoIAlign with ``aligned=False``, which torchvision's Mask R-CNN takes its features and mask targets with, reads a box
+half a px too far down and right: a box that starts at an edge of a pixel is sampled from that pixel's centre on."""
+
+_CHUNK_PIXELS = 2**18  # detections are placed together up to so many px, which bounds the memory
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """N detections in a tile or an image. Boxes are float32 xyxy in px, a pixel reaching from n to n + 1.
+
+    ``boxes`` (N, 4) hold the objects; ``scores`` (N,) float32 are in [0, 1], ``labels`` (N,) int64 in 1..K; ``masks``
+    (N, M, M) float32 are probabilities whose cells fill ``mask_boxes`` (N, 4) evenly.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    masks: np.ndarray
+    mask_boxes: np.ndarray
+
+    def placed(self, left: float, top: float, scale: float) -> "Detections":
+        """The same, with px of a tile at ``left, top`` of a magnified image turned into px of the image itself."""
+        offset = np.array([left, top, left, top], np.float32)
+        boxes, mask_boxes = ((side + offset) / np.float32(scale) for side in (self.boxes, self.mask_boxes))
+        return replace(self, boxes=boxes, mask_boxes=mask_boxes)
+
+
+def from_network(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, masks: np.ndarray) -> Detections:
+    """The network's answer for a tile, each mask put where training sampled it (see :data:`MASK_SHIFT`)."""
+    return Detections(boxes, scores, labels, masks, boxes + np.float32(MASK_SHIFT))
+
+
+def to_instances(detections: Detections, height: int, width: int) -> list[Instance]:
+    """Turn detections into objects of a ``height × width`` image, in the same order, without a full-size mask.
+
+    A pixel belongs to an object where its centre lies in the box and the probability there, bilinear between the
+    centres of the mask's cells, exceeds 0.5. Detections without such a pixel are left out. torchvision's own
+    ``paste_masks_in_image`` rounds the box to whole pixels first, which makes small cells too large.
+    """
+    found: list[Instance | None] = [None] * len(detections.boxes)
+    start = np.ceil(detections.boxes[:, :2] - 0.5).clip(0).astype(int)
+    stop = np.ceil(detections.boxes[:, 2:] - 0.5).clip(max=(width, height)).astype(int)
+    sides = (stop - start).max(axis=1) * (stop > start).all(axis=1)
+    for chunk in _chunks(sides):
+        _place(detections, chunk, start[chunk], stop[chunk], found)
+    return [instance for instance in found if instance is not None]
+
+
+def _chunks(sides: np.ndarray) -> Iterator[np.ndarray]:
+    """Indices of detections of like size, so many at once as fit into the bound; empty ones are left out."""
+    order = np.argsort(sides, kind="stable")
+    begin = int(np.searchsorted(sides[order], 1))
+    while begin < len(order):
+        areas = sides[order[begin:]].astype(float) ** 2 * np.arange(1, len(order) - begin + 1)
+        end = begin + max(int(np.searchsorted(areas, _CHUNK_PIXELS, side="right")), 1)
+        yield order[begin:end]
+        begin = end
+
+
+def _place(
+    detections: Detections, chunk: np.ndarray, start: np.ndarray, stop: np.ndarray, found: list[Instance | None]
+) -> None:
+    """Put the objects of a chunk, whose boxes hold the pixels ``start`` to ``stop`` (x, y), into ``found``."""
+    boxes, masks = detections.mask_boxes[chunk], detections.masks[chunk]
+    columns, rows = (_pixel_weights(boxes[:, [k, k + 2]], start[:, k], stop[:, k], masks.shape[-1]) for k in (0, 1))
+    inside = rows @ masks @ columns.transpose(0, 2, 1) > 0.5
+    tops, bottoms = _extent(inside.any(axis=2))
+    lefts, rights = _extent(inside.any(axis=1))
+    labels, scores = detections.labels[chunk].tolist(), detections.scores[chunk].tolist()
+    for i, index in enumerate(chunk.tolist()):
+        if tops[i] < bottoms[i]:
+            mask = inside[i, tops[i] : bottoms[i], lefts[i] : rights[i]].copy()
+            top, left = int(start[i, 1] + tops[i]), int(start[i, 0] + lefts[i])
+            found[index] = Instance(labels[i], scores[i], top, left, mask)
+
+
+def _extent(any_pixel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and last index + 1 of a True in each row of an ``(N, P)`` array; (0, 0) without any."""
+    some = any_pixel.any(axis=1)
+    return any_pixel.argmax(axis=1) * some, (any_pixel.shape[1] - any_pixel[:, ::-1].argmax(axis=1)) * some
+
+
+def _pixel_weights(sides: np.ndarray, start: np.ndarray, stop: np.ndarray, resolution: int) -> np.ndarray:
+    """``(N, P, M)`` weights of the mask cells at the centres of pixels ``start[i] + 0..P - 1``; 0 from ``stop`` on."""
+    steps = np.arange((stop - start).max())
+    cells = ((start[:, None] + steps + 0.5) - sides[:, :1]) * (resolution / _length(sides))
+    return _bilinear(cells, resolution) * (steps < (stop - start)[:, None])[..., None]
+
+
+def resample(masks: np.ndarray, boxes: np.ndarray, new_boxes: np.ndarray) -> np.ndarray:
+    """Masks ``(N, M, M)`` that fill ``boxes``, read bilinearly at the cells of ``new_boxes``."""
+    centres = (np.arange(masks.shape[-1], dtype=np.float32) + 0.5) / masks.shape[-1]
+    columns, rows = (
+        _bilinear(
+            (new[:, :1] + centres * _length(new) - old[:, :1]) * (masks.shape[-1] / _length(old)), masks.shape[-1]
+        )
+        for old, new in ((boxes[:, [k, k + 2]], new_boxes[:, [k, k + 2]]) for k in (0, 1))
+    )
+    return np.asarray(rows @ masks @ columns.transpose(0, 2, 1))
+
+
+def _length(sides: np.ndarray) -> np.ndarray:
+    return np.maximum(sides[:, 1:] - sides[:, :1], 1e-3)
+
+
+def _bilinear(cells: np.ndarray, resolution: int) -> np.ndarray:
+    """``(N, P, M)`` float32 weights of M cells at ``cells`` (N, P), their centres at 0.5, 1.5, …, the ends held."""
+    positions = (cells - 0.5).clip(0, resolution - 1).astype(np.float32)
+    return np.maximum(1 - np.abs(positions[..., None] - np.arange(resolution, dtype=np.float32)), 0)
