@@ -99,11 +99,6 @@ class TileDataset(Dataset[Item]):
         order = np.random.default_rng(self.seed).permutation(len(empty))[:kept]
         return (*full, *(empty[i] for i in sorted(order)))
 
-    def mean_target(self, count: int = 16) -> float:
-        """Cells a tile on average, over a few tiles: what a step costs depends on it."""
-        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)
-        return float(np.mean([len(self[(0, int(index))][1]["labels"]) for index in chosen]))
-
 
 def visible_ids(label_map: np.ndarray, areas: np.ndarray, min_visible: float) -> np.ndarray:
     """Ids of the objects of which at least ``min_visible`` of the whole area lies in a ``(h, w, L)`` label map."""
