@@ -1,0 +1,285 @@
+"""What is measured: a function for each group of promises, from a scratch folder and a number of repeats to rows."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torchvision.models.detection.roi_heads import project_masks_on_boxes
+
+from benchmarks import plain, stitch_curve
+from benchmarks.material import cells, raw_detections, truth_and_predictions, write_record
+from benchmarks.measure import Row, interleaved, milliseconds, peak_megabytes
+from dataset import TileDataset, collate
+from engine.mask_targets import sample_mask_targets
+from inference import Predictor, predict_image
+from model import build_model
+from src.cache import ImageCache
+from src.classes import HOMEWORK_CLASSES
+from src.coco import result_entries
+from src.detections import from_network, to_instances
+from src.records import Record
+from src.rle import encode
+from src.score import score
+from src.settings import AugmentSettings, ModelSettings, PredictSettings, TileSettings
+from src.stitch import stitch
+from src.tiles import Tile, tile_grid
+
+ROOT = Path(__file__).resolve().parents[1]
+MIDDLE = Tile(256, 256, 512, 512)
+LOADS = 8  # tiles in a measured call, so that all kinds of augmentation are among them
+
+
+def open_dataset(record: Record, folder: Path, augment: AugmentSettings) -> TileDataset:
+    """The training tiles of one image, with a cache of its own."""
+    cache = ImageCache(folder, max_gb=20, intensity="full", scale=1.0)
+    return TileDataset([record], cache, TileSettings(tile_size=512, overlap=256), augment, False, seed=0)
+
+
+def load_ours(dataset: TileDataset, index: int, epochs: Iterator[int]) -> None:
+    """One tile in several epochs."""
+    for _ in range(LOADS):
+        collate([dataset[(next(epochs), index)]])
+
+
+def load_plain(record: Record, transform: Any, loads: int = LOADS) -> None:
+    """The tile in the middle of the image, several times."""
+    for _ in range(loads):
+        plain.load_tile(record, MIDDLE, transform)
+
+
+def tile(folder: Path, repeats: int) -> list[Row]:
+    """One 512 tile, loaded, augmented and made a batch."""
+    rows, medians = [], []
+    for number, least in ((54, 20), (228, 60)):
+        record = write_record(folder / f"tile{number}", 1024, 1024, number * 4)
+        for jitter in (0, 0.3):
+            dataset = open_dataset(record, folder / "cache", AugmentSettings(jitter_prob=jitter))
+            index = [place for _, place in dataset.tiles].index(MIDDLE)
+            ours = partial(load_ours, dataset, index, count())
+            mine, other = interleaved(repeats, ours, partial(load_plain, record, plain.augmentation(jitter)))
+            visible = len(dataset[(0, index)][1]["labels"])
+            what = f"a 512 tile with {visible} cells, loaded and augmented, colour jitter {jitter}"
+            promise = (None, None) if jitter else (least, 8)
+            rows.append(Row(what, "ms", milliseconds(mine, LOADS), milliseconds(other, LOADS), *promise))
+            medians.append(median(mine))
+    rows.append(Row("time at 228 cells over that at 54", "times", [medians[2] / medians[0]], at_most=1.3))
+    theirs = partial(load_plain, record, plain.augmentation(0.3), loads=1)
+    rows.append(Row("peak memory at 228 cells", "MB", [peak_megabytes(ours)], [peak_megabytes(theirs)], 15))
+    return rows
+
+
+def whole_image(folder: Path, repeats: int) -> list[Row]:
+    """All tiles of a large image once, decoding included."""
+    record = write_record(folder / "large", 1400, 1872, 1000)
+    tiles, transform, caches = tile_grid(1400, 1872, 512, 256), plain.augmentation(0), count()
+
+    def ours() -> None:
+        dataset = open_dataset(record, folder / f"large{next(caches)}", AugmentSettings(jitter_prob=0))
+        for index in range(len(dataset)):
+            collate([dataset[(0, index)]])
+
+    def theirs() -> None:
+        for place in tiles:
+            plain.load_tile(record, place, transform)
+
+    mine, other = map(milliseconds, interleaved(repeats, ours, theirs))
+    return [Row(f"all {len(tiles)} tiles of a 1400 x 1872 image with 1,000 cells, decoding it", "ms", mine, other, 60)]
+
+
+def dense_tile(folder: Path) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """A batch of one 512 tile with 228 cells."""
+    record = write_record(folder, 512, 512, 228)
+    dataset = open_dataset(record, folder / "cache", AugmentSettings(augment="none"))
+    images, targets, _ = collate([dataset[(0, 0)]])
+    return images, targets
+
+
+def mask_targets(folder: Path, repeats: int) -> list[Row]:
+    """The mask targets of a training step."""
+    _, (target,) = dense_tile(folder / "targets")
+    rng = torch.Generator().manual_seed(0)
+    matches = torch.randint(len(target["boxes"]), (128,), generator=rng)
+    boxes = target["boxes"][matches] + torch.rand((128, 4), generator=rng) * 4 - 2
+    dense, zeros = plain.dense_targets([target])[0]["masks"], torch.zeros(128, dtype=torch.int64)
+
+    def ours() -> Tensor:
+        layers, ids = target["layers"][matches], target["ids"][matches]
+        return sample_mask_targets(target["label_map"][None], boxes, zeros, layers, ids, 28)
+
+    def theirs() -> Tensor:
+        return project_masks_on_boxes(dense, boxes, matches, 28)
+
+    off = float((ours() - theirs()).abs().max())
+    mine, other = map(milliseconds, interleaved(max(repeats, 9), ours, theirs))
+    return [
+        Row(f"mask targets, {len(dense)} cells, 128 RoIs", "ms", mine, other, 12, 10),
+        Row("their largest difference", "", [off], at_most=1e-4),
+    ]
+
+
+def training_step(folder: Path, repeats: int) -> list[Row]:
+    """Forward and backward of the default network on a 512 tile."""
+    images, targets = dense_tile(folder / "step")
+    settings = ModelSettings(weights="none", norm="frozen", head_norm="off", trainable_layers=5, anchors="default")
+    network = build_model(settings, 5).train()
+    reference = maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=5, trainable_backbone_layers=5, rpn_pre_nms_top_n_train=2000
+    ).train()
+    plain_images, plain_targets = list(images.float() / 255), plain.dense_targets(targets)
+
+    def ours() -> None:
+        losses = network(images, targets)
+        torch.stack(list(losses.values())).sum().backward()
+
+    def theirs() -> None:
+        losses = reference(plain_images, plain_targets)
+        torch.stack(list(losses.values())).sum().backward()
+
+    mine, other = map(milliseconds, interleaved(repeats, ours, theirs))
+    return [Row("a training step on a 512 tile, ResNet-50, against rescaling to 800", "ms", mine, other, 1.7)]
+
+
+def encode_ours(raw: tuple[np.ndarray, ...]) -> None:
+    """The network's detections of a 1000² image as RLE."""
+    encode(to_instances(from_network(*raw), 1000, 1000), 1000, 1000)
+
+
+def results(folder: Path, repeats: int) -> list[Row]:
+    """Raw masks of an image turned into RLE."""
+    rows = []
+    for number, least, limit in ((100, 50, 60), (1000, 100, 120)):
+        raw = raw_detections(np.random.default_rng(0), number, 1000)
+
+        ours, theirs = partial(encode_ours, raw), partial(plain.result_entries, raw, (1000, 1000))
+        mine, other = map(milliseconds, interleaved(repeats, ours, theirs))
+        rows.append(Row(f"{number:,} raw masks → RLE", "ms", mine, other, least, limit))
+    rows.append(Row("its memory for 1,000", "MB", [peak_megabytes(ours)], at_most=20))
+    return rows
+
+
+def stitching(folder: Path, repeats: int) -> list[Row]:
+    """The objects of one image from the detections of its tiles."""
+    rows = []
+    for number, limit in ((10_000, 1000), (100_000, None)):
+        side = round(stitch_curve.SPACING * np.sqrt(number / 4))
+        tiles = tile_grid(side, side, stitch_curve.TILE_SIZE, stitch_curve.OVERLAP)
+        detections = stitch_curve.detect(np.random.default_rng(0), side, tiles)
+        total = sum(map(len, detections))
+        (mine,) = interleaved(repeats, partial(stitch, tiles, detections, side, side))
+        rows.append(Row(f"stitching {total:,} detections", "ms", milliseconds(mine), at_most=limit))
+    return rows
+
+
+def evaluation(folder: Path, repeats: int) -> list[Row]:
+    """AP and PQ of a test set."""
+    truths, predictions = truth_and_predictions(np.random.default_rng(0), images=20, per_image=324, false_share=1.4)
+    entries = [
+        entry
+        for truth, found in zip(truths, predictions, strict=True)
+        for entry in result_entries(truth.id, found, truth.height, truth.width)
+    ]
+
+    def ours() -> dict[str, Any]:
+        return score(truths, entries, HOMEWORK_CLASSES)
+
+    def theirs() -> dict[str, Any]:
+        return score(truths, entries, HOMEWORK_CLASSES, backend="pycocotools")
+
+    off = abs(ours()["uncapped"]["AP"] - theirs()["uncapped"]["AP"])
+    mine, other = map(milliseconds, interleaved(repeats, ours, theirs))
+    total = sum(len(truth.instances) for truth in truths)
+    return [
+        Row(f"scoring {total:,} cells, {len(entries):,} detections", "ms", mine, other, 10),
+        Row("difference in AP", "", [off], at_most=1e-9),
+    ]
+
+
+class TimedNetwork(nn.Module):
+    """A network whose time is taken, and whose answers are replaced by what a perfect one says of 300 cells."""
+
+    def __init__(self, network: nn.Module, answers: Any) -> None:
+        super().__init__()
+        self.network, self.answers, self.seconds, self.calls = network, answers, 0.0, 0
+
+    def forward(self, tiles: Tensor) -> list[dict[str, Tensor]]:
+        """Run the network, then hand out the answers of the next tiles."""
+        start = time.perf_counter()
+        self.network(tiles)
+        self.seconds += time.perf_counter() - start
+        chosen = [self.answers[(self.calls + i) % len(self.answers)] for i in range(len(tiles))]
+        self.calls += len(tiles)
+        return chosen
+
+
+def prediction(folder: Path, repeats: int) -> list[Row]:
+    """Everything but the network when an image with 300 cells is predicted."""
+    rng = np.random.default_rng(0)
+    record = write_record(folder / "predict", 1000, 1000, 324)
+    true, places = cells(rng, 1000, 1000, 324), tile_grid(1000, 1000, 512, 128)
+    disc = raw_detections(rng, 1, 100)[3][0]
+    answers = []
+    for place in places:
+        boxes = [
+            (i.left - place.left, i.top - place.top, i.right - place.left, i.bottom - place.top)
+            for i in true
+            if place.top <= i.top and i.bottom <= place.bottom and place.left <= i.left and i.right <= place.right
+        ]
+        answers.append(
+            {
+                "boxes": torch.tensor(boxes, dtype=torch.float32),
+                "scores": torch.rand(len(boxes)),
+                "labels": torch.ones(len(boxes), dtype=torch.int64),
+                "masks": torch.from_numpy(np.repeat(disc[None], len(boxes), axis=0)),
+            }
+        )
+    settings = ModelSettings(
+        weights="none", norm="frozen", head_norm="off", trainable_layers=5, anchors="default", detections_per_tile=100
+    )
+    network = TimedNetwork(build_model(settings, 5).eval(), answers)
+    predictor = Predictor(network, torch.device("cpu"), None, 1.0, 512, PredictSettings())
+    shares = []
+    for _ in range(repeats):
+        network.seconds, start = 0.0, time.perf_counter()
+        image = open_dataset(record, folder / "cache-predict", AugmentSettings()).cache.get(record).image
+        found = predict_image(predictor, np.asarray(image))
+        result_entries(1, found, 1000, 1000)
+        shares.append(100 * (1 - network.seconds / (time.perf_counter() - start)))
+    return [Row("prediction of 300 cells: all but the network", "%", shares, at_most=8)]
+
+
+def starting(folder: Path, repeats: int) -> list[Row]:
+    """Help of every command and import of every module of src."""
+    modules = [f"src.{path.stem}" for path in sorted((ROOT / "src").glob("*.py")) if path.stem != "__init__"]
+    commands = [["main.py", "--help"], ["inference.py", "--help"]]
+    commands += [["-m", name, "--help"] for name in ("src.score", "src.sample")]
+    groups = {"--help": commands, "import of a module of src": [["-c", f"import {name}"] for name in modules]}
+    rows = []
+    for what, arguments in groups.items():
+        slowest: list[float] = []
+        for argument in arguments:
+            (seconds,) = interleaved(repeats, partial(_run, argument))
+            slowest = max(slowest, seconds, key=lambda samples: median(samples) if samples else 0)
+        rows.append(Row(f"{what}, the slowest of {len(arguments)}", "ms", milliseconds(slowest), at_most=500))
+    return rows
+
+
+def _run(arguments: list[str]) -> None:
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+CASES: dict[str, Callable[[Path, int], list[Row]]] = {
+    function.__name__.replace("_", "-"): function
+    for function in (
+        tile, whole_image, mask_targets, training_step, results, stitching, evaluation, prediction, starting
+    )
+}  # fmt: skip

@@ -1,0 +1,91 @@
+"""The plain way: what a competent user writes from the tutorials of torchvision, albumentations and pycocotools."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A
+import numpy as np
+import tifffile
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.transforms.functional import to_tensor
+
+from src.records import Record
+from src.tiles import Tile
+
+
+def augmentation(jitter_prob: float) -> A.Compose:
+    """Flips, quarter turns, shift-scale-rotate at 0.5, colour jitter."""
+    return A.Compose(
+        [
+            A.HorizontalFlip(p=0.5),
+            A.VerticalFlip(p=0.5),
+            A.RandomRotate90(p=0.5),
+            A.Affine(scale=(0.9, 1.1), translate_percent=(-0.0625, 0.0625), rotate=(-15, 15), p=0.5),
+            A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, p=jitter_prob),
+        ]
+    )
+
+
+def load_tile(record: Record, tile: Tile, transform: A.Compose | None) -> tuple[Tensor, dict[str, Tensor]]:
+    """A tile and its target with one dense mask a cell; the files are read anew for each tile."""
+    window = np.s_[tile.top : tile.bottom, tile.left : tile.right]
+    image = tifffile.imread(record.image)[window]
+    masks, labels = [], []
+    for category, path in sorted(record.masks.items()):
+        label_map = tifffile.imread(path)[window]
+        for label in np.unique(label_map)[1:]:
+            masks.append((label_map == label).astype(np.uint8))
+            labels.append(category)
+    if transform is not None:
+        augmented = transform(image=image, masks=masks)
+        image, masks = augmented["image"], augmented["masks"]
+    kept = [(mask, label) for mask, label in zip(masks, labels, strict=True) if mask.any()]
+    target = {
+        "boxes": torch.tensor([box(mask) for mask, _ in kept], dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor([label for _, label in kept], dtype=torch.int64),
+        "masks": torch.from_numpy(np.stack([mask for mask, _ in kept])),
+    }
+    return to_tensor(np.ascontiguousarray(image)), target
+
+
+def box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """The tight box of a mask, xyxy, max exclusive."""
+    rows, columns = np.nonzero(mask)
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
+def result_entries(raw: Sequence[np.ndarray], size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Result entries of boxes, scores, labels and mask probabilities through one full-size mask a detection."""
+    boxes, scores, labels, masks = raw
+    pasted = paste_masks_in_image(torch.from_numpy(masks)[:, None], torch.from_numpy(boxes), size)
+    entries = []
+    for mask, score, label in zip(pasted[:, 0].numpy() > 0.5, scores, labels, strict=True):
+        rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        entries.append(
+            {
+                "image_id": 1,
+                "category_id": int(label),
+                "score": float(score),
+                "bbox": coco_mask.toBbox(rle).tolist(),
+                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+            }
+        )
+    return entries
+
+
+def dense_targets(targets: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """The program's targets as torchvision's own model wants them."""
+    return [
+        {
+            "boxes": target["boxes"],
+            "labels": target["labels"],
+            "masks": (target["label_map"][target["layers"]] == target["ids"][:, None, None]).to(torch.uint8),
+        }
+        for target in targets
+    ]
