@@ -1,7 +1,7 @@
 """Predict test images tile by tile, stitch, and write COCO RLE results for a submission."""
 
 from src.config import parse
-from src.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, InferenceConfig
+from src.settings import InferenceConfig
 
 if __name__ == "__main__":
     # Before torch is imported, so that --help and a mistyped flag answer at once.
@@ -9,97 +9,31 @@ if __name__ == "__main__":
         InferenceConfig, __doc__, "python inference.py --ckpt logs/best.pt --test-dir images --zip submission.zip"
     )
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from engine import distributed
 from engine.checkpoint import load_checkpoint
+from engine.predict import Predictor, predict_images
 from model import TiledMaskRCNN, build_model
-from src.cache import scale_image
 from src.classes import CellClass, parse_classes
 from src.coco import check_results, result_entries, write_results, write_submission_zip
 from src.config import build
-from src.detections import Detections, from_network, to_instances
 from src.draw import write_overlay
 from src.errors import InputError, run
 from src.instances import Instance
 from src.records import TestImage, find_test_images, part_names, read_split, write_id_map
-from src.settings import ModelSettings, PredictSettings, TrainConfig
-from src.stitch import stitch
-from src.tiff import read_image
-from src.tiles import Tile, pad_to, tile_grid
-from src.views import VIEWS, View, merge, undo
-from utils import autocast, choose_amp, choose_device, share_cores
+from src.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, InferenceConfig, ModelSettings, PredictSettings, TrainConfig
+from src.tiff import read_rgb
+from utils import choose_amp, choose_device, share_cores
 
 OVERLAY_SCORE = 0.5  # the score from which PQ counts a detection, too
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """A model ready to predict, and how: ``scale`` and ``tile_size`` are those that it was trained with."""
-
-    model: nn.Module
-    device: torch.device
-    amp: torch.dtype | None
-    scale: float
-    tile_size: int
-    settings: PredictSettings
-
-
-@torch.inference_mode()
-def predict_image(predictor: Predictor, image: np.ndarray) -> list[Instance]:
-    """All cells of an ``(H, W, 3)`` uint8 RGB image, in the image's own pixels, best score first."""
-    height, width = image.shape[:2]
-    scaled = scale_image(image, predictor.scale)
-    scaled_height, scaled_width = scaled.shape[:2]
-    tiles = tile_grid(scaled_height, scaled_width, predictor.tile_size, predictor.settings.predict_overlap)
-    detections: list[Detections] = []
-    for batch in _batches(tiles, predictor.settings.predict_batch_size):
-        windows = [scaled[tile.top : tile.bottom, tile.left : tile.right] for tile in batch]
-        detections += _predict_tiles(predictor, [pad_to(window, predictor.tile_size) for window in windows])
-    if predictor.settings.whole_image and len(tiles) > 1:
-        tiles = [*tiles, Tile(0, 0, scaled_height, scaled_width)]
-        detections += _predict_tiles(predictor, [scaled])
-    places = [tile.unscaled(predictor.scale, height, width) for tile in tiles]
-    instances = [
-        to_instances(found.placed(tile.left, tile.top, predictor.scale), height, width)
-        for found, tile in zip(detections, tiles, strict=True)
-    ]
-    return sorted(stitch(places, instances, height, width), key=lambda instance: -instance.score)
-
-
-def _batches(tiles: Sequence[Tile], size: int) -> Iterator[Sequence[Tile]]:
-    for start in range(0, len(tiles), size):
-        yield tiles[start : start + size]
-
-
-def _predict_tiles(predictor: Predictor, tiles: Sequence[np.ndarray]) -> list[Detections]:
-    """Detections of equally large ``(h, w, 3)`` uint8 tiles, all views of each merged."""
-    batch = torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2).to(predictor.device)
-    height, width = batch.shape[-2:]
-    seen: list[list[Detections]] = [[] for _ in tiles]
-    for view in VIEWS[predictor.settings.tta]:
-        with autocast(predictor.device, predictor.amp):
-            answers = predictor.model(_look(batch, view))
-        for views, answer in zip(seen, answers, strict=True):
-            views.append(undo(_to_numpy(answer), view, height, width))
-    return [merge(views) for views in seen]
-
-
-def _look(batch: torch.Tensor, view: View) -> torch.Tensor:
-    batch = batch.transpose(2, 3) if view.transpose else batch
-    return batch.flip([axis for axis, flipped in ((2, view.flip_rows), (3, view.flip_columns)) if flipped])
-
-
-def _to_numpy(answer: dict[str, torch.Tensor]) -> Detections:
-    return from_network(*(answer[name].cpu().numpy() for name in ("boxes", "scores", "labels", "masks")))
 
 
 def load_predictor(
@@ -147,28 +81,25 @@ def main(config: InferenceConfig) -> None:
     images = find_images(config)
     predictor, trained, classes = load_predictor(config, device)
     swap = (config.channel_order or trained.image.channel_order) == "bgr"
-    entries: list[dict[str, Any]] = []
-    for image in tqdm(
-        images[world.rank :: world.size], "predict", unit="image", disable=None if world.is_main else True
-    ):
-        pixels = read_image(image.image, trained.image.intensity)
-        pixels = pixels[..., ::-1] if swap else pixels
-        instances = _predict_or_explain(predictor, np.ascontiguousarray(pixels))
-        entries += result_entries(image.entry.id, instances, image.entry.height, image.entry.width)
+
+    def read(image: TestImage) -> np.ndarray:
+        return read_rgb(image.image, trained.image.intensity, swap)
+
+    def finish(image: TestImage, pixels: np.ndarray, instances: list[Instance]) -> list[dict[str, Any]]:
         if config.overlay:
             sure = [instance for instance in instances if instance.score >= OVERLAY_SCORE]
             write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, sure, classes)
+        return result_entries(image.entry.id, instances, image.entry.height, image.entry.width)
+
+    mine = tqdm(images[world.rank :: world.size], "predict", unit="image", disable=None if world.is_main else True)
+    try:
+        entries = [entry for found in predict_images(predictor, mine, read, finish) for entry in found]
+    except torch.cuda.OutOfMemoryError as error:
+        raise InputError("out of GPU memory; lower --predict-batch-size, or leave out --whole-image") from error
     gathered = [entry for share in world.gather(entries) for entry in share]
     if world.is_main:
         write(config, images, gathered, len(classes))
     distributed.stop(world)
-
-
-def _predict_or_explain(predictor: Predictor, image: np.ndarray) -> list[Instance]:
-    try:
-        return predict_image(predictor, image)
-    except torch.cuda.OutOfMemoryError as error:
-        raise InputError("out of GPU memory; lower --predict-batch-size, or leave out --whole-image") from error
 
 
 def write(

@@ -27,10 +27,11 @@ from tqdm import tqdm
 from dataset import Batch, EpochSampler, Item, TileDataset, build_loader
 from engine import distributed
 from engine.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint
+from engine.losses import StepLosses
 from engine.optimization import AveragedWeights, build_optimizer, class_weights, learning_rate
+from engine.predict import Predictor, predict_images
 from engine.state import TrainingState
 from engine.weights import load_pretrained, resolve
-from inference import Predictor, predict_image
 from model import TiledMaskRCNN, build_model, count_parameters
 from src.classes import to_json
 from src.coco import result_entries, write_results
@@ -39,13 +40,13 @@ from src.curves import write_curves
 from src.errors import InputError, run
 from src.files import write_json
 from src.ground_truth import ImageTruth, load_ground_truth
+from src.instances import Instance
 from src.records import ImageId, Record, write_id_map
 from src.score import score
-from src.tiff import read_image
+from src.tiff import read_rgb
 from src.training_data import TrainingData, load_training_data
 from utils import (
     RunLog,
-    autocast,
     choose_amp,
     choose_device,
     choose_workers,
@@ -235,77 +236,98 @@ def train(training: Run, log: RunLog | None) -> None:
             write_curves(training.folder)
 
 
+@dataclass(frozen=True)
+class Step:
+    """A step that was started, for the log; ``share_done`` is that of the whole run after it, in [0, 1]."""
+
+    number: int
+    epoch: int
+    seconds: float
+    rate: float
+    images_per_s: float
+    share_done: float
+    updated: bool
+    losses: StepLosses
+
+
 def train_epoch(training: Run, log: RunLog | None) -> None:
-    """Train on the rest of the current epoch, or until the budget is spent."""
+    """Train on the rest of the current epoch, or until the budget is spent.
+
+    The losses of a step are read while the next one runs, so that a GPU never waits for them; those of the last are
+    read before this returns, so that nothing is saved or validated that is not known to be finite.
+    """
     progress, accumulate = training.state.progress, training.config.optimizer.accumulate
     training.sampler.epoch, training.sampler.skip = progress.epoch, progress.batch * training.config.run.batch_size
     training.network.train()
     bar = tqdm(training.loader, f"epoch {progress.epoch}", unit="batch", leave=False, disable=None if log else True)
-    started, done = time.perf_counter(), share_done(training)
+    started, done, previous = time.perf_counter(), share_done(training), None
     for index, batch in enumerate(bar, start=1):
-        last = index % accumulate == 0 or index == len(training.loader)
+        update = index % accumulate == 0 or index == len(training.loader)
         rate = learning_rate(training.config.optimizer, progress.step, progress.epoch, done)
-        values = train_step(training, batch, rate, last)
+        losses = train_step(training, batch, rate, update)
+        if previous:
+            report_step(training, previous, log, bar)
         progress.batch += 1
-        progress.step += last
+        progress.step += update
         seconds = time.perf_counter() - started
         progress.seconds, started = progress.seconds + seconds, started + seconds
-        done = share_done(training)
         speed = len(batch[0]) * training.world.size / seconds
-        bar.set_postfix(
-            loss=f"{values['loss']:.3f}",
-            lr=f"{rate:.2g}",
-            images_per_s=f"{speed:.1f}",
-            eta=bar.format_interval(progress.seconds * (1 / max(done, 1e-6) - 1)),
-            memory=f"{peak_memory(training.device) / 1e9:.1f}GB",
-        )
-        if log and last:
-            log.write(
-                "step", progress.step, progress.epoch, progress.seconds, lr=rate, images_per_s=round(speed, 2), **values
-            )
+        done = share_done(training)
+        previous = Step(progress.step, progress.epoch, progress.seconds, rate, speed, done, update, losses)
         if done >= 1:
-            return
-    progress.epoch, progress.batch = progress.epoch + 1, 0
+            break
+    else:
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+    if previous:
+        report_step(training, previous, log, bar)
 
 
-def train_step(training: Run, batch: Batch, rate: float, update: bool) -> dict[str, float]:
-    """Forward and backward on a batch, and with ``update`` a step of the optimizer; the losses as numbers."""
+def report_step(training: Run, step: Step, log: RunLog | None, bar: "tqdm[Batch]") -> None:
+    """Read a step's losses, show them and log them."""
+    values = step.losses.read()
+    left = step.seconds * (1 / max(step.share_done, 1e-6) - 1)
+    bar.set_postfix(
+        loss=f"{values['loss']:.3f}",
+        lr=f"{step.rate:.2g}",
+        images_per_s=f"{step.images_per_s:.1f}",
+        eta=bar.format_interval(left),
+        memory=f"{peak_memory(training.device) / 1e9:.1f}GB",
+    )
+    if log and step.updated:
+        speed = round(step.images_per_s, 2)
+        log.write("step", step.number, step.epoch, step.seconds, lr=step.rate, images_per_s=speed, **values)
+
+
+def train_step(training: Run, batch: Batch, rate: float, update: bool) -> StepLosses:
+    """Forward and backward on a batch, and with ``update`` a step of the optimizer; nothing here waits for the GPU."""
     tiles, targets, names = batch
     state, settings = training.state, training.config.optimizer
     tiles = tiles.to(training.device, non_blocking=True)
     targets = [
         {key: value.to(training.device, non_blocking=True) for key, value in target.items()} for target in targets
     ]
-    with autocast(training.device, training.amp):
+    with torch.autocast(training.device.type, training.amp, enabled=training.amp is not None):
         losses: dict[str, Tensor] = training.network(tiles, targets)
     loss = torch.stack([losses[name] * weight for name, weight in training.loss_weights.items()]).sum()
-    values = {"loss": loss.item(), **{name: value.item() for name, value in losses.items()}}
-    check_finite(values, state.progress.step, names)
     state.scaler.scale(loss / settings.accumulate).backward()
+    values = {"loss": loss, **losses}
     if update:
         values["grad_norm"] = optimizer_step(state, settings.clip_norm, rate)
-    return {name: round(value, 5) for name, value in values.items()}
+    return StepLosses(values, state.progress.step, names)
 
 
-def optimizer_step(state: TrainingState, clip_norm: float, rate: float) -> float:
+def optimizer_step(state: TrainingState, clip_norm: float, rate: float) -> Tensor:
     """Clip the gradient, step, move the averaged weights; the gradient's norm before clipping."""
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.scaler.unscale_(state.optimizer)
-    norm = nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm or math.inf).item()
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm or math.inf)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
     if state.averaged:
         state.averaged.update(state.model, state.progress.step)
-    return norm if math.isfinite(norm) else -1.0
-
-
-def check_finite(values: dict[str, float], step: int, names: list[str]) -> None:
-    """Stop at a loss that is no number, naming the step, the parts and the tiles."""
-    if not math.isfinite(values["loss"]):
-        parts = ", ".join(f"{name} {value:g}" for name, value in values.items())
-        raise InputError(f"step {step}: the loss is not finite ({parts}); tiles: {'; '.join(names)}; try a lower --lr")
+    return norm
 
 
 def share_done(training: Run) -> float:
@@ -337,8 +359,15 @@ def validate(training: Run, log: RunLog | None) -> None:
         model, training.device, training.amp, config.image.scale, config.tiles.tile_size, config.predict
     )
     mine = range(training.world.rank, len(data.val), training.world.size)
+
+    def read(index: int) -> np.ndarray:
+        return read_rgb(data.val[index].image, config.image.intensity, data.swap_channels)
+
+    def finish(index: int, image: np.ndarray, instances: list[Instance]) -> list[dict[str, Any]]:
+        return result_entries(index + 1, instances, *image.shape[:2])  # the ids that the val truth has
+
     bar = tqdm(mine, "validate", unit="image", leave=False, disable=None if log else True)
-    entries = [entry for index in bar for entry in predict_record(predictor, data, index, config.image.intensity)]
+    entries = [entry for found in predict_images(predictor, bar, read, finish) for entry in found]
     entries = [entry for share in training.world.gather(entries) for entry in share]
     ap50 = training.world.from_main(report(training, entries, log) if log else 0.0)
     progress.validations_without_gain += 1
@@ -349,14 +378,6 @@ def validate(training: Run, log: RunLog | None) -> None:
             write_results(training.folder / "val-results.json", entries)
     patience = config.run.patience
     progress.finished |= bool(patience) and progress.validations_without_gain >= patience
-
-
-def predict_record(predictor: Predictor, data: TrainingData, index: int, intensity: str) -> list[dict[str, Any]]:
-    """Result entries of val image ``index``, whose id is ``index + 1``."""
-    record = data.val[index]
-    image = read_image(record.image, intensity)
-    image = np.ascontiguousarray(image[..., ::-1]) if data.swap_channels else image
-    return result_entries(index + 1, predict_image(predictor, image), record.height, record.width)
 
 
 def report(training: Run, entries: list[dict[str, Any]], log: RunLog) -> float:

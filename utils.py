@@ -6,7 +6,6 @@ import os
 import random
 import resource
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +48,6 @@ def choose_amp(name: str, device: torch.device) -> torch.dtype | None:
     if name == "fp16" and device.type == "cpu":
         raise InputError("--amp fp16 needs a GPU; on a CPU there are bf16 and off")
     return torch.bfloat16 if name == "bf16" else torch.float16
-
-
-def autocast(device: torch.device, amp: torch.dtype | None) -> AbstractContextManager[Any]:
-    """The context in which the network runs."""
-    return torch.autocast(device.type, amp) if amp is not None else nullcontext()
 
 
 def choose_workers(asked: int, device: torch.device, world_size: int) -> int:

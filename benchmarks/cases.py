@@ -21,7 +21,7 @@ from benchmarks.material import cells, raw_detections, truth_and_predictions, wr
 from benchmarks.measure import Row, interleaved, milliseconds, peak_megabytes
 from dataset import TileDataset, collate
 from engine.mask_targets import sample_mask_targets
-from inference import Predictor, predict_image
+from engine.predict import Predictor, predict_image
 from model import build_model
 from src.cache import ImageCache
 from src.classes import HOMEWORK_CLASSES

@@ -71,6 +71,12 @@ def read_image(path: str | Path, intensity: str = "full", max_pixels: int = MAX_
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
+def read_rgb(path: str | Path, intensity: str, swap_channels: bool) -> np.ndarray:
+    """As :func:`read_image`, with red first; ``swap_channels`` says that the file holds blue first."""
+    image = read_image(path, intensity)
+    return np.ascontiguousarray(image[..., ::-1]) if swap_channels else image
+
+
 def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read an instance mask as ``(H, W)`` int32: 0 is background, ids renumbered 1..N in ascending order.
 
