@@ -5,6 +5,7 @@ done to them, so a changed file is read anew. Without room on the disk the work 
 """
 
 import hashlib
+import math
 import os
 import shutil
 import sys
@@ -75,24 +76,26 @@ def stack_layers(masks: Mapping[int, np.ndarray], shape: tuple[int, int]) -> tup
     Returns:
         Label map ``(H, W, L)``, and the class and the layer ``(N + 1,)`` of each object, as in :class:`PreparedImage`.
     """
-    layers, categories, layer_of = [np.zeros(shape, np.int32)], [0], [0]
+    layers, categories, layer_of = [np.zeros(math.prod(shape), np.int32)], [0], [np.zeros(1, np.int64)]
     for category, mask in masks.items():
         first, count = len(categories), int(mask.max(initial=0))
         categories += [category] * count
-        layer_of += [0] * count
-        waiting, depth = np.where(mask > 0, mask + (first - 1), 0).astype(np.int32), 0
-        while waiting.any():
+        depths = np.zeros(count + 1, np.int64)
+        pixels = np.flatnonzero(mask != 0)  # background is most of an image and takes no part
+        ids, depth = mask.ravel()[pixels], 0
+        while len(pixels):
             if depth == len(layers):
-                layers.append(np.zeros(shape, np.int32))
-            blocked = np.isin(waiting, np.unique(waiting[(layers[depth] > 0) & (waiting > 0)]))
-            painted = (waiting > 0) & ~blocked
-            layers[depth][painted] = waiting[painted]
-            for label in np.unique(waiting[painted]):
-                layer_of[label] = depth
-            waiting[painted] = 0
-            depth += 1
+                layers.append(np.zeros_like(layers[0]))
+            blocked = np.zeros(count + 1, bool)
+            blocked[ids[layers[depth][pixels] > 0]] = True
+            waiting = blocked[ids]
+            layers[depth][pixels[~waiting]] = ids[~waiting] + (first - 1)
+            pixels, ids, depth = pixels[waiting], ids[waiting], depth + 1
+            depths[blocked] = depth
+        layer_of.append(depths[1:])
     narrow = np.uint16 if len(categories) <= np.iinfo(np.uint16).max else np.int32
-    return np.stack(layers, axis=-1).astype(narrow), np.array(categories), np.array(layer_of)
+    label_map = np.stack([layer.astype(narrow) for layer in layers], axis=-1).reshape(*shape, len(layers))
+    return label_map, np.array(categories), np.concatenate(layer_of)
 
 
 def default_folder() -> Path:

@@ -49,8 +49,8 @@ def score(
         InputError: a malformed entry (see :func:`src.coco.check_results`).
     """
     check_results(entries, [_image_id(truth) for truth in ground_truth], len(classes))
-    precision = _precision(ground_truth, entries, len(classes), backend)
-    families = {name: _ap_family(precision[..., m]) for m, (name, _) in enumerate(CAPS)}
+    values = precision(ground_truth, entries, len(classes), backend)
+    families = {name: _ap_family(values[..., m]) for m, (name, _) in enumerate(CAPS)}
     return {"images": len(ground_truth), **families, "pq": _panoptic(ground_truth, entries, len(classes), pq_threshold)}
 
 
@@ -123,7 +123,7 @@ def _image_id(truth: ImageTruth) -> ImageId:
     return ImageId(truth.file_name, truth.id, truth.height, truth.width)
 
 
-def _precision(
+def precision(
     ground_truth: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], num_classes: int, backend: str
 ) -> np.ndarray:
     """Precision ``(T, R, K, M)`` over 10 IoU thresholds, 101 recalls, classes and caps; -1 without ground truth."""

@@ -206,13 +206,15 @@ def _check_ids(mask: np.ndarray, path: str | Path) -> None:
 
 
 def _renumber(mask: np.ndarray) -> np.ndarray:
-    if float(mask.max()) < MAX_SMALL_ID:
-        ids = mask.astype(np.int32)
-        present = np.zeros(int(ids.max()) + 1, bool)
-        present[ids] = True
-        present[0] = False
-        return np.cumsum(present, dtype=np.int32)[ids] * (ids > 0)
-    labels, cells = np.zeros(mask.shape, np.int32), mask != 0
-    _, positions = np.unique(mask[cells], return_inverse=True)
-    labels[cells] = positions + 1
+    """Ids as int32 1..N in their order, which works on the pixels of cells alone: most of a mask is background."""
+    labels, flat = np.zeros(mask.shape, np.int32), mask.ravel()
+    cells = np.flatnonzero(flat != 0)
+    ids = flat[cells]
+    if float(ids.max(initial=0)) < MAX_SMALL_ID:
+        small = ids.astype(np.int32)
+        present = np.zeros(int(small.max(initial=0)) + 1, bool)
+        present[small] = True
+        labels.ravel()[cells] = np.cumsum(present, dtype=np.int32)[small]
+    else:
+        labels.ravel()[cells] = np.unique(ids, return_inverse=True)[1] + 1
     return labels

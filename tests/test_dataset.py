@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataset import EpochSampler, TileDataset, build_loader, collate, tile_target
+from dataset import EpochSampler, SquareSymmetry, TileDataset, build_loader, collate, tile_target
 from src.cache import ImageCache, PreparedImage
 from src.records import find_records
 from src.settings import AugmentSettings, TileSettings
@@ -136,3 +136,17 @@ def test_workers_change_nothing(data: Path) -> None:
         loaded.append([images for images, _, _ in loader])
     assert len(loaded[0]) == len(dataset) // 2
     assert all(torch.equal(a, b) for a, b in zip(*loaded, strict=True))
+
+
+def test_the_eight_symmetries_turn_image_and_mask_alike() -> None:
+    image = np.arange(6 * 6 * 3, dtype=np.uint8).reshape(6, 6, 3)
+    mask = np.arange(36, dtype=np.uint16).reshape(6, 6, 1)
+    symmetry, seen = SquareSymmetry(p=1), set()
+    for element in range(8):
+        turned, label_map = symmetry.apply(image, element), symmetry.apply_to_mask(mask, element)
+        assert turned.shape == image.shape and label_map.shape == mask.shape and label_map.dtype == np.uint16
+        assert np.array_equal(turned[..., 0] // 3, label_map[..., 0])  # both count the pixels
+        seen.add(label_map.tobytes())
+        row, column = np.argwhere(label_map[..., 0] == 0)[0]
+        assert row in (0, 5) and column in (0, 5)
+    assert len(seen) == 8
