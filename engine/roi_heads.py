@@ -12,6 +12,7 @@ from engine.mask_targets import sample_mask_targets
 Features = dict[str, Tensor]
 Shapes = list[tuple[int, int]]
 Target = Mapping[str, Tensor]
+MASKS_AT_ONCE = {"cpu": 64, "cuda": 1024}  # on a CPU larger tensors are mapped anew each time, which costs a third
 TARGET_KEYS = ("boxes", "labels", "label_map", "layers", "ids")
 
 
@@ -42,8 +43,10 @@ class TiledRoIHeads(RoIHeads):
         class_logits, box_regression = self._box_outputs(features, proposals, image_shapes)
         found = self.postprocess_detections(class_logits.float(), box_regression.float(), proposals, image_shapes)
         boxes, scores, labels = found
-        logits = self._mask_logits(features, boxes, torch.cat(labels), image_shapes)
-        masks = logits.float().sigmoid().split([len(tile_boxes) for tile_boxes in boxes])
+        masks = [
+            self._tile_masks({name: level[tile : tile + 1] for name, level in features.items()}, *found)
+            for tile, found in enumerate(zip(boxes, labels, image_shapes, strict=True))
+        ]
         keys = ("boxes", "scores", "labels", "masks")
         return [dict(zip(keys, values, strict=True)) for values in zip(boxes, scores, labels, masks, strict=True)], {}
 
@@ -54,6 +57,13 @@ class TiledRoIHeads(RoIHeads):
         """``(R, M, M)`` logits of each RoI's own class."""
         logits = self.mask_predictor(self.mask_head(self.mask_roi_pool(features, boxes, image_shapes)))
         return logits[torch.arange(len(labels), device=labels.device), labels]
+
+    def _tile_masks(self, features: Features, boxes: Tensor, labels: Tensor, shape: tuple[int, int]) -> Tensor:
+        """Mask probabilities ``(R, M, M)`` of one tile's detections, a few at a time, which bounds the memory."""
+        at_once = MASKS_AT_ONCE.get(boxes.device.type, 64)
+        chunks = zip(boxes.split(at_once), labels.split(at_once), strict=True)
+        logits = [self._mask_logits(features, [some], own_labels, [shape]) for some, own_labels in chunks]
+        return torch.cat(logits).float().sigmoid()
 
     def _losses(
         self, features: Features, proposals: list[Tensor], image_shapes: Shapes, targets: Sequence[Target]
