@@ -127,7 +127,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load has no error of its own: a bad file shows as nearly anything
-        raise InputError(f"--weights {path}: cannot be read ({str(error).splitlines()[0]})") from error
+        raise InputError(f"--weights {path}: is damaged or no file of tensors as torch.save writes it") from error
     for key in ("ema", "model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

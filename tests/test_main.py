@@ -252,3 +252,15 @@ def test_settings_survive_the_checkpoint(finished: Path) -> None:
     config = build(TrainConfig, content["settings"])
     assert replace(config.predict, score_thresh=0.0) == config.predict and config.optimizer.ema == 0.5
     assert [entry["name"] for entry in content["classes"]] == ["epithelial", "lymphocyte"]
+
+
+@pytest.mark.parametrize("name", ["train", "inference"])
+def test_the_scripts_pass_their_flags_on(name: str, tmp_path: Path) -> None:
+    """Also on a machine without nvidia-smi, from any folder."""
+    script = Path(__file__).resolve().parents[1] / "script" / f"{name}.sh"
+    if not (script.parents[1] / ".venv/installed-requirements").is_file():
+        pytest.skip("the scripts would install the project first")
+    answer = subprocess.run(
+        ["bash", str(script), "--nonsense", "1"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 2 and answer.stderr.startswith("error: unknown flag --nonsense"), answer.stderr

@@ -211,7 +211,7 @@ def test_weights_that_do_not_fit_or_cannot_be_read_are_refused(tmp_path: Path) -
     other, broken = tmp_path / "other.pth", tmp_path / "broken.pth"
     torch.save({"layer1.0.conv1.weight": torch.zeros(1)}, other)
     broken.write_bytes(b"PK\x03\x04 broken")
-    for path, words in ((other, "fits the backbone"), (broken, "cannot be read"), (tmp_path / "none", "nor a file")):
+    for path, words in ((other, "fits the backbone"), (broken, "is damaged"), (tmp_path / "none", "nor a file")):
         with pytest.raises(InputError, match=words):
             load_pretrained(model, replace(TINY, weights=str(path)))
 
