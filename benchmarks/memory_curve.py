@@ -1,0 +1,42 @@
+"""Memory of the main process and of each loader worker over many epochs: ``python -m benchmarks.memory_curve``."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from benchmarks.cases import open_dataset
+from benchmarks.material import write_record
+from dataset import EpochSampler, build_loader
+from src.settings import AugmentSettings
+
+
+def private_megabytes(pid: int | str) -> float:
+    """Memory that belongs to a process alone: the cache's memory maps, which all share, are left out. Linux only."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Dirty", "Private_Clean"))) / 1e3
+
+
+def main() -> None:
+    """Print one line every few epochs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        record = write_record(Path(folder) / "image", 1400, 1872, 1000)
+        dataset = open_dataset(record, Path(folder) / "cache", AugmentSettings())
+        sampler = EpochSampler(len(dataset), seed=0)
+        loader = build_loader(dataset, sampler, batch_size=4, workers=args.workers, cuda=False)
+        print("epoch  main MB  worker MB")
+        for epoch in range(1, args.epochs + 1):
+            sampler.epoch = epoch
+            batches = iter(loader)
+            for _ in batches:
+                pass
+            if epoch == 1 or epoch % 10 == 0:
+                workers = [private_megabytes(worker.pid) for worker in getattr(batches, "_workers", [])]
+                print(f"{epoch:5d}  {private_megabytes('self'):7.1f}  {'  '.join(f'{mb:.1f}' for mb in workers)}")
+
+
+if __name__ == "__main__":
+    main()
