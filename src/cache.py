@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import sys
+import threading
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,10 +18,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from src.instances import extents
 from src.records import Record
 from src.tiff import read_image, read_mask
 
-_VERSION = 1  # of the files below; raise it when their content changes
+_VERSION = 2  # of the files below; raise it when their content changes
+_STORING = threading.Lock()  # of the module, since a cache must pickle
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +33,8 @@ class PreparedImage:
     ``image`` is ``(H, W, 3)`` uint8 in the order of the file. ``label_map`` is ``(H, W, L)``, uint16 or int32: object
     ids 1..N, 0 for background, unique over all layers. Objects that overlap lie in different layers, and L is as small
     as that allows, so that time and memory do not grow with the number of classes. ``categories``, ``layers`` and
-    ``areas`` are ``(N + 1,)`` int64, indexed by object id; entry 0 stands for the background.
+    ``areas`` are ``(N + 1,)`` int64 and ``boxes`` ``(N + 1, 4)`` int64 (xyxy in px, max exclusive), indexed by object
+    id; entry 0 stands for the background. An object that scaling made vanish has area 0.
     """
 
     image: np.ndarray
@@ -38,6 +42,7 @@ class PreparedImage:
     categories: np.ndarray
     layers: np.ndarray
     areas: np.ndarray
+    boxes: np.ndarray
 
     def class_counts(self, num_classes: int) -> np.ndarray:
         """``(K,)`` number of objects of each class; ``num_classes`` counts the background."""
@@ -45,26 +50,29 @@ class PreparedImage:
 
 
 def prepare(record: Record, intensity: str, scale: float) -> PreparedImage:
-    """Decode a record's image and masks and scale them (cells by nearest neighbour, so that ids stay ids)."""
-    image = read_image(record.image, intensity)
-    masks = {category: read_mask(path) for category, path in sorted(record.masks.items())}
-    if scale != 1:
-        size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
-        image = scale_image(image, scale)
-        masks = {
-            category: cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT) for category, mask in masks.items()
-        }
+    """Decode a record's image and masks and scale them."""
+    image = scale_image(read_image(record.image, intensity), scale)
+    masks = {category: _scale_mask(read_mask(path), scale) for category, path in sorted(record.masks.items())}
     label_map, categories, layers = stack_layers(masks, image.shape[:2])
-    areas = np.bincount(label_map.ravel(), minlength=len(categories))
-    return PreparedImage(image, label_map, categories, layers, areas)
+    areas, boxes = extents(label_map.transpose(2, 0, 1), len(categories) - 1)
+    return PreparedImage(image, label_map, categories, layers, areas, boxes)
 
 
 def scale_image(image: np.ndarray, scale: float) -> np.ndarray:
     """Resize ``(H, W, 3)`` uint8 by a factor, averaging where it shrinks."""
+    return _resize(image, scale, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def _scale_mask(mask: np.ndarray, scale: float) -> np.ndarray:
+    """Resize ``(H, W)`` ids by nearest neighbour, so that they stay ids."""
+    return _resize(mask, scale, cv2.INTER_NEAREST_EXACT)
+
+
+def _resize(array: np.ndarray, scale: float, interpolation: int) -> np.ndarray:
     if scale == 1:
-        return image
-    size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        return array
+    size = (max(round(array.shape[1] * scale), 1), max(round(array.shape[0] * scale), 1))
+    return cv2.resize(array, size, interpolation=interpolation)
 
 
 def stack_layers(masks: Mapping[int, np.ndarray], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -76,25 +84,27 @@ def stack_layers(masks: Mapping[int, np.ndarray], shape: tuple[int, int]) -> tup
     Returns:
         Label map ``(H, W, L)``, and the class and the layer ``(N + 1,)`` of each object, as in :class:`PreparedImage`.
     """
-    layers, categories, layer_of = [np.zeros(math.prod(shape), np.int32)], [0], [np.zeros(1, np.int64)]
-    for category, mask in masks.items():
-        first, count = len(categories), int(mask.max(initial=0))
-        categories += [category] * count
+    pixels_of = {category: np.flatnonzero(mask != 0) for category, mask in masks.items()}  # background takes no part
+    ids_of = {category: mask.ravel()[pixels_of[category]] for category, mask in masks.items()}
+    counts = {category: int(ids.max(initial=0)) for category, ids in ids_of.items()}
+    narrow = np.uint16 if sum(counts.values()) <= np.iinfo(np.uint16).max else np.int32
+    categories, layer_of = [0], [np.zeros(1, np.int64)]
+    layers: list[np.ndarray] = [np.zeros(math.prod(shape), narrow)]
+    for category, count in counts.items():
+        pixels, ids, depth = pixels_of[category], ids_of[category], 0
         depths = np.zeros(count + 1, np.int64)
-        pixels = np.flatnonzero(mask != 0)  # background is most of an image and takes no part
-        ids, depth = mask.ravel()[pixels], 0
         while len(pixels):
             if depth == len(layers):
                 layers.append(np.zeros_like(layers[0]))
             blocked = np.zeros(count + 1, bool)
             blocked[ids[layers[depth][pixels] > 0]] = True
             waiting = blocked[ids]
-            layers[depth][pixels[~waiting]] = ids[~waiting] + (first - 1)
+            layers[depth][pixels[~waiting]] = ids[~waiting] + (len(categories) - 1)
             pixels, ids, depth = pixels[waiting], ids[waiting], depth + 1
             depths[blocked] = depth
+        categories += [category] * count
         layer_of.append(depths[1:])
-    narrow = np.uint16 if len(categories) <= np.iinfo(np.uint16).max else np.int32
-    label_map = np.stack([layer.astype(narrow) for layer in layers], axis=-1).reshape(*shape, len(layers))
+    label_map = np.stack(layers, axis=-1).reshape(*shape, len(layers))
     return label_map, np.array(categories), np.concatenate(layer_of)
 
 
@@ -105,7 +115,7 @@ def default_folder() -> Path:
 
 @dataclass
 class ImageCache:
-    """A folder of prepared images that grows to at most ``max_gb`` gigabytes."""
+    """A folder of prepared images that grows to at most ``max_gb`` gigabytes. Threads may share it."""
 
     folder: Path
     max_gb: float
@@ -118,11 +128,13 @@ class ImageCache:
         entry = self.folder / self._key(record)
         if not entry.is_dir():
             prepared = prepare(record, self.intensity, self.scale)
-            if not self._store(entry, prepared):
+            with _STORING:
+                is_stored = self._store(entry, prepared)
+            if not is_stored:
                 return prepared
         return PreparedImage(
             *(np.load(entry / f"{name}.npy", mmap_mode="r") for name in ("image", "label_map")),
-            *(np.load(entry / f"{name}.npy") for name in ("categories", "layers", "areas")),
+            *(np.load(entry / f"{name}.npy") for name in ("categories", "layers", "areas", "boxes")),
         )
 
     def _key(self, record: Record) -> str:

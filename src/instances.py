@@ -94,6 +94,35 @@ def from_label_map(label_map: np.ndarray) -> list[Instance]:
     return instances
 
 
+def extents(label_map: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """How many pixels each object of a label map has, and its tight box, all from one look at every pixel.
+
+    Args:
+        label_map: ``(L, h, w)`` ids in 0..count, each in one layer only; 0 is background.
+
+    Returns:
+        Areas ``(count + 1,)`` int64, and boxes ``(count + 1, 4)`` int64, xyxy in px, max exclusive; an id without a
+        pixel (and the background) has area 0 and no meaningful box.
+    """
+    depth, height, width = label_map.shape
+    is_start = np.ones((depth * height, width), bool)  # of a run of equal ids along a row
+    rows_of_all = label_map.reshape(depth * height, width)
+    np.not_equal(rows_of_all[:, 1:], rows_of_all[:, :-1], out=is_start[:, 1:])
+    starts = np.flatnonzero(is_start)
+    ids, lengths = rows_of_all.ravel()[starts], np.diff(starts, append=is_start.size)
+    kept = ids > 0
+    ids, lengths = ids[kept], lengths[kept]
+    rows, left = np.divmod(starts[kept], width)
+    top = rows % height
+    areas = np.bincount(ids, lengths, minlength=count + 1).astype(np.int64)
+    boxes = np.tile((width, 0, 0, 0), (count + 1, 1))
+    np.minimum.at(boxes[:, 0], ids, left)
+    np.maximum.at(boxes[:, 2], ids, left + lengths)
+    boxes[ids[::-1], 1] = top[::-1]  # runs come row by row, and the last one written stays
+    boxes[ids, 3] = top + 1
+    return areas, boxes
+
+
 def to_label_map(instances: Iterable[Instance], height: int, width: int) -> np.ndarray:
     """Paint objects into one ``(H, W)`` int32 map: object i gets i + 1; where objects overlap the higher score wins."""
     label_map = np.zeros((height, width), np.int32)

@@ -13,7 +13,7 @@ MIN_TISSUE_PIXELS = 50
 NUCLEI_SHARE = 0.05  # the darkest tissue pixels; a smaller share told the order of more single images right
 
 
-def decide_channel_order(images: Iterable[np.ndarray]) -> tuple[str, float]:
+def decide_channel_order(contrasts: Iterable[float | None]) -> tuple[str, float]:
     """Decide whether a set of H&E images is stored as ``"rgb"`` or ``"bgr"``.
 
     Haematoxylin takes red light far more than blue and eosin the reverse, so from the rest of the tissue to the
@@ -21,17 +21,33 @@ def decide_channel_order(images: Iterable[np.ndarray]) -> tuple[str, float]:
     decides; a single image of an unusual field may say otherwise.
 
     Args:
-        images: ``(H, W, 3)`` uint8 each, channels as stored.
+        contrasts: :func:`red_contrast` of each image, channels as stored.
 
     Returns:
         The order and the share of images, of those with tissue, that say the same by themselves, in [0, 1].
         ``("rgb", 0.0)`` where no image has tissue.
     """
-    contrasts = np.array([contrast for image in images if (contrast := _red_contrast(image)) is not None])
-    if not len(contrasts):
+    said = np.array([contrast for contrast in contrasts if contrast is not None])
+    if not len(said):
         return "rgb", 0.0
-    is_rgb = bool(contrasts.mean() >= 0)
-    return ("rgb" if is_rgb else "bgr"), float(np.mean((contrasts >= 0) == is_rgb))
+    is_rgb = bool(said.mean() >= 0)
+    return ("rgb" if is_rgb else "bgr"), float(np.mean((said >= 0) == is_rgb))
+
+
+def red_contrast(image: np.ndarray) -> float | None:
+    """How much more the density of channel 0 than of channel 2 of ``(H, W, 3)`` uint8 rises towards nuclei.
+
+    ``None`` for an image without tissue.
+    """
+    density = _densities(image)
+    tissue = density[density.sum(axis=1) > TISSUE_DENSITY]
+    if len(tissue) < MIN_TISSUE_PIXELS:
+        return None
+    darkness, difference = tissue.sum(axis=1), tissue[:, 0] - tissue[:, 2]
+    nuclei = darkness >= np.quantile(darkness, 1 - NUCLEI_SHARE)
+    if nuclei.all():  # one flat colour
+        return None
+    return float(difference[nuclei].mean() - difference[~nuclei].mean())
 
 
 def stain_features(image: np.ndarray) -> np.ndarray:
@@ -60,16 +76,3 @@ def _densities(image: np.ndarray) -> np.ndarray:
     if len(pixels) > SAMPLED_PIXELS:
         pixels = pixels[np.linspace(0, len(pixels) - 1, SAMPLED_PIXELS).astype(np.int64)]
     return -np.log((pixels.astype(np.float64) + 1) / 256)
-
-
-def _red_contrast(image: np.ndarray) -> float | None:
-    """How much more the density of channel 0 than of channel 2 rises towards nuclei; ``None`` without tissue."""
-    density = _densities(image)
-    tissue = density[density.sum(axis=1) > TISSUE_DENSITY]
-    if len(tissue) < MIN_TISSUE_PIXELS:
-        return None
-    darkness, difference = tissue.sum(axis=1), tissue[:, 0] - tissue[:, 2]
-    nuclei = darkness >= np.quantile(darkness, 1 - NUCLEI_SHARE)
-    if nuclei.all():  # one flat colour
-        return None
-    return float(difference[nuclei].mean() - difference[~nuclei].mean())

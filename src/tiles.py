@@ -59,10 +59,10 @@ def _starts(length: int, size: int, overlap: int) -> list[int]:
     return [*range(0, length - size, size - overlap), length - size]
 
 
-def pad_to(image: np.ndarray, size: int) -> np.ndarray:
-    """Pad an ``(h, w, 3)`` uint8 RGB tile with :data:`FILL` on the right and below to ``size`` px a side."""
-    if image.shape[:2] == (size, size):
-        return np.ascontiguousarray(image)
-    padded = np.full((size, size, 3), FILL, np.uint8)
-    padded[: image.shape[0], : image.shape[1]] = image
+def pad_to(array: np.ndarray, size: int, value: int | tuple[int, ...] = FILL) -> np.ndarray:
+    """Pad an ``(h, w, C)`` tile with ``value`` on the right and below to ``size`` px a side; a copy in any case."""
+    if array.shape[:2] == (size, size):
+        return np.array(array)
+    padded = np.full((size, size, array.shape[2]), value, array.dtype)
+    padded[: array.shape[0], : array.shape[1]] = array
     return padded

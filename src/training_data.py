@@ -1,21 +1,23 @@
 """What a training run works on: which images, which classes, which colours, and what was decided on the way."""
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from src.cache import ImageCache, PreparedImage, default_folder
+from src.cache import ImageCache, default_folder
 from src.classes import HOMEWORK_CLASSES, CellClass, load_classes
 from src.errors import InputError
 from src.records import Record, find_records, read_groups, read_split, select
 from src.settings import DataSettings, ImageSettings, RunSettings
 from src.split import group_by_stain, make_split
-from src.stain import decide_channel_order, stain_features
+from src.stain import decide_channel_order, red_contrast, stain_features
 
 Progress = Callable[[list[Record]], Iterable[Record]]  # wraps a list while it is worked through, as tqdm does
-_IMAGES_FOR_COLOUR = 50
+_MAX_READERS = 4  # threads; each holds an image and its masks, decoded
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,20 @@ class TrainingData:
     def swap_channels(self) -> bool:
         """Whether the files hold blue first."""
         return self.channel_order == "bgr"
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a run must know of an image to begin with, so that no image need stay in memory.
+
+    ``class_counts`` (K,); ``cell_sizes`` (N,), the sqrt(box area) of the objects in px after --scale; ``contrast`` and
+    ``stain`` as :func:`red_contrast` and :func:`stain_features` give them.
+    """
+
+    class_counts: np.ndarray
+    cell_sizes: np.ndarray
+    contrast: float | None
+    stain: np.ndarray
 
 
 def resolve_classes(settings: DataSettings) -> tuple[CellClass, ...]:
@@ -70,36 +86,58 @@ def load_training_data(data: DataSettings, image: ImageSettings, run: RunSetting
     records = find_records(Path(data.data_path), len(classes))
     folder = Path(run.cache_dir) if run.cache_dir else default_folder()
     cache = ImageCache(folder, run.cache_gb, image.intensity, image.scale)
-    prepared = {record.name: cache.get(record) for record in progress(records)}
+    facts = _read_facts(records, cache, len(classes), progress)
     order, notes = image.channel_order, []
     if order == "auto":
-        order, note = _decide_order([prepared[record.name] for record in records])
+        order, note = _decide_order(list(facts.values()))
         notes.append(note)
-    counts = {name: image.class_counts(len(classes) + 1) for name, image in prepared.items()}
-    split, note = _split(data, prepared, counts, run.seed)
+    split, note = _split(data, facts, run.seed)
     notes.append(note)
     train, val = (tuple(select(records, split, part)) for part in ("train", "val"))
     if not train:
         raise InputError("the train part of the split is empty")
-    class_counts = np.sum([counts[record.name] for record in train], axis=0)
-    cell_size = median_cell_size([prepared[record.name] for record in train])
+    class_counts = np.sum([facts[record.name].class_counts for record in train], axis=0)
+    cell_sizes = np.concatenate([facts[record.name].cell_sizes for record in train])
+    if not len(cell_sizes):
+        raise InputError("the train part of the split holds no cells")
+    cell_size = float(np.median(cell_sizes))
     return TrainingData(classes, train, val, cache, split, order, class_counts, cell_size, tuple(notes))
 
 
-def _decide_order(images: list[PreparedImage]) -> tuple[str, str]:
-    step = -(-len(images) // _IMAGES_FOR_COLOUR)
-    order, share = decide_channel_order([prepared.image for prepared in images[::step]])
+def _read_facts(
+    records: list[Record], cache: ImageCache, num_classes: int, progress: Progress
+) -> dict[str, ImageFacts]:
+    """Decode all images into the cache, several at a time, and look at each once."""
+
+    def look(record: Record) -> ImageFacts:
+        prepared = cache.get(record)
+        boxes = prepared.boxes[prepared.areas > 0]
+        return ImageFacts(
+            class_counts=prepared.class_counts(num_classes + 1),
+            cell_sizes=np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)),
+            contrast=red_contrast(prepared.image),
+            stain=stain_features(prepared.image),
+        )
+
+    with ThreadPoolExecutor(min(_MAX_READERS, os.cpu_count() or 1)) as pool:
+        found = pool.map(look, records)
+        try:
+            return {record.name: facts for record, facts in zip(progress(records), found, strict=True)}
+        finally:
+            pool.shutdown(cancel_futures=True)  # one bad file, or Ctrl-C, ends it at once
+
+
+def _decide_order(facts: list[ImageFacts]) -> tuple[str, str]:
+    order, share = decide_channel_order(image.contrast for image in facts)
     stored = {"rgb": "red first", "bgr": "blue first: they are swapped"}[order]
     return order, f"channel order: {order} ({stored}), decided by the stain colours ({share:.0%} of the images agree)"
 
 
-def _split(
-    data: DataSettings, prepared: dict[str, PreparedImage], counts: dict[str, np.ndarray], seed: int
-) -> tuple[dict[str, list[str]], str]:
+def _split(data: DataSettings, facts: dict[str, ImageFacts], seed: int) -> tuple[dict[str, list[str]], str]:
     if data.split:
         split = read_split(data.split)
         return {part: split.get(part, []) for part in ("train", "val")}, f"split: {data.split}"
-    names = list(prepared)
+    names = list(facts)
     if data.val_fraction == 0:
         return {"train": names, "val": []}, "split: none, all images train"
     if data.groups:
@@ -108,22 +146,6 @@ def _split(
         if missing:
             raise InputError(f"{data.groups}: has no group for {missing[0]}")
     else:
-        features = np.array([stain_features(prepared[name].image) for name in names])
-        groups = dict(zip(names, group_by_stain(features), strict=True))
+        groups = dict(zip(names, group_by_stain(np.array([facts[name].stain for name in names])), strict=True))
+    counts = {name: facts[name].class_counts for name in names}
     return make_split(names, counts, groups, data.val_fraction, seed)
-
-
-def median_cell_size(images: Iterable[PreparedImage]) -> float:
-    """The median of the objects' sqrt(box area), px after --scale."""
-    sizes = [size for prepared in images for size in _box_sizes(prepared)]
-    if not sizes:
-        raise InputError("the train part of the split holds no cells")
-    return float(np.median(sizes))
-
-
-def _box_sizes(prepared: PreparedImage) -> Iterator[float]:
-    from scipy.ndimage import find_objects  # slow to import
-
-    for layer in range(prepared.label_map.shape[-1]):
-        for rows, columns in filter(None, find_objects(prepared.label_map[..., layer])):
-            yield ((rows.stop - rows.start) * (columns.stop - columns.start)) ** 0.5

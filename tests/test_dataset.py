@@ -1,14 +1,18 @@
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import albumentations as A
 import numpy as np
 import pytest
 import torch
 
-from dataset import EpochSampler, SquareSymmetry, TileDataset, build_loader, collate, tile_target
+from dataset import EpochSampler, RgbAffine, SquareSymmetry, TileDataset, build_loader, collate, tile_target
 from src.cache import ImageCache, PreparedImage
+from src.instances import extents
 from src.records import find_records
 from src.settings import AugmentSettings, TileSettings
+from src.tiles import FILL
 from tests.helpers import write_dataset
 
 pytestmark = pytest.mark.torch
@@ -27,9 +31,9 @@ def make(data: Path, tiles: TileSettings = TILES, augment: AugmentSettings = PLA
 
 
 def image_of(label_map: np.ndarray, categories: list[int]) -> PreparedImage:
-    areas = np.bincount(label_map.ravel(), minlength=len(categories))
+    areas, boxes = extents(label_map.transpose(2, 0, 1), len(categories) - 1)
     image = np.zeros((*label_map.shape[:2], 3), np.uint8)
-    return PreparedImage(image, label_map, np.array(categories), np.zeros(len(categories), int), areas)
+    return PreparedImage(image, label_map, np.array(categories), np.zeros(len(categories), int), areas, boxes)
 
 
 def test_target_by_hand() -> None:
@@ -57,6 +61,13 @@ def test_empty_tile() -> None:
     label_map = np.zeros((4, 4, 1), np.uint16)
     target = tile_target(label_map, image_of(label_map, [0]), 0.25)
     assert target["boxes"].shape == (0, 4) and target["boxes"].dtype == np.float32 and target["labels"].shape == (0,)
+
+
+def test_a_worker_is_sent_no_image(data: Path) -> None:
+    dataset = make(data)
+    sent = pickle.dumps(dataset)
+    assert len(sent) < dataset.cache.get(dataset.records[0]).image.nbytes / 2
+    assert (pickle.loads(sent)[(0, 0)][0] == dataset[(0, 0)][0]).all()
 
 
 def test_without_augmentation_targets_are_those_of_dense_masks(data: Path) -> None:
@@ -150,3 +161,15 @@ def test_the_eight_symmetries_turn_image_and_mask_alike() -> None:
         row, column = np.argwhere(label_map[..., 0] == 0)[0]
         assert row in (0, 5) and column in (0, 5)
     assert len(seen) == 8
+
+
+def test_the_faster_warp_is_albumentations_own() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    mask = np.tile(np.arange(64, dtype=np.uint16)[:, None, None], (1, 64, 1))
+    chains = [A.Compose([kind(rotate=(-15, 15), scale=(0.9, 1.1), fill=FILL, p=1)]) for kind in (A.Affine, RgbAffine)]
+    for seed in range(5):
+        for chain in chains:
+            chain.set_random_seed(seed)
+        theirs, ours = (chain(image=image, mask=mask) for chain in chains)
+        assert np.array_equal(theirs["image"], ours["image"]) and np.array_equal(theirs["mask"], ours["mask"])
+        assert not np.array_equal(ours["image"], image)

@@ -5,6 +5,7 @@ import numpy as np
 from src.instances import (
     Instance,
     clip,
+    extents,
     from_label_map,
     intersection,
     tight,
@@ -101,3 +102,27 @@ def test_union() -> None:
     assert both.mask.astype(int).tolist() == [[1, 1, 0], [1, 1, 1], [0, 1, 1], [0, 1, 1]]
     one = block(5, 6, 7, 8)
     assert np.array_equal(union([one]).mask, one.mask)
+
+
+def test_extents_by_hand() -> None:
+    label_map = np.zeros((2, 4, 5), np.uint16)
+    label_map[0, 1:3, 4] = 1  # at the right edge, with another beginning in the row below
+    label_map[0, 2, 0] = 3
+    label_map[1, 0, 1:4] = label_map[1, 3, 2] = 4  # two pieces
+    areas, boxes = extents(label_map, 5)
+    assert areas.tolist() == [0, 2, 0, 1, 4, 0]
+    assert boxes[[1, 3, 4]].tolist() == [[4, 1, 5, 3], [0, 2, 1, 3], [1, 0, 4, 4]]
+
+
+def test_extents_are_those_of_each_mask() -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1, 1), (1, 7, 1), (2, 1, 9), (3, 8, 11)):
+        labels = rng.integers(0, 5, shape)
+        label_map = np.where(labels > 0, labels + 4 * np.arange(shape[0])[:, None, None], 0).astype(np.int32)
+        areas, boxes = extents(label_map, 4 * shape[0])
+        for label in range(1, 4 * shape[0] + 1):
+            mask = label_map[(label - 1) // 4] == label
+            instance = tight(1, 1.0, 0, 0, mask)
+            assert areas[label] == mask.sum()
+            if instance is not None:
+                assert boxes[label].tolist() == [instance.left, instance.top, instance.right, instance.bottom]
