@@ -224,6 +224,13 @@ def collate(items: Sequence[Item]) -> Batch:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), tensors, list(names)
 
 
+def to_device(batch: Batch, device: torch.device) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """Tiles and targets of a batch on their way to a device; from pinned memory nothing here waits for it."""
+    tiles, targets, _ = batch
+    moved = [{key: value.to(device, non_blocking=True) for key, value in target.items()} for target in targets]
+    return tiles.to(device, non_blocking=True), moved
+
+
 def _deepen(label_map: np.ndarray, depth: int) -> np.ndarray:
     if len(label_map) == depth:
         return label_map

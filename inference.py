@@ -31,7 +31,7 @@ from src.instances import Instance
 from src.records import TestImage, find_test_images, part_names, read_split, write_id_map
 from src.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, InferenceConfig, ModelSettings, PredictSettings, TrainConfig
 from src.tiff import read_rgb
-from utils import choose_amp, choose_device, share_cores
+from utils import choose_amp, choose_device, place, share_cores
 
 OVERLAY_SCORE = 0.5  # the score from which PQ counts a detection, too
 
@@ -46,7 +46,7 @@ def load_predictor(
     settings = _override(trained.predict, config)
     model = restore_model(checkpoint, _override(trained.model, config), len(classes) + 1, settings)
     amp = choose_amp(trained.optimizer.amp, device) if device.type == "cuda" else None
-    predictor = Predictor(model.to(device), device, amp, trained.image.scale, trained.tiles.tile_size, settings)
+    predictor = Predictor(place(model, device), device, amp, trained.image.scale, trained.tiles.tile_size, settings)
     return predictor, trained, classes
 
 

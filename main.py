@@ -1,7 +1,7 @@
 """Train a Mask R-CNN on tiles of microscopy images; reads top to bottom in the order it runs."""
 
 from src.config import parse
-from src.settings import TrainConfig, parse_loss_weights, parse_numbers
+from src.settings import TrainConfig
 
 if __name__ == "__main__":
     # Before torch is imported, so that --help and a mistyped flag answer at once.
@@ -9,87 +9,44 @@ if __name__ == "__main__":
         TrainConfig, __doc__, "python main.py --data-path hw3-data-release/train --output-dir logs --epochs 30"
     )
 
-import itertools
 import math
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dataset import Batch, EpochSampler, Item, TileDataset, build_loader
+from dataset import Batch, to_device
 from engine import distributed
-from engine.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint
+from engine.checkpoint import save_checkpoint
 from engine.losses import StepLosses
-from engine.optimization import AveragedWeights, build_optimizer, class_weights, learning_rate
+from engine.optimization import learning_rate
 from engine.predict import Predictor, predict_images
+from engine.preparation import Run, prepare
 from engine.state import TrainingState
-from engine.weights import load_pretrained, resolve
-from model import TiledMaskRCNN, build_model, count_parameters
 from src.classes import to_json
 from src.coco import result_entries, write_results
-from src.config import flatten, write_toml
+from src.config import flatten
 from src.curves import write_curves
 from src.errors import InputError, run
-from src.files import write_json
-from src.ground_truth import ImageTruth, load_ground_truth
 from src.instances import Instance
-from src.records import ImageId, Record, write_id_map
 from src.score import score
 from src.tiff import read_rgb
-from src.training_data import TrainingData, load_training_data
-from utils import (
-    RunLog,
-    choose_amp,
-    choose_device,
-    choose_workers,
-    peak_memory,
-    seed_everything,
-    share_cores,
-)
-
-
-@dataclass
-class Run:
-    """A training run: what it was told, what it works on, and its state."""
-
-    config: TrainConfig
-    world: distributed.World
-    device: torch.device
-    amp: torch.dtype | None
-    data: TrainingData
-    sampler: EpochSampler
-    loader: "DataLoader[Item]"
-    network: nn.Module  # the model, wrapped where there are several processes
-    model: TiledMaskRCNN
-    state: TrainingState
-    loss_weights: dict[str, float]
-    truth: list[ImageTruth]  # of the val images, in the main process
-
-    @property
-    def folder(self) -> Path:
-        """Where the run's files lie."""
-        return Path(self.config.data.output_dir)
-
-    def say(self, text: str) -> None:
-        """Print a line, from the main process alone, without tearing a progress bar."""
-        if self.world.is_main:
-            tqdm.write(text)
+from utils import RunLog, peak_memory
 
 
 def main(config: TrainConfig) -> None:
     """Train, validate, keep the best."""
     world = distributed.start(config.run.backend)
-    training = prepare(config, world)
-    log = RunLog(training.folder, training.state.progress.step) if world.is_main else None
+    log = None
     try:
+        training = prepare(config, world)
+        log = RunLog(training.folder, training.state.progress.step) if world.is_main else None
         train(training, log)
         if log:
             finish(training, log)
@@ -101,124 +58,6 @@ def main(config: TrainConfig) -> None:
         if log:
             log.close()
     distributed.stop(world)
-
-
-# --- before the loop -------------------------------------------------------------------------------------------------
-
-
-def prepare(config: TrainConfig, world: distributed.World) -> Run:
-    """Load the data, build or resume everything, and write down what was decided."""
-    device = choose_device(config.predict.device, world.local_rank)
-    share_cores(device, world.size)
-    data = load_data(config, world)
-    config = resolved(config, data)
-    dataset = TileDataset(data.train, data.cache, config.tiles, config.augment, data.swap_channels, config.run.seed)
-    sampler = EpochSampler(len(dataset), config.run.seed, world.rank, world.size)
-    workers = choose_workers(config.run.workers, device, world.size)
-    loader = build_loader(dataset, sampler, config.run.batch_size, workers, device.type == "cuda")
-    seed_everything(config.run.seed + world.rank)
-    model, note = first_model(config, data, device)
-    state = first_state(config, model, choose_amp(config.optimizer.amp, device))
-    network = DistributedDataParallel(model) if world.size > 1 else model
-    amp, weights = choose_amp(config.optimizer.amp, device), parse_loss_weights(config.optimizer.loss_weights)
-    if world.is_main and config.run.resume is None:
-        keep_earlier_run(Path(config.data.output_dir))
-    truth = val_truth(data, config) if world.is_main and data.val else []
-    training = Run(config, world, device, amp, data, sampler, loader, network, model, state, weights, truth)
-    describe(training, [*data.notes, note], len(dataset))
-    resume(training)
-    return training
-
-
-def load_data(config: TrainConfig, world: distributed.World) -> TrainingData:
-    """Decode the images into the cache, the main process first: the others find them there."""
-
-    def progress(records: list[Record]) -> Iterable[Record]:
-        return tqdm(records, "read images", unit="image", leave=False, disable=None if world.is_main else True)
-
-    if not world.is_main:
-        world.wait()
-    data = load_training_data(config.data, config.image, config.run, progress)
-    if world.is_main:
-        world.wait()
-    return data
-
-
-def resolved(config: TrainConfig, data: TrainingData) -> TrainConfig:
-    """The configuration with everything filled in that depends on the data: what the checkpoint will hold."""
-    return replace(
-        config,
-        data=replace(config.data, num_classes=len(data.classes) + 1),
-        image=replace(config.image, channel_order=data.channel_order),
-        model=resolve(config.model, data.cell_size),
-    )
-
-
-def first_model(config: TrainConfig, data: TrainingData, device: torch.device) -> tuple[TiledMaskRCNN, str]:
-    """The network with its first weights, and a word about them."""
-    model = build_model(config.model, len(data.classes) + 1, config.predict.score_thresh)
-    report = load_pretrained(model, config.model)
-    weights = config.optimizer.class_weights
-    numbers = weights if weights in ("none", "auto") else parse_numbers(weights, "--class-weights")
-    if not isinstance(numbers, str) and len(numbers) != len(data.classes) + 1:
-        raise InputError(f"--class-weights: expected {len(data.classes) + 1} numbers, background first, got {weights}")
-    found = class_weights(numbers, data.class_counts.tolist())
-    model.roi_heads.class_weights = None if found is None else found.to(device)
-    return model.to(device), f"weights: {config.model.weights}" + (f", {report}" if report else "")
-
-
-def first_state(config: TrainConfig, model: TiledMaskRCNN, amp: torch.dtype | None) -> TrainingState:
-    """Optimizer, scaler and averaged weights for a model."""
-    averaged = AveragedWeights(model, config.optimizer.ema) if config.optimizer.ema else None
-    scaler = torch.amp.GradScaler(enabled=amp == torch.float16)
-    return TrainingState(model, build_optimizer(model, config.optimizer), scaler, averaged)
-
-
-def val_truth(data: TrainingData, config: TrainConfig) -> list[ImageTruth]:
-    """The true cells of the val images; their ids are 1, 2, … in the split's order, and the id map is kept."""
-    id_map = Path(config.data.output_dir) / "val-id-map.json"
-    ids = [ImageId(f"{record.name}.tif", i, record.height, record.width) for i, record in enumerate(data.val, start=1)]
-    write_id_map(id_map, ids)
-    return load_ground_truth(config.data.data_path, len(data.classes), id_map)
-
-
-def keep_earlier_run(folder: Path) -> None:
-    """Rename a folder that holds an earlier run, so that a new one never writes over its checkpoints."""
-    if (folder / "last.pt").exists():
-        number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
-        print(f"{folder} holds an earlier run: it is now {folder.rename(folder.with_name(f'{folder.name}.{number}'))}")
-
-
-def describe(training: Run, notes: list[str], tile_count: int) -> None:
-    """Say what the run works on, and write its configuration and split into its folder."""
-    data, config = training.data, training.config
-    cells = ", ".join(f"{c.name} {n}" for c, n in zip(data.classes, data.class_counts, strict=True))
-    for note in notes:
-        training.say(note)
-    training.say(f"train: {len(data.train)} images, {tile_count} tiles; val: {len(data.val)} images; cells: {cells}")
-    training.say(
-        f"model: {config.model.backbone}, {count_parameters(training.model) / 1e6:.1f} M parameters, anchors "
-        f"{config.model.anchors}, on {training.device}, precision {training.amp or torch.float32}"
-    )
-    if training.world.is_main:
-        write_toml(training.folder / "config.toml", config)
-        write_json(training.folder / "split.json", data.split, indent=1)
-
-
-def resume(training: Run) -> None:
-    """Go on from the checkpoint that ``--resume`` names."""
-    if training.config.run.resume is None:
-        return
-    path = checkpoint_to_resume(training.config.run.resume, training.folder)
-    if path is None:
-        training.say(f"nothing to resume in {training.folder}: a new run")
-        return
-    training.state.restore(load_checkpoint(path))
-    progress = training.state.progress
-    training.say(f"resumed {path} at epoch {progress.epoch}, step {progress.step}")
-
-
-# --- the loop --------------------------------------------------------------------------------------------------------
 
 
 def train(training: Run, log: RunLog | None) -> None:
@@ -300,20 +139,22 @@ def report_step(training: Run, step: Step, log: RunLog | None, bar: "tqdm[Batch]
 
 def train_step(training: Run, batch: Batch, rate: float, update: bool) -> StepLosses:
     """Forward and backward on a batch, and with ``update`` a step of the optimizer; nothing here waits for the GPU."""
-    tiles, targets, names = batch
     state, settings = training.state, training.config.optimizer
-    tiles = tiles.to(training.device, non_blocking=True)
-    targets = [
-        {key: value.to(training.device, non_blocking=True) for key, value in target.items()} for target in targets
-    ]
-    with torch.autocast(training.device.type, training.amp, enabled=training.amp is not None):
-        losses: dict[str, Tensor] = training.network(tiles, targets)
-    loss = torch.stack([losses[name] * weight for name, weight in training.loss_weights.items()]).sum()
-    state.scaler.scale(loss / settings.accumulate).backward()
+    tiles, targets = to_device(batch, training.device)
+    with gradients_kept_here(training.network, update):
+        with torch.autocast(training.device.type, training.amp, enabled=training.amp is not None):
+            losses: dict[str, Tensor] = training.network(tiles, targets)
+        loss = torch.stack([losses[name] * weight for name, weight in training.loss_weights.items()]).sum()
+        state.scaler.scale(loss / settings.accumulate).backward()
     values = {"loss": loss, **losses}
     if update:
         values["grad_norm"] = optimizer_step(state, settings.clip_norm, rate)
-    return StepLosses(values, state.progress.step, names)
+    return StepLosses(values, state.progress.step, batch[2])
+
+
+def gradients_kept_here(network: nn.Module, update: bool) -> AbstractContextManager[None]:
+    """Spare several processes the exchange of gradients that are not yet used."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) and not update else nullcontext()
 
 
 def optimizer_step(state: TrainingState, clip_norm: float, rate: float) -> Tensor:

@@ -7,7 +7,7 @@ import random
 import resource
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from src.curves import read_log
 from src.errors import InputError
 from src.files import write_text
 
+Module = TypeVar("Module", bound=torch.nn.Module)
 CSV_COLUMNS = (
     "event", "step", "epoch", "time_s", "lr", "loss", "classifier", "box", "mask", "objectness", "rpn_box",
     "grad_norm", "images_per_s", "AP50", "AP", "AP50_at_100",
@@ -56,13 +57,26 @@ def choose_workers(asked: int, device: torch.device, world_size: int) -> int:
         return asked
     if device.type == "cpu":
         return 0
-    return max(0, min(4, (os.cpu_count() or 1) // world_size - 1))
+    return max(0, min(4, available_cores() // world_size - 1))
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def place(model: Module, device: torch.device) -> Module:
+    """Move a network to its device; on a GPU in the formats that its tensor cores are fast with."""
+    if device.type != "cuda":
+        return model.to(device)
+    torch.set_float32_matmul_precision("high")  # TF32, where a step is not in bf16 or fp16 anyway
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def share_cores(device: torch.device, world_size: int) -> None:
     """Keep several processes on one machine from fighting for the same cores."""
     if world_size > 1 and device.type == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", world_size))))
+        torch.set_num_threads(max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", world_size))))
 
 
 def peak_memory(device: torch.device) -> int:

@@ -38,16 +38,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def checkpoint_to_resume(resume: str, folder: Path) -> Path | None:
-    """The file that ``--resume`` names; ``auto`` is the run folder's last good checkpoint, ``None`` in a new run."""
+def checkpoint_to_resume(resume: str | None, folder: Path) -> dict[str, Any] | None:
+    """What ``--resume`` names; ``auto`` is the run folder's last good checkpoint. ``None`` in a new run."""
+    if resume is None:
+        return None
     if resume != "auto":
-        return Path(resume)
+        return load_checkpoint(Path(resume))
     for path in (folder / "last.pt", folder / "previous.pt"):
         if path.is_file():
             try:
-                load_checkpoint(path)
+                return load_checkpoint(path)
             except InputError as error:
                 print(f"not resumed: {error}", flush=True)
-            else:
-                return path
     return None

@@ -16,9 +16,10 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    fused = all(parameter.is_cuda for parameter in trained)  # one kernel for all tensors
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.lr)
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+        return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
 
 
 def learning_rate(settings: OptimizerSettings, step: int, epoch: int, progress: float) -> float:

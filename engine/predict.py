@@ -4,6 +4,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +20,7 @@ from src.stitch import stitch
 from src.tiles import Tile, pad_to, tile_grid
 from src.views import VIEWS, View, merge, undo
 
+Answers = list[dict[str, torch.Tensor]]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -48,37 +51,29 @@ def predict_images(
         finish: turns an item, its image and its cells (see :func:`predict_image`) into what is wanted of them.
     """
     with ThreadPoolExecutor(2) as pool:
-        finishing: deque[Future[Result]] = deque()
-        for item, image in _read_ahead(pool, items, read):
-            tiles, detections = detect(predictor, image)
-            finishing.append(pool.submit(_finish, predictor, item, image, tiles, detections, finish))
-            if len(finishing) > 1:
-                yield finishing.popleft().result()
-        while finishing:
-            yield finishing.popleft().result()
+        images = in_turn(pool, lambda item: (item, read(item)), items)
+        found = ((item, image, *detect(predictor, image)) for item, image in images)
+        yield from in_turn(pool, lambda parts: _finish(predictor, finish, *parts), found)
 
 
-def _read_ahead(
-    pool: ThreadPoolExecutor, items: Iterable[Item], read: Callable[[Item], np.ndarray]
-) -> Iterator[tuple[Item, np.ndarray]]:
-    """Each item with its image, while that of the next is read."""
-    waiting: deque[tuple[Item, Future[np.ndarray]]] = deque()
+def in_turn(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """``function`` of each item, in order: it runs in a thread while the next item is made in this one."""
+    waiting: deque[Future[Result]] = deque()
     for item in items:
-        waiting.append((item, pool.submit(read, item)))
+        waiting.append(pool.submit(function, item))
         if len(waiting) > 1:
-            first, image = waiting.popleft()
-            yield first, image.result()
-    for first, image in waiting:
-        yield first, image.result()
+            yield waiting.popleft().result()
+    for last in waiting:
+        yield last.result()
 
 
 def _finish(
     predictor: Predictor,
+    finish: Callable[[Item, np.ndarray, list[Instance]], Result],
     item: Item,
     image: np.ndarray,
     tiles: Sequence[Tile],
     detections: Sequence[Detections],
-    finish: Callable[[Item, np.ndarray, list[Instance]], Result],
 ) -> Result:
     return finish(item, image, assemble(predictor, tiles, detections, *image.shape[:2]))
 
@@ -95,14 +90,12 @@ def detect(predictor: Predictor, image: np.ndarray) -> tuple[list[Tile], list[De
     scaled = scale_image(image, predictor.scale)
     height, width = scaled.shape[:2]
     tiles = tile_grid(height, width, predictor.tile_size, predictor.settings.predict_overlap)
-    detections: list[Detections] = []
-    for batch in _batches(tiles, predictor.settings.predict_batch_size):
-        windows = [scaled[tile.top : tile.bottom, tile.left : tile.right] for tile in batch]
-        detections += _predict_tiles(predictor, [pad_to(window, predictor.tile_size) for window in windows])
+    batches = _batches(scaled, tiles, predictor)
     if predictor.settings.whole_image and len(tiles) > 1:
-        tiles = [*tiles, Tile(0, 0, height, width)]
-        detections += _predict_tiles(predictor, [scaled])
-    return tiles, detections
+        tiles, batches = [*tiles, Tile(0, 0, height, width)], chain(batches, [np.stack([scaled])])
+    with ThreadPoolExecutor(1) as pool:
+        found = in_turn(pool, partial(_merge_views, predictor), (_ask(predictor, batch) for batch in batches))
+        return tiles, [detections for batch in found for detections in batch]
 
 
 def assemble(
@@ -117,27 +110,35 @@ def assemble(
     return stitch(places, instances, height, width)
 
 
-def _batches(tiles: Sequence[Tile], size: int) -> Iterator[Sequence[Tile]]:
+def _batches(image: np.ndarray, tiles: Sequence[Tile], predictor: Predictor) -> Iterator[np.ndarray]:
+    """The tiles of an image, ``(B, S, S, 3)`` uint8 at a time."""
+    size = predictor.settings.predict_batch_size
     for start in range(0, len(tiles), size):
-        yield tiles[start : start + size]
+        windows = [image[tile.top : tile.bottom, tile.left : tile.right] for tile in tiles[start : start + size]]
+        yield np.stack([pad_to(window, predictor.tile_size) for window in windows])
 
 
-def _predict_tiles(predictor: Predictor, tiles: Sequence[np.ndarray]) -> list[Detections]:
-    """Detections of equally large ``(h, w, 3)`` uint8 tiles, all views of each merged."""
-    batch = torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2).to(predictor.device)
-    height, width = batch.shape[-2:]
-    seen: list[list[Detections]] = [[] for _ in tiles]
-    for view in VIEWS[predictor.settings.tta]:
-        with torch.autocast(predictor.device.type, predictor.amp, enabled=predictor.amp is not None):
-            answers = predictor.model(_look(batch, view))
-        for views, answer in zip(seen, answers, strict=True):
-            views.append(undo(_to_numpy(answer), view, height, width))
-    return [merge(views) for views in seen]
+def _ask(predictor: Predictor, tiles: np.ndarray) -> tuple[tuple[int, int], list[Answers]]:
+    """What the network says of ``(B, h, w, 3)`` uint8 tiles: their size, and for each view the answers, one a tile."""
+    batch = torch.from_numpy(tiles).permute(0, 3, 1, 2).to(predictor.device)
+    with torch.autocast(predictor.device.type, predictor.amp, enabled=predictor.amp is not None):
+        answers = [predictor.model(_look(batch, view)) for view in VIEWS[predictor.settings.tta]]
+    return tiles.shape[1:3], answers
 
 
 def _look(batch: torch.Tensor, view: View) -> torch.Tensor:
     batch = batch.transpose(2, 3) if view.transpose else batch
     return batch.flip([axis for axis, flipped in ((2, view.flip_rows), (3, view.flip_columns)) if flipped])
+
+
+def _merge_views(predictor: Predictor, asked: tuple[tuple[int, int], list[Answers]]) -> list[Detections]:
+    """Detections of each tile of :func:`_ask`; waits for the device, so it belongs in a thread of its own."""
+    (height, width), answers = asked
+    views = [
+        [undo(_to_numpy(answer), view, height, width) for answer in of_view]
+        for view, of_view in zip(VIEWS[predictor.settings.tta], answers, strict=True)
+    ]
+    return [merge(of_tile) for of_tile in zip(*views, strict=True)]
 
 
 def _to_numpy(answer: dict[str, torch.Tensor]) -> Detections:

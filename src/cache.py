@@ -121,6 +121,7 @@ class ImageCache:
     max_gb: float
     intensity: str
     scale: float
+    decoded: int = field(default=0, init=False)  # images, since the cache was opened
     _full: bool = field(default=False, init=False)
 
     def get(self, record: Record) -> PreparedImage:
@@ -129,6 +130,7 @@ class ImageCache:
         if not entry.is_dir():
             prepared = prepare(record, self.intensity, self.scale)
             with _STORING:
+                self.decoded += 1
                 is_stored = self._store(entry, prepared)
             if not is_stored:
                 return prepared

@@ -11,6 +11,7 @@ import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, TypeVar
@@ -22,10 +23,20 @@ Config = TypeVar("Config")
 
 
 def option(
-    default: Any, help: str, *, choices: Sequence[str] = (), low: float | None = None, high: float | None = None
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] = (),
+    low: float | None = None,
+    high: float | None = None,
+    auto: int | None = None,
 ) -> Any:
-    """A field that is a flag: its default, its help with the unit, and what values it accepts (bounds inclusive)."""
-    return field(default=default, metadata={"help": help, "choices": tuple(choices), "low": low, "high": high})
+    """A field that is a flag: its default, its help with the unit, and what values it accepts (bounds inclusive).
+
+    ``auto`` is the number that the word auto stands for, where the flag takes it.
+    """
+    checks = {"choices": tuple(choices), "low": low, "high": high, "auto": auto}
+    return field(default=default, metadata={"help": help, **checks})
 
 
 def settings(cls: type[Config]) -> Config:
@@ -44,6 +55,7 @@ class Flag:
     choices: tuple[str, ...]
     low: float | None
     high: float | None
+    auto: int | None
     section: str
 
     @property
@@ -55,10 +67,13 @@ class Flag:
         """The value in the flag's own type; an :class:`InputError` names the flag where it does not fit."""
         if value is None and self.default is None:
             return None
+        if self.auto is not None and value in ("auto", self.auto):
+            return self.auto
         if self.kind is float and type(value) is int:
             value = float(value)
         if type(value) is not self.kind:
-            raise InputError(f"{self.name} expects {_KIND_NAMES[self.kind]}, got {value!r}")
+            expected = _KIND_NAMES[self.kind] + (" or auto" if self.auto is not None else "")
+            raise InputError(f"{self.name} expects {expected}, got {value!r}")
         if self.choices and value not in self.choices:
             raise InputError(
                 f"{self.name} must be one of {', '.join(self.choices)}; got {value!r}{_nearest(value, self.choices)}"
@@ -142,9 +157,8 @@ def to_toml(config: Any) -> str:
         if flag.section != section:
             section = flag.section
             lines += ["", f"# {section}"] if lines else [f"# {section}"]
-        lines.append(
-            f"# {flag.key} is not set" if values[flag.key] is None else f"{flag.key} = {_toml(values[flag.key])}"
-        )
+        value = "auto" if flag.auto is not None and values[flag.key] == flag.auto else values[flag.key]
+        lines.append(f"# {flag.key} is not set" if value is None else f"{flag.key} = {_toml(value)}")
     return "\n".join(lines) + "\n"
 
 
@@ -235,13 +249,27 @@ def _add(group: Any, flag: Flag) -> None:
     elif flag.choices:
         group.add_argument(flag.name, metavar="|".join(flag.choices), help=text)
     else:
-        group.add_argument(flag.name, type=flag.kind, metavar=flag.kind.__name__.upper(), help=text)
+        kind = flag.kind if flag.auto is None else partial(_number_or_word, flag.kind)
+        group.add_argument(flag.name, type=kind, metavar=flag.kind.__name__.upper(), help=text)
+
+
+def _number_or_word(kind: type, text: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        return text
 
 
 def _default_text(flag: Flag) -> str:
-    return (
-        "" if flag.default is None else f"(default: {str(flag.default).lower() if flag.kind is bool else flag.default})"
-    )
+    return f"(default: {default})" if (default := _shown_default(flag)) else ""
+
+
+def _shown_default(flag: Flag) -> str:
+    if flag.default is None:
+        return ""
+    if flag.auto is not None and flag.default == flag.auto:
+        return "auto"
+    return str(flag.default).lower() if flag.kind is bool else str(flag.default)
 
 
 def _nearest(word: Any, known: Any) -> str:
@@ -257,9 +285,7 @@ def flag_table(cls: type) -> str:
         if flag.section != section:
             section = flag.section
             rows.append(f"| **{section}** | | |")
-        default = (
-            "" if flag.default is None else f"`{str(flag.default).lower() if flag.kind is bool else flag.default}`"
-        )
+        default = f"`{shown}`" if (shown := _shown_default(flag)) else ""
         choices = f" ({', '.join(f'`{choice}`' for choice in flag.choices)})" if flag.choices else ""
         rows.append(f"| `{flag.name}` | {default} | {flag.help}{choices} |")
     return "\n".join(rows) + "\n"

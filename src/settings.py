@@ -127,6 +127,7 @@ class OptimizerSettings:
         "mixed precision; auto: bf16 where the GPU has it natively, else fp16, off on CPU",
         choices=("auto", "bf16", "fp16", "off"),
     )
+    compile: bool = option(False, "compile the backbone for the machine; takes minutes once, gains nothing on a CPU")
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,11 @@ class RunSettings:
     max_minutes: float | None = option(
         None, "stop, schedules included, after this many minutes, validation not counted", low=0.01
     )
-    batch_size: int = option(4, "tiles a step and GPU", low=1)
+    batch_size: int = option(
+        4, "tiles a step and GPU; auto: as many as the GPU's memory holds (set --lr to suit)", low=1, auto=0
+    )
     workers: int = option(
-        -1, "processes that load data; -1: four a GPU, at most one less than the cores; on CPU none", low=-1
+        -1, "processes that load data; auto: four a GPU, at most one less than the cores; on CPU none", low=0, auto=-1
     )
     seed: int = option(0, "seed of everything random", low=0)
     val_every: int = option(1, "epochs between validations; 0 validates at the end alone", low=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.cache import ImageCache, default_folder
+from src.cache import ImageCache, default_folder, folder_bytes
 from src.classes import HOMEWORK_CLASSES, CellClass, load_classes
 from src.errors import InputError
 from src.records import Record, find_records, read_groups, read_split, select
@@ -87,7 +87,9 @@ def load_training_data(data: DataSettings, image: ImageSettings, run: RunSetting
     folder = Path(run.cache_dir) if run.cache_dir else default_folder()
     cache = ImageCache(folder, run.cache_gb, image.intensity, image.scale)
     facts = _read_facts(records, cache, len(classes), progress)
-    order, notes = image.channel_order, []
+    found, size = len(records) - cache.decoded, folder_bytes(cache.folder) / 1e9
+    notes = [f"images: {cache.decoded} decoded, {found} found in the cache {cache.folder}, which holds {size:.2f} GB"]
+    order = image.channel_order
     if order == "auto":
         order, note = _decide_order(list(facts.values()))
         notes.append(note)

@@ -14,6 +14,7 @@ class Inner:
     """A room."""
 
     size: int = option(4, "side in px", low=1, high=9)
+    batch: int = option(2, "tiles", low=1, auto=0)
     mode: str = option("fast", "how", choices=("fast", "good"))
 
 
@@ -34,13 +35,20 @@ def read(*argv: str) -> Small:
 def test_defaults_and_flags_of_a_flattened_config() -> None:
     assert read() == Small()
     given = read("--size", "7", "--mode", "good", "--deep", "--rate", "2")
-    assert given == Small(rate=2.0, deep=True, room=Inner(7, "good"))
+    assert given == Small(rate=2.0, deep=True, room=Inner(7, mode="good"))
+
+
+def test_auto_stands_for_a_number(tmp_path: Path) -> None:
+    assert read("--batch", "auto").room.batch == 0 and read("--batch", "5").room.batch == 5
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(to_toml(read("--batch", "auto")))
+    assert 'batch = "auto"' in recipe.read_text() and read("--recipe", str(recipe)).room.batch == 0
 
 
 def test_flag_wins_over_recipe_and_recipe_over_default(tmp_path: Path) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text('size = 8\nmode = "good"\nrate = 3\n')
-    assert read("--recipe", str(recipe), "--size", "2") == Small(rate=3.0, room=Inner(2, "good"))
+    assert read("--recipe", str(recipe), "--size", "2") == Small(rate=3.0, room=Inner(2, mode="good"))
 
 
 @pytest.mark.parametrize(
@@ -49,6 +57,7 @@ def test_flag_wins_over_recipe_and_recipe_over_default(tmp_path: Path) -> None:
         (["--sise", "3"], "unknown flag --sise; did you mean --size?"),
         (["--size", "0"], "--size must be at least 1, got 0"),
         (["--size", "10"], "--size must be at most 9, got 10"),
+        (["--batch", "0.5"], "--batch expects a whole number or auto, got '0.5'"),
         (["--rate", "nan"], "--rate must be at least 0, got nan"),
         (["--mode", "fats"], "--mode must be one of fast, good; got 'fats'; did you mean fast?"),
         (["--size", "x"], "argument --size: invalid int value: 'x'"),

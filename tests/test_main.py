@@ -90,6 +90,24 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(finished: Path, data: Path, 
     assert losses[0] == losses[1]
 
 
+def test_the_batch_size_is_chosen_and_kept(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path / "run", batch_size=0, max_steps=1, val_every=0)
+    assert "batch_size = 4" in (tmp_path / "run/config.toml").read_text()
+    train(data, tmp_path / "run", batch_size=0, max_steps=2, val_every=0, resume="auto")
+    assert load_checkpoint(tmp_path / "run/last.pt")["settings"]["batch_size"] == 4
+
+
+@pytest.mark.slow
+def test_a_compiled_backbone_trains_to_the_same_losses(finished: Path, data: Path, tmp_path: Path) -> None:
+    plain = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    compiled = train(data, tmp_path / "run", compile=True)
+    losses = [[event["loss"] for event in events if event["event"] == "step"] for events in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert set(load_checkpoint(tmp_path / "run/last.pt")["model"]) == set(
+        load_checkpoint(finished / "last.pt")["model"]
+    )
+
+
 def test_a_new_run_moves_an_earlier_one_aside(data: Path, tmp_path: Path) -> None:
     for _ in range(2):
         train(data, tmp_path / "run", max_steps=1, val_every=0)
@@ -99,8 +117,9 @@ def test_a_new_run_moves_an_earlier_one_aside(data: Path, tmp_path: Path) -> Non
 def test_a_damaged_last_checkpoint_falls_back_to_the_previous(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "previous.pt").write_bytes((finished / "previous.pt").read_bytes())
     (tmp_path / "last.pt").write_bytes((finished / "last.pt").read_bytes()[:5000])
-    assert checkpoint_to_resume("auto", tmp_path) == tmp_path / "previous.pt"
-    assert checkpoint_to_resume("auto", tmp_path / "nothing") is None
+    found, previous = checkpoint_to_resume("auto", tmp_path), load_checkpoint(finished / "previous.pt")
+    assert found and found["progress"] == previous["progress"] != load_checkpoint(finished / "last.pt")["progress"]
+    assert checkpoint_to_resume("auto", tmp_path / "nothing") is None and checkpoint_to_resume(None, tmp_path) is None
     with pytest.raises(InputError, match=r"last.pt: is damaged"):
         load_checkpoint(tmp_path / "last.pt")
 

@@ -34,6 +34,18 @@ def test_what_is_known_of_the_training_part(folder: Path) -> None:
     assert 9 <= data.cell_size <= 15  # discs 9 and 15 px across
 
 
+def test_images_are_decoded_once(folder: Path) -> None:
+    assert any("6 decoded, 0 found" in note for note in load(folder).notes)
+    assert any("0 decoded, 6 found" in note for note in load(folder).notes)
+
+
+def test_a_damaged_image_among_many_is_named(folder: Path) -> None:
+    path = folder / "d/image.tif"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(InputError, match=r"d/image.tif: "):
+        load(folder)
+
+
 def test_colours_decide_the_channel_order(folder: Path) -> None:
     assert load(folder).channel_order == "rgb" and not load(folder).swap_channels
     for path in folder.glob("*/image.tif"):
