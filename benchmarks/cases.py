@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -18,8 +18,8 @@ from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
 from benchmarks import plain, stitch_curve
 from benchmarks.material import cells, raw_detections, truth_and_predictions, write_record
-from benchmarks.measure import Row, interleaved, milliseconds, peak_megabytes
-from dataset import TileDataset, collate
+from benchmarks.measure import Row, interleaved, milliseconds, peak_megabytes, waits
+from dataset import EpochSampler, TileDataset, build_loader, collate
 from engine.mask_targets import sample_mask_targets
 from engine.predict import Predictor, predict_image
 from model import build_model
@@ -36,13 +36,14 @@ from src.tiles import Tile, tile_grid
 
 ROOT = Path(__file__).resolve().parents[1]
 MIDDLE = Tile(256, 256, 512, 512)
+TILES = TileSettings(tile_size=512, overlap=256)
 LOADS = 8  # tiles in a measured call, so that all kinds of augmentation are among them
 
 
-def open_dataset(record: Record, folder: Path, augment: AugmentSettings) -> TileDataset:
+def open_dataset(record: Record, folder: Path, augment: AugmentSettings, tiles: TileSettings = TILES) -> TileDataset:
     """The training tiles of one image, with a cache of its own."""
     cache = ImageCache(folder, max_gb=20, intensity="full", scale=1.0)
-    return TileDataset([record], cache, TileSettings(tile_size=512, overlap=256), augment, False, seed=0)
+    return TileDataset([record], cache, tiles, augment, False, seed=0)
 
 
 def load_ours(dataset: TileDataset, index: int, epochs: Iterator[int]) -> None:
@@ -146,7 +147,31 @@ def training_step(folder: Path, repeats: int) -> list[Row]:
         torch.stack(list(losses.values())).sum().backward()
 
     mine, other = map(milliseconds, interleaved(repeats, ours, theirs))
-    return [Row("a training step on a 512 tile, ResNet-50, against rescaling to 800", "ms", mine, other, 1.7)]
+    waiting = [[float(waits(step))] for step in (ours, theirs)]
+    return [
+        Row("a training step on a 512 tile, ResNet-50, against rescaling to 800", "ms", mine, other, 1.7),
+        Row("its calls that a GPU must be waited for", "calls", waiting[0], waiting[1], 1),
+    ]
+
+
+def loading(folder: Path, repeats: int) -> list[Row]:
+    """Tiles a second that the loader gives with worker processes."""
+    record = write_record(folder / "loading", 1400, 1872, 2300)
+    rows = []
+    for workers in (0, 1, 2):
+        dataset = open_dataset(record, folder / "cache", AugmentSettings())
+        sampler = EpochSampler(len(dataset), 0)
+        loader = build_loader(dataset, sampler, 4, workers, cuda=False)
+
+        def epoch(sampler: EpochSampler = sampler, loader: Iterable[Any] = loader) -> None:
+            sampler.epoch += 1
+            for _ in loader:
+                pass
+
+        (seconds,) = interleaved(repeats, epoch)
+        speeds = [len(loader) * 4 / value for value in seconds]
+        rows.append(Row(f"512 tiles with 228 cells that {workers} workers load", "tiles/s", speeds))
+    return rows
 
 
 def encode_ours(raw: tuple[np.ndarray, ...]) -> None:
@@ -278,6 +303,6 @@ def _run(arguments: list[str]) -> None:
 CASES: dict[str, Callable[[Path, int], list[Row]]] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        tile, whole_image, mask_targets, training_step, results, stitching, evaluation, prediction, starting
+        tile, whole_image, loading, mask_targets, training_step, results, stitching, evaluation, prediction, starting
     )
 }  # fmt: skip

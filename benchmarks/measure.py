@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import torch
+
 Call = Callable[[], object]
+WAITING = ("aten::nonzero", "aten::_local_scalar_dense", "aten::_unique2")
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,16 @@ def peak_megabytes(call: Call) -> float:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak / 1e6
+
+
+def waits(call: Call) -> int:
+    """How often a call asks for a value or a shape that only the data decide: there a GPU's work must be waited for.
+
+    Counted by the profiler, on a CPU too; copies to the host are not among them.
+    """
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        call()
+    return sum(event.count for event in profiler.key_averages() if event.key in WAITING)
 
 
 def table(rows: Sequence[Row]) -> str:

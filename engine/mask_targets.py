@@ -1,9 +1,11 @@
 """Mask targets of a training step, sampled from the tiles' label maps: no dense mask per cell is ever made."""
 
+import math
+
 import torch
 from torch import Tensor
 
-_SMALLEST_WINDOW = 32
+_SMALLEST_EXPONENT = 5  # windows of 32 px and up
 
 
 def sample_mask_targets(
@@ -25,18 +27,27 @@ def sample_mask_targets(
         ``(R, M, M)`` float32 in [0, 1].
     """
     targets = boxes.new_zeros((len(boxes), resolution, resolution), dtype=torch.float32)
-    for window, members in _by_window(boxes):
+    if not len(boxes):
+        return targets
+    for window, members in _by_window(boxes.float(), max(label_maps.shape[-2:])):
         targets[members] = _sample(
             label_maps, boxes[members].float(), tiles[members], layers[members], ids[members], (resolution, window)
         )
     return targets
 
 
-def _by_window(boxes: Tensor) -> list[tuple[int, Tensor]]:
-    """Group RoIs by the power of two that holds their longer side: one large RoI must not make all windows large."""
-    sides = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1) + 3 if len(boxes) else boxes.new_zeros(0)
-    exponents = torch.log2(sides.clamp(min=_SMALLEST_WINDOW)).ceil().long()
-    return [(2**exponent, (exponents == exponent).nonzero().flatten()) for exponent in exponents.unique().tolist()]
+def _by_window(boxes: Tensor, longest: int) -> list[tuple[int, Tensor]]:
+    """Group RoIs by the power of two that holds their longer side: one large RoI must not make all windows large.
+
+    How many are in each group is all that a GPU is asked for, once.
+    """
+    sides = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1).clamp(max=longest) + 3
+    last = math.ceil(math.log2(longest + 3))
+    exponents = torch.log2(sides).ceil().clamp(min=_SMALLEST_EXPONENT, max=last).long()
+    levels = range(_SMALLEST_EXPONENT, max(last, _SMALLEST_EXPONENT) + 1)
+    counts = torch.stack([(exponents == level).sum() for level in levels]).tolist()
+    groups = exponents.argsort(stable=True).split(counts)
+    return [(2**level, members) for level, members in zip(levels, groups, strict=True) if len(members)]
 
 
 def _sample(

@@ -106,9 +106,9 @@ def box_head_losses(
     """
     class_logits, box_regression = class_logits.float(), box_regression.float()
     classifier = F.cross_entropy(class_logits, labels, weight=class_weights)
-    positive = (labels > 0).nonzero().flatten()
-    own = box_regression.reshape(len(labels), -1, 4)[positive, labels[positive]]
-    box = F.smooth_l1_loss(own, regression_targets[positive], beta=1 / 9, reduction="sum") / max(labels.numel(), 1)
+    own = box_regression.reshape(len(labels), -1, 4)[torch.arange(len(labels), device=labels.device), labels]
+    wanted = torch.where((labels > 0)[:, None], regression_targets, own.detach())  # background has no box to learn
+    box = F.smooth_l1_loss(own, wanted, beta=1 / 9, reduction="sum") / max(labels.numel(), 1)
     return classifier, box
 
 
@@ -121,11 +121,11 @@ def mask_loss(
     """
     if not len(mask_logits):
         return mask_logits.sum() * 0  # keeps the mask head in the graph, as torch.distributed demands
-    counts = torch.tensor([len(tile_boxes) for tile_boxes in boxes], device=mask_logits.device)
+    places = [torch.full((len(tile_boxes),), tile, device=mask_logits.device) for tile, tile_boxes in enumerate(boxes)]
     wanted = sample_mask_targets(
         torch.stack([target["label_map"] for target in targets]),
         torch.cat(list(boxes)),
-        torch.repeat_interleave(torch.arange(len(boxes), device=counts.device), counts),
+        torch.cat(places),
         torch.cat([target["layers"][match] for target, match in zip(targets, matches, strict=True) if len(match)]),
         torch.cat([target["ids"][match] for target, match in zip(targets, matches, strict=True) if len(match)]),
         mask_logits.shape[-1],

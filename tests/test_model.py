@@ -1,5 +1,6 @@
 """The network against torchvision's own, and the ways its weights are loaded."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,15 @@ def test_box_losses_are_torchvisions_without_class_weights() -> None:
     theirs = fastrcnn_loss(logits, regression, [labels], [targets])
     ours = box_head_losses(logits, regression, labels, targets, None)
     assert [loss.item() for loss in ours] == pytest.approx([loss.item() for loss in theirs], abs=1e-6)
+
+
+def test_what_background_is_matched_with_does_not_matter() -> None:
+    """In a tile without cells torchvision encodes against an empty box: the targets are infinite."""
+    regression = torch.randn(2, 8, requires_grad=True)
+    targets = torch.tensor([[0.0, 0, -math.inf, -math.inf], [math.nan] * 4])
+    _, box = box_head_losses(torch.zeros(2, 2), regression, torch.tensor([0, 0]), targets, None)
+    (gradient,) = torch.autograd.grad(box, regression)
+    assert box.item() == 0 and not gradient.any()
 
 
 def test_class_weights_move_the_classifier_loss() -> None:
