@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would open a network connection at import
 
@@ -24,7 +24,7 @@ cv2.setNumThreads(0)  # a tile is too small to share out, and a worker forked be
 
 Key = tuple[int, int]  # epoch, index of the tile
 Item = tuple[np.ndarray, dict[str, np.ndarray], str]
-Batch = tuple[Tensor, list[dict[str, Tensor]], list[str]]
+OBJECT_KEYS = ("boxes", "labels", "layers", "ids")
 
 
 class TileDataset(Dataset[Item]):
@@ -127,7 +127,7 @@ def tile_target(label_map: np.ndarray, prepared: PreparedImage, min_visible: flo
 
     Returns:
         ``boxes`` (N, 4) float32 xyxy in tile px, max exclusive; ``labels`` (N,) int64 in 1..K; ``label_map`` (L, h, w)
-        int32, and ``layers`` and ``ids`` (N,) int64: where in it each object is painted.
+        as given, and ``layers`` and ``ids`` (N,) int64: where in it each object is painted.
     """
     layers = np.ascontiguousarray(label_map.transpose(2, 0, 1))
     shown, boxes = extents(layers, len(prepared.areas) - 1)
@@ -135,7 +135,7 @@ def tile_target(label_map: np.ndarray, prepared: PreparedImage, min_visible: flo
     return {
         "boxes": boxes[ids].astype(np.float32),
         "labels": prepared.categories[ids],
-        "label_map": layers.astype(np.int32, copy=False),
+        "label_map": layers,
         "layers": prepared.layers[ids],
         "ids": ids,
     }
@@ -210,31 +210,52 @@ class EpochSampler(Sampler[Key]):
             yield self.epoch, int(index)
 
 
+class Batch(NamedTuple):
+    """Tiles and their targets in few tensors: each one costs a worker, and the way to a GPU, as much as a large one.
+
+    ``tiles`` (B, 3, S, S) uint8 RGB; ``label_maps`` (B, L, S, S) int32; ``boxes`` (N, 4) float32 and ``labels``,
+    ``layers``, ``ids`` (N,) int64 of all tiles, one tile after the other; ``counts`` of cells, and ``names`` of tiles.
+    """
+
+    tiles: Tensor
+    label_maps: Tensor
+    boxes: Tensor
+    labels: Tensor
+    layers: Tensor
+    ids: Tensor
+    counts: list[int]
+    names: list[str]
+
+    def to(self, device: torch.device) -> "Batch":
+        """On its way to a device; from pinned memory nothing here waits for it."""
+        values = self._asdict()
+        moved = {k: value.to(device, non_blocking=True) for k, value in values.items() if isinstance(value, Tensor)}
+        return Batch(**{**values, **moved})
+
+    def targets(self) -> list[dict[str, Tensor]]:
+        """What each tile teaches (see :func:`tile_target`), as views."""
+        objects = {key: getattr(self, key).split(self.counts) for key in OBJECT_KEYS}
+        return [
+            {"label_map": label_map, **{key: objects[key][tile] for key in OBJECT_KEYS}}
+            for tile, label_map in enumerate(self.label_maps)
+        ]
+
+
 def collate(items: Sequence[Item]) -> Batch:
-    """Stack tiles to ``(B, 3, S, S)`` uint8, and targets with equally many layers, as tensors."""
+    """Make a batch of tiles; label maps get equally many layers."""
     images, targets, names = zip(*items, strict=True)
     depth = max(len(target["label_map"]) for target in targets)
-    tensors = [
-        {
-            key: torch.from_numpy(value)
-            for key, value in {**target, "label_map": _deepen(target["label_map"], depth)}.items()
-        }
-        for target in targets
-    ]
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), tensors, list(names)
-
-
-def to_device(batch: Batch, device: torch.device) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Tiles and targets of a batch on their way to a device; from pinned memory nothing here waits for it."""
-    tiles, targets, _ = batch
-    moved = [{key: value.to(device, non_blocking=True) for key, value in target.items()} for target in targets]
-    return tiles.to(device, non_blocking=True), moved
-
-
-def _deepen(label_map: np.ndarray, depth: int) -> np.ndarray:
-    if len(label_map) == depth:
-        return label_map
-    return np.pad(label_map, ((0, depth - len(label_map)), (0, 0), (0, 0)))
+    label_maps = np.zeros((len(items), depth, *images[0].shape[:2]), np.int32)
+    for place, target in zip(label_maps, targets, strict=True):
+        place[: len(target["label_map"])] = target["label_map"]
+    objects = {key: torch.from_numpy(np.concatenate([target[key] for target in targets])) for key in OBJECT_KEYS}
+    return Batch(
+        torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
+        torch.from_numpy(label_maps),
+        counts=[len(target["ids"]) for target in targets],
+        names=list(names),
+        **objects,
+    )
 
 
 def build_loader(

@@ -1,5 +1,7 @@
 """Predict test images tile by tile, stitch, and write COCO RLE results for a submission."""
 
+import os
+
 from src.config import parse
 from src.settings import InferenceConfig
 
@@ -8,6 +10,7 @@ if __name__ == "__main__":
     CONFIG = parse(
         InferenceConfig, __doc__, "python inference.py --ckpt logs/best.pt --test-dir images --zip submission.zip"
     )
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave a shared core to others
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -39,15 +42,29 @@ OVERLAY_SCORE = 0.5  # the score from which PQ counts a detection, too
 def load_predictor(
     config: InferenceConfig, device: torch.device
 ) -> tuple[Predictor, TrainConfig, tuple[CellClass, ...]]:
-    """Build the predictor of a checkpoint; flags win over what the checkpoint says."""
-    checkpoint = load_checkpoint(Path(config.ckpt))
-    trained = build(TrainConfig, checkpoint["settings"])
-    classes = parse_classes(checkpoint["classes"], config.ckpt)
+    """Build the predictor of one checkpoint or several; flags win over what the first says."""
+    checkpoints = [load_checkpoint(Path(path)) for path in config.ckpt]
+    configs = [build(TrainConfig, checkpoint["settings"]) for checkpoint in checkpoints]
+    trained, classes = configs[0], parse_classes(checkpoints[0]["classes"], config.ckpt[0])
     settings = _override(trained.predict, config)
-    model = restore_model(checkpoint, _override(trained.model, config), len(classes) + 1, settings)
+    models = []
+    for path, checkpoint, other in zip(config.ckpt, checkpoints, configs, strict=True):
+        _check_alike(config.ckpt[0], checkpoints[0], path, checkpoint)
+        model = restore_model(checkpoint, _override(other.model, config), len(classes) + 1, settings)
+        models.append(place(model, device))
     amp = choose_amp(trained.optimizer.amp, device) if device.type == "cuda" else None
-    predictor = Predictor(place(model, device), device, amp, trained.image.scale, trained.tiles.tile_size, settings)
+    predictor = Predictor(models, device, amp, trained.image.scale, trained.tiles.tile_size, settings)
     return predictor, trained, classes
+
+
+def _check_alike(first: str, one: dict[str, Any], path: str, other: dict[str, Any]) -> None:
+    """Refuse to merge checkpoints that see different tiles or classes."""
+    seen = ("scale", "tile_size", "intensity", "channel_order")
+    differing = [key for key in seen if one["settings"][key] != other["settings"][key]]
+    if [c["name"] for c in one["classes"]] != [c["name"] for c in other["classes"]]:
+        differing.append("classes")
+    if differing:
+        raise InputError(f"--ckpt {path}: cannot be merged with {first}: their {', '.join(differing)} differ")
 
 
 def restore_model(

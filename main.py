@@ -1,5 +1,7 @@
 """Train a Mask R-CNN on tiles of microscopy images; reads top to bottom in the order it runs."""
 
+import os
+
 from src.config import parse
 from src.settings import TrainConfig
 
@@ -8,6 +10,7 @@ if __name__ == "__main__":
     CONFIG = parse(
         TrainConfig, __doc__, "python main.py --data-path hw3-data-release/train --output-dir logs --epochs 30"
     )
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave a shared core to others
 
 import math
 import time
@@ -21,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from dataset import Batch, to_device
+from dataset import Batch
 from engine import distributed
 from engine.checkpoint import save_checkpoint
 from engine.losses import StepLosses
@@ -110,7 +113,7 @@ def train_epoch(training: Run, log: RunLog | None) -> None:
         progress.step += update
         seconds = time.perf_counter() - started
         progress.seconds, started = progress.seconds + seconds, started + seconds
-        speed = len(batch[0]) * training.world.size / seconds
+        speed = len(batch.tiles) * training.world.size / seconds
         done = share_done(training)
         previous = Step(progress.step, progress.epoch, progress.seconds, rate, speed, done, update, losses)
         if done >= 1:
@@ -140,16 +143,16 @@ def report_step(training: Run, step: Step, log: RunLog | None, bar: "tqdm[Batch]
 def train_step(training: Run, batch: Batch, rate: float, update: bool) -> StepLosses:
     """Forward and backward on a batch, and with ``update`` a step of the optimizer; nothing here waits for the GPU."""
     state, settings = training.state, training.config.optimizer
-    tiles, targets = to_device(batch, training.device)
+    batch = batch.to(training.device)
     with gradients_kept_here(training.network, update):
         with torch.autocast(training.device.type, training.amp, enabled=training.amp is not None):
-            losses: dict[str, Tensor] = training.network(tiles, targets)
+            losses: dict[str, Tensor] = training.network(batch.tiles, batch.targets())
         loss = torch.stack([losses[name] * weight for name, weight in training.loss_weights.items()]).sum()
         state.scaler.scale(loss / settings.accumulate).backward()
     values = {"loss": loss, **losses}
     if update:
         values["grad_norm"] = optimizer_step(state, settings.clip_norm, rate)
-    return StepLosses(values, state.progress.step, batch[2])
+    return StepLosses(values, state.progress.step, batch.names)
 
 
 def gradients_kept_here(network: nn.Module, update: bool) -> AbstractContextManager[None]:
@@ -197,7 +200,7 @@ def validate(training: Run, log: RunLog | None) -> None:
     config, data, progress = training.config, training.data, training.state.progress
     model = training.state.predicting_model.eval()
     predictor = Predictor(
-        model, training.device, training.amp, config.image.scale, config.tiles.tile_size, config.predict
+        [model], training.device, training.amp, config.image.scale, config.tiles.tile_size, config.predict
     )
     mine = range(training.world.rank, len(data.val), training.world.size)
 

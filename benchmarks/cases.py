@@ -101,8 +101,8 @@ def dense_tile(folder: Path) -> tuple[Tensor, list[dict[str, Tensor]]]:
     """A batch of one 512 tile with 228 cells."""
     record = write_record(folder, 512, 512, 228)
     dataset = open_dataset(record, folder / "cache", AugmentSettings(augment="none"))
-    images, targets, _ = collate([dataset[(0, 0)]])
-    return images, targets
+    batch = collate([dataset[(0, 0)]])
+    return batch.tiles, batch.targets()
 
 
 def mask_targets(folder: Path, repeats: int) -> list[Row]:
@@ -269,7 +269,7 @@ def prediction(folder: Path, repeats: int) -> list[Row]:
         weights="none", norm="frozen", head_norm="off", trainable_layers=5, anchors="default", detections_per_tile=100
     )
     network = TimedNetwork(build_model(settings, 5).eval(), answers)
-    predictor = Predictor(network, torch.device("cpu"), None, 1.0, 512, PredictSettings())
+    predictor = Predictor([network], torch.device("cpu"), None, 1.0, 512, PredictSettings())
     shares = []
     for _ in range(repeats):
         network.seconds, start = 0.0, time.perf_counter()

@@ -41,8 +41,8 @@ def batch_of(config: TrainConfig, folder: Path) -> tuple[Tensor, list[dict[str, 
     """A batch of dense tiles as the recipe cuts them."""
     record = write_record(folder / "image", 1024, 1024, 900)
     dataset = open_dataset(record, folder / "cache", AugmentSettings(), config.tiles)
-    tiles, targets, _ = collate([dataset[(0, index)] for index in range(config.run.batch_size)])
-    return tiles, targets
+    batch = collate([dataset[(0, index)] for index in range(config.run.batch_size)])
+    return batch.tiles, batch.targets()
 
 
 def step_of(

@@ -6,7 +6,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from dataset import Item, TileDataset, collate, to_device
+from dataset import Item, TileDataset, collate
 
 DEFAULT = 4  # where memory is not what limits a step
 SHARE = 0.85  # of the memory that is free; the rest is for fragments and for tiles denser than those tried
@@ -45,9 +45,9 @@ def step_memory(model: nn.Module, item: Item, count: int, amp: torch.dtype | Non
     """Bytes of GPU memory that forward and backward on ``count`` times the same tile take on top of what is held."""
     held = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    tiles, targets = to_device(collate([item] * count), device)
+    batch = collate([item] * count).to(device)
     with torch.autocast(device.type, amp, enabled=amp is not None):
-        losses = model(tiles, targets)
+        losses = model(batch.tiles, batch.targets())
     torch.stack(list(losses.values())).sum().backward()
     model.zero_grad(set_to_none=True)
     return torch.cuda.max_memory_allocated(device) - held

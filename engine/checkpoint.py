@@ -1,20 +1,25 @@
 """Checkpoints: one function writes them, one reads them. They hold plain numbers, strings and tensors alone."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from src.errors import InputError
 from src.files import replacing
+from src.sealed import is_intact, seal
 
-FORMAT = 1
+FORMAT = 2
+KEYS = ("settings", "classes", "split", "model", "ema")  # what prediction reads; to go on training takes more
 
 
 def save_checkpoint(path: Path, content: dict[str, Any], previous: Path | None = None) -> None:
-    """Write a checkpoint atomically; the file that it replaces is kept as ``previous`` where that is given."""
+    """Write a sealed checkpoint atomically; the file that it replaces is kept as ``previous`` where that is given."""
     with replacing(path) as temporary:
         torch.save({"format": FORMAT, **content}, temporary)
+        seal(temporary)
         if previous is not None and path.exists():
             path.replace(previous)
 
@@ -23,19 +28,49 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU without running any code in it.
 
     Raises:
-        InputError: naming the file and the reason, where it is missing, damaged or no checkpoint of this program.
+        InputError: naming the file and the reason, where it is missing, not as it was written, no checkpoint of this
+            program, or holds weights that no training leaves.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        intact = is_intact(path)
+        content = torch.load(path, map_location="cpu", weights_only=True) if intact else None
     except Exception as error:  # torch.load has no error of its own: a bad file shows as nearly anything
-        raise InputError(
-            f"{path}: is damaged or no checkpoint ({(str(error) or repr(error)).splitlines()[0]})"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path}: is not a checkpoint of this program")
+        raise InputError(f"{path}: is no checkpoint ({(str(error) or repr(error)).splitlines()[0]})") from error
+    if not intact:
+        raise InputError(f"{path}: is damaged, or no checkpoint of this program (its digest does not fit)")
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not set(KEYS) <= content.keys():
+        raise InputError(f"{path}: is no checkpoint of this program")
+    for part in ("model", "ema"):
+        check_weights(content[part] or {}, path)
     return content
+
+
+def check_weights(state: Any, source: str | Path) -> None:
+    """Refuse what is no state dict of finite, dense tensors, naming ``source`` and the tensor."""
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{source}: its weights are no dict of tensors")
+    for name, tensor in state.items():
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            raise InputError(f"{source}: {name} is no dense tensor")
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputError(f"{source}: {name} holds NaN or infinite values")
+
+
+def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Load a whole state dict; an :class:`InputError` names the first tensor that does not fit."""
+    for reason in _misfits(model.state_dict(), state):
+        raise InputError(f"{source}: does not fit the network that its own settings describe: {reason}")
+    model.load_state_dict(dict(state))
+
+
+def _misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Iterator[str]:
+    for name in own.keys() ^ given.keys():
+        yield f"{name} is {'missing' if name in own else 'unknown'}"
+    for name in own:
+        if own[name].shape != given[name].shape:
+            yield f"{name} is {tuple(given[name].shape)}, not {tuple(own[name].shape)}"
 
 
 def checkpoint_to_resume(resume: str | None, folder: Path) -> dict[str, Any] | None:

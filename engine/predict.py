@@ -27,9 +27,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model ready to predict, and how: ``scale`` and ``tile_size`` are those that it was trained with."""
+    """Models ready to predict, and how: ``scale`` and ``tile_size`` are those that they were trained with.
 
-    model: nn.Module
+    Several models are to a tile what several views of it are: what they agree on ranks first.
+    """
+
+    models: Sequence[nn.Module]
     device: torch.device
     amp: torch.dtype | None
     scale: float
@@ -119,11 +122,15 @@ def _batches(image: np.ndarray, tiles: Sequence[Tile], predictor: Predictor) -> 
 
 
 def _ask(predictor: Predictor, tiles: np.ndarray) -> tuple[tuple[int, int], list[Answers]]:
-    """What the network says of ``(B, h, w, 3)`` uint8 tiles: their size, and for each view the answers, one a tile."""
+    """What ``(B, h, w, 3)`` uint8 tiles show: their size, and for each model and view the answers, one a tile."""
     batch = torch.from_numpy(tiles).permute(0, 3, 1, 2).to(predictor.device)
     with torch.autocast(predictor.device.type, predictor.amp, enabled=predictor.amp is not None):
-        answers = [predictor.model(_look(batch, view)) for view in VIEWS[predictor.settings.tta]]
+        answers = [model(_look(batch, view)) for model, view in _looks(predictor)]
     return tiles.shape[1:3], answers
+
+
+def _looks(predictor: Predictor) -> list[tuple[nn.Module, View]]:
+    return [(model, view) for model in predictor.models for view in VIEWS[predictor.settings.tta]]
 
 
 def _look(batch: torch.Tensor, view: View) -> torch.Tensor:
@@ -134,11 +141,11 @@ def _look(batch: torch.Tensor, view: View) -> torch.Tensor:
 def _merge_views(predictor: Predictor, asked: tuple[tuple[int, int], list[Answers]]) -> list[Detections]:
     """Detections of each tile of :func:`_ask`; waits for the device, so it belongs in a thread of its own."""
     (height, width), answers = asked
-    views = [
-        [undo(_to_numpy(answer), view, height, width) for answer in of_view]
-        for view, of_view in zip(VIEWS[predictor.settings.tta], answers, strict=True)
+    seen = [
+        [undo(_to_numpy(answer), view, height, width) for answer in of_look]
+        for (_, view), of_look in zip(_looks(predictor), answers, strict=True)
     ]
-    return [merge(of_tile) for of_tile in zip(*views, strict=True)]
+    return [merge(of_tile) for of_tile in zip(*seen, strict=True)]
 
 
 def _to_numpy(answer: dict[str, torch.Tensor]) -> Detections:

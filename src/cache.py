@@ -20,7 +20,7 @@ import numpy as np
 
 from src.instances import extents
 from src.records import Record
-from src.tiff import read_image, read_mask
+from src.tiff import CellPixels, read_cells, read_image
 
 _VERSION = 2  # of the files below; raise it when their content changes
 _STORING = threading.Lock()  # of the module, since a cache must pickle
@@ -52,8 +52,8 @@ class PreparedImage:
 def prepare(record: Record, intensity: str, scale: float) -> PreparedImage:
     """Decode a record's image and masks and scale them."""
     image = scale_image(read_image(record.image, intensity), scale)
-    masks = {category: _scale_mask(read_mask(path), scale) for category, path in sorted(record.masks.items())}
-    label_map, categories, layers = stack_layers(masks, image.shape[:2])
+    cells = {category: _scale_cells(read_cells(path), scale) for category, path in sorted(record.masks.items())}
+    label_map, categories, layers = stack_layers(cells, image.shape[:2])
     areas, boxes = extents(label_map.transpose(2, 0, 1), len(categories) - 1)
     return PreparedImage(image, label_map, categories, layers, areas, boxes)
 
@@ -63,9 +63,13 @@ def scale_image(image: np.ndarray, scale: float) -> np.ndarray:
     return _resize(image, scale, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
-def _scale_mask(mask: np.ndarray, scale: float) -> np.ndarray:
-    """Resize ``(H, W)`` ids by nearest neighbour, so that they stay ids."""
-    return _resize(mask, scale, cv2.INTER_NEAREST_EXACT)
+def _scale_cells(cells: CellPixels, scale: float) -> CellPixels:
+    """Resize a mask by nearest neighbour; a cell that vanishes leaves its id unused."""
+    if scale == 1:
+        return cells
+    mask = _resize(cells.to_mask(), scale, cv2.INTER_NEAREST_EXACT)
+    places = np.flatnonzero(mask)
+    return CellPixels(mask.shape, places, mask.ravel()[places])
 
 
 def _resize(array: np.ndarray, scale: float, interpolation: int) -> np.ndarray:
@@ -75,32 +79,30 @@ def _resize(array: np.ndarray, scale: float, interpolation: int) -> np.ndarray:
     return cv2.resize(array, size, interpolation=interpolation)
 
 
-def stack_layers(masks: Mapping[int, np.ndarray], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Paint the label maps of all classes into as few layers as their overlaps allow.
+def stack_layers(cells: Mapping[int, CellPixels], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Paint the cells of all classes into as few layers as their overlaps allow.
 
     Args:
-        masks: class id → ``(H, W)`` int32 label map with ids 1..N.
+        cells: class id → its cells, all in an image of ``shape``.
 
     Returns:
         Label map ``(H, W, L)``, and the class and the layer ``(N + 1,)`` of each object, as in :class:`PreparedImage`.
     """
-    pixels_of = {category: np.flatnonzero(mask != 0) for category, mask in masks.items()}  # background takes no part
-    ids_of = {category: mask.ravel()[pixels_of[category]] for category, mask in masks.items()}
-    counts = {category: int(ids.max(initial=0)) for category, ids in ids_of.items()}
+    counts = {category: int(of_class.ids.max(initial=0)) for category, of_class in cells.items()}
     narrow = np.uint16 if sum(counts.values()) <= np.iinfo(np.uint16).max else np.int32
     categories, layer_of = [0], [np.zeros(1, np.int64)]
     layers: list[np.ndarray] = [np.zeros(math.prod(shape), narrow)]
     for category, count in counts.items():
-        pixels, ids, depth = pixels_of[category], ids_of[category], 0
+        places, ids, depth = cells[category].places, cells[category].ids, 0
         depths = np.zeros(count + 1, np.int64)
-        while len(pixels):
+        while len(places):
             if depth == len(layers):
                 layers.append(np.zeros_like(layers[0]))
             blocked = np.zeros(count + 1, bool)
-            blocked[ids[layers[depth][pixels] > 0]] = True
+            blocked[ids[layers[depth][places] > 0]] = True
             waiting = blocked[ids]
-            layers[depth][pixels[~waiting]] = ids[~waiting] + (len(categories) - 1)
-            pixels, ids, depth = pixels[waiting], ids[waiting], depth + 1
+            layers[depth][places[~waiting]] = ids[~waiting] + (len(categories) - 1)
+            places, ids, depth = places[waiting], ids[waiting], depth + 1
             depths[blocked] = depth
         categories += [category] * count
         layer_of.append(depths[1:])

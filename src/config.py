@@ -1,6 +1,7 @@
 """One frozen dataclass is a command's configuration: each field is a flag and a key of a TOML recipe.
 
-A field made with :func:`option` carries its help and its bounds. A field whose type is itself a dataclass holds the
+A field made with :func:`option` carries its help and its bounds; one of type ``tuple[str, ...]`` takes several values.
+A field whose type is itself a dataclass holds the
 settings of one room; its fields are flattened among the flags. Precedence: flag over recipe over default.
 """
 
@@ -57,6 +58,7 @@ class Flag:
     high: float | None
     auto: int | None
     section: str
+    many: bool = False
 
     @property
     def name(self) -> str:
@@ -67,6 +69,11 @@ class Flag:
         """The value in the flag's own type; an :class:`InputError` names the flag where it does not fit."""
         if value is None and self.default is None:
             return None
+        if self.many and isinstance(value, list | tuple) and value:
+            return tuple(self._check_one(part) for part in value)
+        return (self._check_one(value),) if self.many else self._check_one(value)
+
+    def _check_one(self, value: Any) -> Any:
         if self.auto is not None and value in ("auto", self.auto):
             return self.auto
         if self.kind is float and type(value) is int:
@@ -113,7 +120,9 @@ def _flag(item: "Field[Any]", hint: Any, section: str) -> Flag:
         kind = next(part for part in typing.get_args(hint) if part is not type(None))
     if item.default is MISSING:
         raise TypeError(f"{item.name} needs a default made with option()")
-    return Flag(item.name, kind, item.default, section=section, **item.metadata)
+    many = typing.get_origin(kind) is tuple
+    kind = typing.get_args(kind)[0] if many else kind
+    return Flag(item.name, kind, item.default, section=section, many=many, **item.metadata)
 
 
 def build(cls: type[Config], values: Mapping[str, Any]) -> Config:
@@ -173,6 +182,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     return repr(value)
 
 
@@ -250,7 +261,8 @@ def _add(group: Any, flag: Flag) -> None:
         group.add_argument(flag.name, metavar="|".join(flag.choices), help=text)
     else:
         kind = flag.kind if flag.auto is None else partial(_number_or_word, flag.kind)
-        group.add_argument(flag.name, type=kind, metavar=flag.kind.__name__.upper(), help=text)
+        many: dict[str, Any] = {"nargs": "+"} if flag.many else {}
+        group.add_argument(flag.name, type=kind, metavar=flag.kind.__name__.upper(), help=text, **many)
 
 
 def _number_or_word(kind: type, text: str) -> Any:
@@ -269,6 +281,8 @@ def _shown_default(flag: Flag) -> str:
         return ""
     if flag.auto is not None and flag.default == flag.auto:
         return "auto"
+    if flag.many:
+        return " ".join(flag.default)
     return str(flag.default).lower() if flag.kind is bool else str(flag.default)
 
 

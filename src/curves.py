@@ -14,13 +14,13 @@ SCORES = {"AP50": "AP50 uncapped", "AP50_at_100": "AP50 at 100", "AP": "AP uncap
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The events of a ``log.jsonl``; a torn last line is left out."""
+    """The events of a ``log.jsonl``; a line that a crash tore is left out."""
     events: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             events.append(json.loads(line))
         except json.JSONDecodeError:
-            break
+            continue
     return events
 
 

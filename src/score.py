@@ -1,14 +1,15 @@
-"""Score a results file: mask AP at 100 detections and uncapped, per class, and panoptic quality."""
+"""Score a results file: mask AP at 100 detections and uncapped, per class, panoptic quality and centroid F1."""
 
 import argparse
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
 
+from src.centroids import RADIUS, class_f1, detection_f1, pair
 from src.classes import HOMEWORK_CLASSES, CellClass, load_classes
 from src.coco import check_results, encode, read_results
 from src.errors import InputError, run
@@ -38,12 +39,12 @@ def score(
         ground_truth: every image that counts, at least one.
         entries: result entries (see :func:`src.coco.result_entries`) of these images.
         classes: the classes 1..K.
-        pq_threshold: entries with a lower score are left out of PQ.
+        pq_threshold: entries with a lower score are left out of PQ and of centroid F1.
         backend: the evaluator of AP, one of ``BACKENDS``; they agree to 1e-9.
 
     Returns:
-        ``{"images", "at_100", "uncapped", "pq"}``. AP is averaged over IoU 0.50:0.95 and over the classes that have
-        ground truth; the caps hold for each image and class. ``None`` stands where there is no ground truth.
+        ``{"images", "at_100", "uncapped", "pq", "f1"}``. AP is averaged over IoU 0.50:0.95 and over the classes that
+        have ground truth; the caps hold for each image and class. ``None`` stands where there is no ground truth.
 
     Raises:
         InputError: a malformed entry (see :func:`src.coco.check_results`).
@@ -51,7 +52,13 @@ def score(
     check_results(entries, [_image_id(truth) for truth in ground_truth], len(classes))
     values = precision(ground_truth, entries, len(classes), backend)
     families = {name: _ap_family(values[..., m]) for m, (name, _) in enumerate(CAPS)}
-    return {"images": len(ground_truth), **families, "pq": _panoptic(ground_truth, entries, len(classes), pq_threshold)}
+    found = _confident(entries, pq_threshold)
+    return {
+        "images": len(ground_truth),
+        **families,
+        "pq": {"threshold": pq_threshold, **_panoptic(ground_truth, found, len(classes))},
+        "f1": {"threshold": pq_threshold, **_centroid_f1(ground_truth, found, len(classes))},
+    }
 
 
 def format_table(result: dict[str, Any], classes: Sequence[CellClass]) -> str:
@@ -61,11 +68,14 @@ def format_table(result: dict[str, Any], classes: Sequence[CellClass]) -> str:
     rows = [("all", *_row(result, None))]
     rows += [(f"{cell_class.id} {cell_class.name}", *_row(result, str(cell_class.id))) for cell_class in classes]
     first = max(len("class"), *(len(row[0]) for row in rows))
-    lines = [" " * first + "".join(f"  {group:^22}" for group in groups)]
-    lines += [f"{'class':{first}}" + "".join(f"  {key:>6}" for key in (*AP_KEYS, *AP_KEYS, *PQ_KEYS))]
+    lines = [" " * first + "".join(f"  {group:^22}" for group in groups) + "  centroids"]
+    lines += [f"{'class':{first}}" + "".join(f"  {key:>6}" for key in (*AP_KEYS, *AP_KEYS, *PQ_KEYS, "F1"))]
     lines += [f"{row[0]:{first}}" + "".join(f"  {cell:>6}" for cell in row[1:]) for row in rows]
     images = f"{result['images']} image{'s' if result['images'] != 1 else ''}"
-    note = f"{images}. all: AP is the mean over classes with ground truth, PQ the mean over images, class ignored."
+    note = (
+        f"{images}. all: AP is the mean over classes with ground truth, PQ the mean over images, class ignored, F1 that"
+        f" of detection. F1 pairs centroids within {RADIUS:g} px."
+    )
     return "\n".join([*lines, note])
 
 
@@ -105,7 +115,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--part", metavar="NAME", help="part of --split to score (default with --split: val)")
     parser.add_argument("--classes", metavar="FILE", help="JSON of class ids, names and colors (default: homework's)")
     parser.add_argument(
-        "--pq-threshold", type=float, default=0.5, metavar="S", help="lowest score that counts in PQ (default: 0.5)"
+        "--pq-threshold",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="lowest score that counts in PQ and F1 (default: 0.5)",
     )
     parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help="evaluator of AP; they agree to 1e-9")
     parser.add_argument("--json", metavar="FILE", help="write the scores here, too")
@@ -189,24 +203,38 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _panoptic(
-    ground_truth: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], num_classes: int, threshold: float
-) -> dict[str, Any]:
-    predictions: dict[int, list[Instance]] = defaultdict(list)
+def _confident(entries: Sequence[dict[str, Any]], threshold: float) -> dict[int, list[Instance]]:
+    """The objects of each image whose score is at least the threshold."""
+    found: dict[int, list[Instance]] = defaultdict(list)
     confident = [entry for entry in entries if entry["score"] >= threshold]
     for entry, instance in zip(confident, decode_entries(confident), strict=True):
         if instance is not None:
-            predictions[entry["image_id"]].append(instance)
-    images = [match(truth, predictions[truth.id]) for truth in ground_truth]
+            found[entry["image_id"]].append(instance)
+    return found
+
+
+def _panoptic(
+    ground_truth: Sequence[ImageTruth], found: Mapping[int, Sequence[Instance]], num_classes: int
+) -> dict[str, Any]:
+    images = [match(truth, found.get(truth.id, [])) for truth in ground_truth]
     per_class = {str(number): class_quality(images, number) for number in range(1, num_classes + 1)}
-    return {"threshold": threshold, "agnostic": agnostic_quality(images), "per_class": per_class}
+    return {"agnostic": agnostic_quality(images), "per_class": per_class}
+
+
+def _centroid_f1(
+    ground_truth: Sequence[ImageTruth], found: Mapping[int, Sequence[Instance]], num_classes: int
+) -> dict[str, Any]:
+    images = [pair(truth.instances, found.get(truth.id, [])) for truth in ground_truth]
+    per_class = {str(number): class_f1(images, number) for number in range(1, num_classes + 1)}
+    return {"detection": detection_f1(images), "per_class": per_class}
 
 
 def _row(result: dict[str, Any], category: str | None) -> list[str]:
-    """The nine figures of one class, or of all (``None``), as text."""
+    """The ten figures of one class, or of all (``None``), as text."""
     families = [result[name] if category is None else result[name]["per_class"][category] for name, _ in CAPS]
     quality = result["pq"]["agnostic"] if category is None else result["pq"]["per_class"][category]
-    values = [family[key] for family in families for key in AP_KEYS] + [quality[key] for key in PQ_KEYS]
+    f1 = result["f1"]["detection"] if category is None else result["f1"]["per_class"][category]
+    values = [family[key] for family in families for key in AP_KEYS] + [quality[key] for key in PQ_KEYS] + [f1]
     return ["-" if value is None else f"{value:.4f}" for value in values]
 
 

@@ -210,7 +210,9 @@ class TrainConfig:
 class InferenceConfig:
     """Everything that ``inference.py`` can be told. What is absent comes from the checkpoint."""
 
-    ckpt: str = option("./logs/best.pt", "checkpoint made by main.py")
+    ckpt: tuple[str, ...] = option(
+        ("./logs/best.pt",), "checkpoint made by main.py, or several, whose detections are merged"
+    )
     test_dir: str = option(HOMEWORK_TEST, "folder of .tif images, or a folder in the training layout")
     id_map: str | None = option(
         None,

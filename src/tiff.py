@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tifffile
@@ -77,8 +78,31 @@ def read_rgb(path: str | Path, intensity: str, swap_channels: bool) -> np.ndarra
     return np.ascontiguousarray(image[..., ::-1]) if swap_channels else image
 
 
+class CellPixels(NamedTuple):
+    """The pixels of a mask that are not background: most of a mask is.
+
+    ``shape`` is (H, W); ``places`` (P,) int64 are indices into the flattened mask, ascending, and ``ids`` (P,) int32 in
+    1..N what stands there.
+    """
+
+    shape: tuple[int, int]
+    places: np.ndarray
+    ids: np.ndarray
+
+    def to_mask(self) -> np.ndarray:
+        """``(H, W)`` int32 with 0 for background."""
+        mask = np.zeros(math.prod(self.shape), np.int32)
+        mask[self.places] = self.ids
+        return mask.reshape(self.shape)
+
+
 def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read an instance mask as ``(H, W)`` int32: 0 is background, ids renumbered 1..N in ascending order.
+    """Read an instance mask as ``(H, W)`` int32: 0 is background, the rest as :func:`read_cells` has it."""
+    return read_cells(path, max_pixels).to_mask()
+
+
+def read_cells(path: str | Path, max_pixels: int = MAX_PIXELS) -> CellPixels:
+    """Read an instance mask: 0 is background, ids are renumbered 1..N in ascending order.
 
     Any integer or integral float dtype is read; ids may be sparse, huge, or cover several pieces. N may be 0.
 
@@ -91,7 +115,19 @@ def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             raise InputError(f"{path}: has {page.samplesperpixel} channels; a mask has one, holding instance ids")
         mask = _decode(page)[..., 0]
     _check_ids(mask, path)
-    return _renumber(mask)
+    return cell_pixels(mask)
+
+
+def cell_pixels(mask: np.ndarray) -> CellPixels:
+    """The cells of an ``(H, W)`` mask of integral values, renumbered 1..N in ascending order."""
+    places = np.flatnonzero(mask != 0)
+    ids = mask.ravel()[places]
+    if float(ids.max(initial=0)) < MAX_SMALL_ID:
+        small = ids.astype(np.int32)
+        present = np.zeros(int(small.max(initial=0)) + 1, bool)
+        present[small] = True
+        return CellPixels(mask.shape, places, np.cumsum(present, dtype=np.int32)[small])
+    return CellPixels(mask.shape, places, (np.unique(ids, return_inverse=True)[1] + 1).astype(np.int32))
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
@@ -203,18 +239,3 @@ def _check_ids(mask: np.ndarray, path: str | Path) -> None:
         fractional = mask[mask != np.floor(mask)]
         if len(fractional):
             raise InputError(f"{path}: holds fractional ids such as {fractional[0]:g}; ids are integers")
-
-
-def _renumber(mask: np.ndarray) -> np.ndarray:
-    """Ids as int32 1..N in their order, which works on the pixels of cells alone: most of a mask is background."""
-    labels, flat = np.zeros(mask.shape, np.int32), mask.ravel()
-    cells = np.flatnonzero(flat != 0)
-    ids = flat[cells]
-    if float(ids.max(initial=0)) < MAX_SMALL_ID:
-        small = ids.astype(np.int32)
-        present = np.zeros(int(small.max(initial=0)) + 1, bool)
-        present[small] = True
-        labels.ravel()[cells] = np.cumsum(present, dtype=np.int32)[small]
-    else:
-        labels.ravel()[cells] = np.unique(ids, return_inverse=True)[1] + 1
-    return labels

@@ -7,6 +7,14 @@ import numpy as np
 
 from src.tiff import write_image, write_mask
 
+# The smallest network that trains, predicts and is done in a second.
+TINY = {
+    "backbone": "resnet18", "weights": "none", "anchors": "8,16,32,64,128", "fpn_channels": 8, "box_head_dim": 8,
+    "mask_head_channels": 8, "mask_head_layers": 1, "rois_per_tile": 16, "proposals": 30, "detections_per_tile": 20,
+    "tile_size": 64, "overlap": 16, "predict_overlap": 16, "batch_size": 2, "warmup_steps": 1, "num_classes": 3,
+    "max_steps": 5, "epochs": 2, "score_thresh": 0.0, "ema": 0.5, "device": "cpu", "workers": 0,
+}  # fmt: skip
+
 
 def write_record(folder: Path, height: int = 96, width: int = 80, cells: int = 8, seed: int = 0) -> None:
     """One training image of dark discs on pink: class 1 is large, class 2 small; they do not overlap within a class."""

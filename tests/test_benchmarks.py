@@ -26,7 +26,8 @@ def test_targets_without_augmentation_equal_the_plain_ones(tmp_path: Path) -> No
     dataset = TileDataset([record], cache, tiles, AugmentSettings(augment="none"), False, seed=0)
     assert len(dataset) == 9
     for index, (_, tile) in enumerate(dataset.tiles):
-        images, (target,), _ = collate([dataset[(0, index)]])
+        batch = collate([dataset[(0, index)]])
+        images, (target,) = batch.tiles, batch.targets()
         image, wanted = plain.load_tile(record, tile, None)
         assert torch.equal(images[0], (image * 255).round().to(torch.uint8))
         (found,) = plain.dense_targets([target])

@@ -6,7 +6,7 @@ import pytest
 
 from src.cache import ImageCache, prepare, stack_layers
 from src.records import find_records
-from src.tiff import write_mask
+from src.tiff import cell_pixels, write_mask
 from tests.helpers import write_dataset
 
 
@@ -14,7 +14,7 @@ def test_layers_hold_overlapping_objects_apart() -> None:
     first, second = np.zeros((4, 6), np.int32), np.zeros((4, 6), np.int32)
     first[:2, :2], first[3, 5] = 1, 2
     second[1:3, 1:3], second[0, 5] = 1, 2  # the first overlaps, the second does not
-    label_map, categories, layers = stack_layers({1: first, 3: second}, (4, 6))
+    label_map, categories, layers = stack_layers({1: cell_pixels(first), 3: cell_pixels(second)}, (4, 6))
     assert label_map.shape == (4, 6, 2) and label_map.dtype == np.uint16
     assert categories.tolist() == [0, 1, 1, 3, 3]
     assert layers.tolist() == [0, 0, 0, 1, 0]
@@ -28,7 +28,7 @@ def test_no_masks_make_one_empty_layer() -> None:
 
 
 def test_classes_that_do_not_overlap_share_one_layer() -> None:
-    masks = {category: np.diag(np.arange(5) == category - 1).astype(np.int32) for category in range(1, 6)}
+    masks = {category: cell_pixels(np.diag(np.arange(5) == category - 1)) for category in range(1, 6)}
     label_map, categories, _ = stack_layers(masks, (5, 5))
     assert label_map.shape[-1] == 1 and sorted(np.unique(label_map)) == list(range(6)) and len(categories) == 6
 

@@ -129,14 +129,22 @@ def test_sampler_shares_out_every_index_and_goes_on_where_it_stopped() -> None:
     assert list(samplers[0]) != whole
 
 
-def test_collate_stacks_tiles_with_different_layers() -> None:
-    shallow = {"boxes": np.zeros((0, 4), np.float32), "label_map": np.ones((1, 4, 4), np.int32)}
-    deep = {"boxes": np.zeros((2, 4), np.float32), "label_map": np.ones((2, 4, 4), np.int32)}
-    tile = np.full((4, 4, 3), (1, 2, 3), np.uint8)
-    images, targets, names = collate([(tile, shallow, "a"), (tile, deep, "b")])
-    assert images.shape == (2, 3, 4, 4) and images[0, :, 0, 0].tolist() == [1, 2, 3] and names == ["a", "b"]
-    assert [tuple(target["label_map"].shape) for target in targets] == [(2, 4, 4)] * 2
-    assert targets[0]["label_map"][1].sum() == 0
+def test_a_batch_gives_back_the_targets_of_its_tiles() -> None:
+    def target(count: int, depth: int) -> dict[str, np.ndarray]:
+        numbers = {key: np.arange(count) + 10 * depth for key in ("labels", "layers", "ids")}
+        boxes = np.full((count, 4), depth, np.float32)
+        return {"boxes": boxes, "label_map": np.full((depth, 4, 4), 7, np.uint16), **numbers}
+
+    tile, given = np.full((4, 4, 3), (1, 2, 3), np.uint8), [target(0, 1), target(3, 2), target(1, 1)]
+    batch = collate([(tile, one, name) for one, name in zip(given, "abc", strict=True)])
+    assert batch.tiles.shape == (3, 3, 4, 4) and batch.tiles[0, :, 0, 0].tolist() == [1, 2, 3]
+    assert batch.names == ["a", "b", "c"] and batch.counts == [0, 3, 1]
+    for wanted, found in zip(given, batch.to(torch.device("cpu")).targets(), strict=True):
+        for key in ("boxes", "labels", "layers", "ids"):
+            assert np.array_equal(found[key].numpy(), wanted[key])
+        depth = len(wanted["label_map"])
+        assert found["label_map"].shape == (2, 4, 4) and found["label_map"].dtype == torch.int32
+        assert (found["label_map"][:depth] == 7).all() and not found["label_map"][depth:].any()
 
 
 def test_workers_change_nothing(data: Path) -> None:
@@ -144,7 +152,7 @@ def test_workers_change_nothing(data: Path) -> None:
     loaded = []
     for workers in (0, 2):
         loader = build_loader(dataset, EpochSampler(len(dataset), seed=0), 2, workers, cuda=False)
-        loaded.append([images for images, _, _ in loader])
+        loaded.append([batch.tiles for batch in loader])
     assert len(loaded[0]) == len(dataset) // 2
     assert all(torch.equal(a, b) for a, b in zip(*loaded, strict=True))
 

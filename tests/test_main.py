@@ -17,16 +17,10 @@ from engine.checkpoint import checkpoint_to_resume, load_checkpoint
 from src.config import build, read_recipe
 from src.errors import InputError
 from src.settings import InferenceConfig, TrainConfig
-from tests.helpers import write_dataset
+from tests.helpers import TINY, write_dataset
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[1]
-TINY = {
-    "backbone": "resnet18", "weights": "none", "anchors": "8,16,32,64,128", "fpn_channels": 8, "box_head_dim": 8,
-    "mask_head_channels": 8, "mask_head_layers": 1, "rois_per_tile": 16, "proposals": 30, "detections_per_tile": 20,
-    "tile_size": 64, "overlap": 16, "predict_overlap": 16, "batch_size": 2, "warmup_steps": 1, "num_classes": 3,
-    "max_steps": 5, "epochs": 2, "score_thresh": 0.0, "ema": 0.5, "device": "cpu", "workers": 0,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +119,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_previous(finished: Path, tm
 
 
 def infer(finished: Path, data: Path, output: Path, **changes: object) -> list[dict[str, object]]:
-    given = {"ckpt": str(finished / "best.pt"), "test_dir": str(data), "output": str(output), **changes}
+    given = {"ckpt": [str(finished / "best.pt")], "test_dir": str(data), "output": str(output), **changes}
     inference.main(build(InferenceConfig, {**given, "device": "cpu"}))
     return json.loads(output.read_text())
 

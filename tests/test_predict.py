@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -33,7 +35,7 @@ class SquareFinder(nn.Module):
 
 def predictor(scale: float = 1.0, **settings: object) -> Predictor:
     return Predictor(
-        SquareFinder(), torch.device("cpu"), None, scale, 64, PredictSettings(predict_overlap=32, **settings)
+        [SquareFinder()], torch.device("cpu"), None, scale, 64, PredictSettings(predict_overlap=32, **settings)
     )
 
 
@@ -73,3 +75,20 @@ def test_a_file_that_cannot_be_read_stops_the_prediction() -> None:
     assert next(found)[0] == 0
     with pytest.raises(InputError, match="third"):
         list(found)
+
+
+class Blind(nn.Module):
+    """Sees nothing."""
+
+    def forward(self, tiles: Tensor) -> list[dict[str, Tensor]]:
+        return SquareFinder()(torch.ones_like(tiles))
+
+
+def test_models_are_merged_like_views() -> None:
+    alone, twice, divided = (
+        predict_image(replace(predictor(tta="flips"), models=models), picture(20, 30))
+        for models in ([SquareFinder()], [SquareFinder(), SquareFinder()], [SquareFinder(), Blind()])
+    )
+    for found in (twice, divided):
+        assert len(found) == 1 and (found[0].mask == alone[0].mask).all() and found[0].top == alone[0].top == 20
+    assert [found[0].score for found in (alone, twice, divided)] == pytest.approx([0.9, 0.9, 0.45], abs=1e-6)

@@ -47,6 +47,7 @@ def test_perfect_predictions_score_one_and_absent_classes_none(backend: str) -> 
         "at_100": family,
         "uncapped": family,
         "pq": {"threshold": 0.5, "agnostic": quality, "per_class": per_class},
+        "f1": {"threshold": 0.5, "detection": 1.0, "per_class": {"1": 1.0, "2": None, "3": 1.0, "4": None}},
     }
 
 
@@ -151,10 +152,10 @@ def test_a_malformed_entry_is_not_evaluated_and_input_stays_as_it_was() -> None:
 def test_the_table_names_classes_threshold_and_absence() -> None:
     table = format_table(score([image(cell(0))], entries(cell(0)), CLASSES, 0.35), CLASSES).splitlines()
     assert "score >= 0.35" in table[0]
-    assert table[1].split() == ["class", *["AP", "AP50", "AP75"] * 2, "PQ", "SQ", "RQ"]
-    assert table[2].split() == ["all", *["1.0000"] * 9]
-    assert table[3].split() == ["1", "epithelial", *["1.0000"] * 9]
-    assert table[4].split() == ["2", "lymphocyte", *["-"] * 9]
+    assert table[1].split() == ["class", *["AP", "AP50", "AP75"] * 2, "PQ", "SQ", "RQ", "F1"]
+    assert table[2].split() == ["all", *["1.0000"] * 10]
+    assert table[3].split() == ["1", "epithelial", *["1.0000"] * 10]
+    assert table[4].split() == ["2", "lymphocyte", *["-"] * 10]
     assert len({len(line) for line in table[1:7]}) == 1
 
 
