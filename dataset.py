@@ -1,7 +1,7 @@
 """Tiles of training images with their targets. The one place that augments."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from engine.interrupt import deaf_to_ctrl_c
 from src.cache import ImageCache, PreparedImage
+from src.errors import InputError
 from src.instances import extents
 from src.records import Record
 from src.settings import AugmentSettings, TileSettings
@@ -213,8 +215,8 @@ class EpochSampler(Sampler[Key]):
 class Batch(NamedTuple):
     """Tiles and their targets in few tensors: each one costs a worker, and the way to a GPU, as much as a large one.
 
-    ``tiles`` (B, 3, S, S) uint8 RGB; ``label_maps`` (B, L, S, S) int32; ``boxes`` (N, 4) float32 and ``labels``,
-    ``layers``, ``ids`` (N,) int64 of all tiles, one tile after the other; ``counts`` of cells, and ``names`` of tiles.
+    ``tiles`` (B, 3, S, S) uint8 RGB; ``label_maps`` (B, L, S, S) uint16 or int32; ``boxes`` (N, 4) float32 and
+    ``labels``, ``layers``, ``ids`` (N,) int64 of all tiles, one after the other; ``counts`` and ``names`` of tiles.
     """
 
     tiles: Tensor
@@ -233,19 +235,26 @@ class Batch(NamedTuple):
         return Batch(**{**values, **moved})
 
     def targets(self) -> list[dict[str, Tensor]]:
-        """What each tile teaches (see :func:`tile_target`), as views."""
+        """What each tile teaches (see :func:`tile_target`), label maps as int32: torch knows little of uint16."""
         objects = {key: getattr(self, key).split(self.counts) for key in OBJECT_KEYS}
         return [
             {"label_map": label_map, **{key: objects[key][tile] for key in OBJECT_KEYS}}
-            for tile, label_map in enumerate(self.label_maps)
+            for tile, label_map in enumerate(self.label_maps.to(torch.int32))
         ]
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Make a batch of tiles; label maps get equally many layers."""
+    """Make a batch of tiles; label maps get equally many layers.
+
+    Raises:
+        InputError: a target that the losses cannot learn from (see :func:`check_target`).
+    """
     images, targets, names = zip(*items, strict=True)
+    for image, target, name in items:
+        check_target(target, len(image), name)
     depth = max(len(target["label_map"]) for target in targets)
-    label_maps = np.zeros((len(items), depth, *images[0].shape[:2]), np.int32)
+    dtype = np.result_type(*(target["label_map"] for target in targets))
+    label_maps = np.zeros((len(items), depth, *images[0].shape[:2]), dtype)
     for place, target in zip(label_maps, targets, strict=True):
         place[: len(target["label_map"])] = target["label_map"]
     objects = {key: torch.from_numpy(np.concatenate([target[key] for target in targets])) for key in OBJECT_KEYS}
@@ -256,6 +265,29 @@ def collate(items: Sequence[Item]) -> Batch:
         names=list(names),
         **objects,
     )
+
+
+def check_target(target: Mapping[str, np.ndarray], size: int, name: str) -> None:
+    """Refuse what a loss, or the C code below it, would answer with nonsense or a crash.
+
+    Raises:
+        InputError: a box that is not finite, has no area or leaves its tile, a class below 1, an id below 1, or a layer
+            that is not there; ``name`` says in which tile.
+    """
+    boxes, layers = target["boxes"], target["layers"]
+    if len({len(target[key]) for key in OBJECT_KEYS}) > 1:
+        raise InputError(f"{name}: has {', '.join(f'{len(target[key])} {key}' for key in OBJECT_KEYS)}")
+    faults = {
+        "a box that is not finite": ~np.isfinite(boxes).all(axis=1),
+        "a box without area": ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1),
+        "a box outside its tile": (boxes < 0).any(axis=1) | (boxes > size).any(axis=1),
+        "a class below 1": target["labels"] < 1,
+        "an id below 1": target["ids"] < 1,
+        "a layer that is not there": (layers < 0) | (layers >= len(target["label_map"])),
+    }
+    for fault, where in faults.items():
+        if where.any():
+            raise InputError(f"{name}: cell {int(np.flatnonzero(where)[0])} has {fault}")
 
 
 def build_loader(
@@ -271,5 +303,6 @@ def build_loader(
         pin_memory=cuda,
         drop_last=len(sampler) >= batch_size,
         persistent_workers=workers > 0,
+        worker_init_fn=deaf_to_ctrl_c,
         generator=torch.Generator(),  # else each epoch would draw from the generator that a resumed run restores
     )

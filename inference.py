@@ -22,15 +22,17 @@ import torch
 from tqdm import tqdm
 
 from engine import distributed
-from engine.checkpoint import load_checkpoint
+from engine.checkpoint import load_checkpoint, load_state, settings_of
+from engine.export import SUFFIX, write_export
 from engine.predict import Predictor, predict_images
 from model import TiledMaskRCNN, build_model
 from src.classes import CellClass, parse_classes
 from src.coco import check_results, result_entries, write_results, write_submission_zip
-from src.config import build
 from src.draw import write_overlay
 from src.errors import InputError, run
+from src.files import file_digest
 from src.instances import Instance
+from src.partial import PartialResults
 from src.records import TestImage, find_test_images, part_names, read_split, write_id_map
 from src.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, InferenceConfig, ModelSettings, PredictSettings, TrainConfig
 from src.tiff import read_rgb
@@ -44,7 +46,7 @@ def load_predictor(
 ) -> tuple[Predictor, TrainConfig, tuple[CellClass, ...]]:
     """Build the predictor of one checkpoint or several; flags win over what the first says."""
     checkpoints = [load_checkpoint(Path(path)) for path in config.ckpt]
-    configs = [build(TrainConfig, checkpoint["settings"]) for checkpoint in checkpoints]
+    configs = [settings_of(checkpoint) for checkpoint in checkpoints]
     trained, classes = configs[0], parse_classes(checkpoints[0]["classes"], config.ckpt[0])
     settings = _override(trained.predict, config)
     models = []
@@ -72,7 +74,7 @@ def restore_model(
 ) -> TiledMaskRCNN:
     """The network of a checkpoint in evaluation mode, with averaged weights where there are any."""
     model = build_model(settings, num_classes, predict.score_thresh)
-    model.load_state_dict(checkpoint["ema"] or checkpoint["model"])
+    load_state(model, checkpoint["ema"] or checkpoint["model"], checkpoint["source"])
     return model.eval()
 
 
@@ -91,7 +93,10 @@ def find_images(config: InferenceConfig) -> list[TestImage]:
 
 
 def main(config: InferenceConfig) -> None:
-    """Predict every image and write the results."""
+    """Predict every image and write the results, or export a checkpoint."""
+    if config.export:
+        export(config.ckpt, Path(config.export))
+        return
     world = distributed.start(config.backend)
     device = choose_device(config.device, world.local_rank)
     share_cores(device, world.size)
@@ -108,15 +113,57 @@ def main(config: InferenceConfig) -> None:
             write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, sure, classes)
         return result_entries(image.entry.id, instances, image.entry.height, image.entry.width)
 
-    mine = tqdm(images[world.rank :: world.size], "predict", unit="image", disable=None if world.is_main else True)
+    partial = PartialResults(config.output, job(config), world.rank)
+    entries = resumed(config, partial, images, world)
+    waiting = [image for image in images if image.entry.id not in entries]
+    mine = waiting[world.rank :: world.size]
+    bar = tqdm(mine, "predict", unit="image", disable=None if world.is_main else True)
     try:
-        entries = [entry for found in predict_images(predictor, mine, read, finish) for entry in found]
+        for image, found in zip(mine, predict_images(predictor, bar, read, finish), strict=True):
+            partial.add(image, found)
+            entries[image.entry.id] = found
     except torch.cuda.OutOfMemoryError as error:
         raise InputError("out of GPU memory; lower --predict-batch-size, or leave out --whole-image") from error
-    gathered = [entry for share in world.gather(entries) for entry in share]
+    shares = world.gather(entries)
     if world.is_main:
-        write(config, images, gathered, len(classes))
+        everything = {image_id: found for share in shares for image_id, found in share.items()}
+        write(config, images, [entry for found in everything.values() for entry in found], len(classes))
+        partial.remove()
     distributed.stop(world)
+
+
+def export(ckpt: Sequence[str], path: Path) -> None:
+    """Write one checkpoint's weights in a form that is safe to share."""
+    if len(ckpt) != 1 or path.suffix != SUFFIX:
+        raise InputError(f"--export {path}: takes one --ckpt, and a name that ends with {SUFFIX}")
+    write_export(path, load_checkpoint(Path(ckpt[0])))
+    print(f"wrote {path}")
+
+
+def job(config: InferenceConfig) -> list[Any]:
+    """What every result depends on: the checkpoints and the settings that change what is found."""
+    settings = [
+        getattr(config, item.name)
+        for item in fields(config)
+        if item.name
+        in ("score_thresh", "predict_overlap", "tta", "whole_image", "detections_per_tile", "channel_order")
+    ]
+    return [[file_digest(Path(path)) for path in config.ckpt], settings]
+
+
+def resumed(
+    config: InferenceConfig, partial: PartialResults, images: Sequence[TestImage], world: distributed.World
+) -> dict[int, list[dict[str, Any]]]:
+    """Image id → entries of what an interrupted prediction did, with ``--resume``; without, that is forgotten."""
+    done = partial.read(images) if config.resume else {}
+    world.wait()  # until all processes have read
+    if world.is_main:
+        if config.resume:
+            print(f"resumed: {len(done)} of {len(images)} images are done")
+        else:
+            partial.remove()
+    world.wait()
+    return done
 
 
 def write(

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from dataset import Batch
 from engine import distributed
 from engine.checkpoint import save_checkpoint
+from engine.interrupt import Stop
 from engine.losses import StepLosses
 from engine.optimization import learning_rate
 from engine.predict import Predictor, predict_images
@@ -40,19 +41,20 @@ from src.errors import InputError, run
 from src.instances import Instance
 from src.score import score
 from src.tiff import read_rgb
-from utils import RunLog, peak_memory
+from utils import RunLog, peak_memory, seed_step
 
 
 def main(config: TrainConfig) -> None:
-    """Train, validate, keep the best."""
-    world = distributed.start(config.run.backend)
-    log = None
+    """Train, validate, keep the best. A signal ends the run with 128 plus its number, once the run is saved."""
+    world, stop, log = distributed.start(config.run.backend), Stop(), None
     try:
-        training = prepare(config, world)
-        log = RunLog(training.folder, training.state.progress.step) if world.is_main else None
-        train(training, log)
-        if log:
-            finish(training, log)
+        with stop.listening():
+            with stop.leaving():
+                training = prepare(config, world, stop)
+            log = RunLog(training.folder, training.state.progress.step) if world.is_main else None
+            train(training, log)
+            if log:
+                finish(training, log)
     except torch.cuda.OutOfMemoryError as error:
         raise InputError(
             "out of GPU memory; lower --batch-size, --tile-size, --rois-per-tile or --mask-rois-per-tile"
@@ -64,15 +66,29 @@ def main(config: TrainConfig) -> None:
 
 
 def train(training: Run, log: RunLog | None) -> None:
-    """Epoch after epoch until the budget is spent, validating and saving in between."""
+    """Epoch after epoch until the budget is spent, validating and saving in between.
+
+    Raises:
+        SystemExit: a signal came; the run is saved.
+    """
     progress, settings = training.state.progress, training.config.run
-    progress.finished = share_done(training) >= 1
+    progress.finished = share_done(training) >= 1 and not progress.validating
     while not progress.finished:
-        train_epoch(training, log)
+        if not progress.validating:
+            train_epoch(training, log)
+            due = settings.val_every and progress.epoch % settings.val_every == 0 and progress.batch == 0
+            progress.validating = bool(training.data.val) and bool(due or share_done(training) >= 1)
+        try:
+            if training.world.any(bool(training.stop.signal)):
+                training.stop.leave()
+            if progress.validating:
+                validate(training, log)
+        except SystemExit:
+            if training.world.is_main:
+                save(training, "last.pt")
+                training.say(f"stopped by a signal and saved: --resume auto goes on at step {progress.step}")
+            raise
         progress.finished |= share_done(training) >= 1
-        due = settings.val_every and progress.epoch % settings.val_every == 0 and progress.batch == 0
-        if training.data.val and (due or progress.finished):
-            validate(training, log)
         if training.world.is_main and (progress.epoch % settings.save_every == 0 or progress.finished):
             save(training, "last.pt")
             write_curves(training.folder)
@@ -116,7 +132,7 @@ def train_epoch(training: Run, log: RunLog | None) -> None:
         speed = len(batch.tiles) * training.world.size / seconds
         done = share_done(training)
         previous = Step(progress.step, progress.epoch, progress.seconds, rate, speed, done, update, losses)
-        if done >= 1:
+        if update and (done >= 1 or training.world.any(bool(training.stop.signal))):
             break
     else:
         progress.epoch, progress.batch = progress.epoch + 1, 0
@@ -142,7 +158,8 @@ def report_step(training: Run, step: Step, log: RunLog | None, bar: "tqdm[Batch]
 
 def train_step(training: Run, batch: Batch, rate: float, update: bool) -> StepLosses:
     """Forward and backward on a batch, and with ``update`` a step of the optimizer; nothing here waits for the GPU."""
-    state, settings = training.state, training.config.optimizer
+    state, settings, progress = training.state, training.config.optimizer, training.state.progress
+    seed_step(training.config.run.seed, training.world.rank, progress.epoch, progress.batch)
     batch = batch.to(training.device)
     with gradients_kept_here(training.network, update):
         with torch.autocast(training.device.type, training.amp, enabled=training.amp is not None):
@@ -211,9 +228,11 @@ def validate(training: Run, log: RunLog | None) -> None:
         return result_entries(index + 1, instances, *image.shape[:2])  # the ids that the val truth has
 
     bar = tqdm(mine, "validate", unit="image", leave=False, disable=None if log else True)
-    entries = [entry for found in predict_images(predictor, bar, read, finish) for entry in found]
+    with training.stop.leaving():  # nothing is kept of a validation that is not finished
+        entries = [entry for found in predict_images(predictor, bar, read, finish) for entry in found]
     entries = [entry for share in training.world.gather(entries) for entry in share]
     ap50 = training.world.from_main(report(training, entries, log) if log else 0.0)
+    progress.validating = False
     progress.validations_without_gain += 1
     if ap50 > progress.best_ap50:
         progress.best_ap50, progress.validations_without_gain = ap50, 0
@@ -252,6 +271,7 @@ def save(training: Run, name: str) -> None:
         "settings": flatten(training.config),
         "classes": to_json(training.data.classes),
         "split": training.data.split,
+        "checksums": training.data.checksums,
     }
     previous = training.folder / "previous.pt" if name == "last.pt" else None
     save_checkpoint(training.folder / name, content, previous)

@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from src.curves import read_log
 from src.errors import InputError
-from src.files import write_text
+from src.files import read_lines, write_text
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 CSV_COLUMNS = (
@@ -28,6 +27,11 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def seed_step(seed: int, rank: int, epoch: int, batch: int) -> None:
+    """Seed what a step draws from all that it is, so that a run goes on as it would have, wherever it stopped."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, rank, epoch, batch)).generate_state(1, np.uint64)[0] >> 1))
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
@@ -93,7 +97,7 @@ class RunLog:
         """Open a run's log; of an earlier one the events up to step ``keep_steps`` stay."""
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "log.jsonl"
-        kept = [event for event in read_log(self.path) if event["step"] <= keep_steps] if keep_steps else []
+        kept = [event for event in read_lines(self.path) if event["step"] <= keep_steps] if keep_steps else []
         write_text(self.path, "".join(json.dumps(event) + "\n" for event in kept))
         self._file = self.path.open("a", encoding="utf-8")
         self._csv_file = (folder / "log.csv").open("w", encoding="utf-8", newline="")

@@ -20,9 +20,8 @@ from typing import Any
 from src.classes import HOMEWORK_CLASSES, load_classes
 from src.coco import read_results
 from src.config import build, read_recipe, write_toml
-from src.curves import read_log
 from src.errors import InputError, run
-from src.files import write_json
+from src.files import append_line, read_lines, write_json
 from src.ground_truth import load_ground_truth
 from src.records import read_split
 from src.score import score
@@ -104,7 +103,7 @@ def train(study: Study, variant: Variant, seed: int) -> Path:
     base = {key: value for key, value in study.recipe.items() if key not in PREDICTION}
     parts = read_split(study.split)
     folder = study.runs / digest(base, variant.training, seed, study.budget, parts["train"])
-    if any(event["event"] == "end" for event in read_log(folder / "log.jsonl")):
+    if any(event["event"] == "end" for event in read_lines(folder / "log.jsonl")):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "train-only.json", {"train": parts["train"]})  # val is predicted once, at the end
@@ -156,7 +155,7 @@ def measure(study: Study, variant: Variant, seed: int) -> dict[str, Any]:
     names = read_split(study.split)[study.part]
     id_map = output.with_name(f"{output.stem}.id-map.json")
     scores = score(load_ground_truth(study.data_path, len(classes), id_map, names), read_results(output), classes)
-    steps = [event for event in read_log(folder / "log.jsonl") if event["event"] == "step"]
+    steps = [event for event in read_lines(folder / "log.jsonl") if event["event"] == "step"]
     return {
         **label(study, variant, seed),
         "steps": len(steps),
@@ -169,13 +168,6 @@ def measure(study: Study, variant: Variant, seed: int) -> dict[str, Any]:
         "AP50_per_class": {key: value["AP50"] for key, value in scores["uncapped"]["per_class"].items()},
         "F1_per_class": scores["f1"]["per_class"],
     }
-
-
-def append(log: Path, line: Mapping[str, Any]) -> None:
-    """Add a line to a log, apart from one that a crash left torn."""
-    is_torn = log.exists() and not log.read_bytes().endswith(b"\n") and log.stat().st_size > 0
-    with log.open("a", encoding="utf-8") as file:
-        file.write("\n" * is_torn + json.dumps(line) + "\n")
 
 
 def label(study: Study, variant: Variant, seed: int) -> dict[str, Any]:
@@ -237,13 +229,13 @@ def main() -> None:
     for seed in range(flags.first_seed, flags.first_seed + flags.seeds):
         for variant in variants:
             wanted = label(study, variant, seed)
-            if not any(is_about(line, wanted) for line in read_log(study.log)):
-                append(study.log, measure(study, variant, seed))
+            if not any(is_about(line, wanted) for line in read_lines(study.log)):
+                append_line(study.log, measure(study, variant, seed))
     labels = [label(study, variant, seed) for variant in variants for seed in range(100)]
     found = [
         {**line, "variant": wanted["variant"]}
         for wanted in labels
-        for line in read_log(study.log)
+        for line in read_lines(study.log)
         if is_about(line, wanted)
     ]
     print(table(found, [variant.name for variant in variants]))

@@ -60,22 +60,25 @@ def load_plain(record: Record, transform: Any, loads: int = LOADS) -> None:
 
 def tile(folder: Path, repeats: int) -> list[Row]:
     """One 512 tile, loaded, augmented and made a batch."""
-    rows, medians = [], []
-    for number, least in ((54, 20), (228, 60)):
-        record = write_record(folder / f"tile{number}", 1024, 1024, number * 4)
-        for jitter in (0, 0.3):
+    rows, records = [], {number: write_record(folder / f"tile{number}", 1024, 1024, number * 4) for number in (54, 228)}
+    for jitter in (0, 0.3):
+        calls: list[Callable[[], None]] = []
+        visible = []
+        for record in records.values():
             dataset = open_dataset(record, folder / "cache", AugmentSettings(jitter_prob=jitter))
             index = [place for _, place in dataset.tiles].index(MIDDLE)
-            ours = partial(load_ours, dataset, index, count())
-            mine, other = interleaved(repeats, ours, partial(load_plain, record, plain.augmentation(jitter)))
-            visible = len(dataset[(0, index)][1]["labels"])
-            what = f"a 512 tile with {visible} cells, loaded and augmented, colour jitter {jitter}"
+            calls.append(partial(load_ours, dataset, index, count()))
+            calls.append(partial(load_plain, record, plain.augmentation(jitter)))
+            visible.append(len(dataset[(0, index)][1]["labels"]))
+        seconds = [milliseconds(samples, LOADS) for samples in interleaved(repeats, *calls)]
+        for number, mine, other, least in zip(visible, seconds[::2], seconds[1::2], (20, 60), strict=True):
+            what = f"a 512 tile with {number} cells, loaded and augmented, colour jitter {jitter}"
             promise = (None, None) if jitter else (least, 8)
-            rows.append(Row(what, "ms", milliseconds(mine, LOADS), milliseconds(other, LOADS), *promise))
-            medians.append(median(mine))
-    rows.append(Row("time at 228 cells over that at 54", "times", [medians[2] / medians[0]], at_most=1.3))
-    theirs = partial(load_plain, record, plain.augmentation(0.3), loads=1)
-    rows.append(Row("peak memory at 228 cells", "MB", [peak_megabytes(ours)], [peak_megabytes(theirs)], 15))
+            rows.append(Row(what, "ms", mine, other, *promise))
+    ratio = median(rows[1].ours) / median(rows[0].ours)
+    rows.append(Row("its time with many cells over that with few, without jitter", "times", [ratio], at_most=1.3))
+    theirs = partial(load_plain, records[228], plain.augmentation(0.3), loads=1)
+    rows.append(Row("peak memory with many cells", "MB", [peak_megabytes(calls[2])], [peak_megabytes(theirs)], 15))
     return rows
 
 

@@ -7,25 +7,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.export import SUFFIX, read_export
+from src.config import build
 from src.errors import InputError
 from src.files import replacing
 from src.sealed import is_intact, seal
+from src.settings import TrainConfig
 
 FORMAT = 2
-KEYS = ("settings", "classes", "split", "model", "ema")  # what prediction reads; to go on training takes more
+KEYS = (
+    "settings",
+    "classes",
+    "split",
+    "checksums",
+    "model",
+    "ema",
+)  # what prediction reads; to go on training takes more
 
 
 def save_checkpoint(path: Path, content: dict[str, Any], previous: Path | None = None) -> None:
-    """Write a sealed checkpoint atomically; the file that it replaces is kept as ``previous`` where that is given."""
-    with replacing(path) as temporary:
-        torch.save({"format": FORMAT, **content}, temporary)
-        seal(temporary)
-        if previous is not None and path.exists():
-            path.replace(previous)
+    """Write a sealed checkpoint atomically; the file that it replaces is kept as ``previous`` where that is given.
+
+    Raises:
+        InputError: it cannot be written (no room, no right); what was there before still is.
+    """
+    try:
+        with replacing(path) as temporary:
+            torch.save({"format": FORMAT, **content}, temporary)
+            seal(temporary)
+            if previous is not None and path.exists():
+                path.replace(previous)
+    except (OSError, RuntimeError) as error:  # torch's own writer says RuntimeError where the disk is full
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(f"{path}: cannot be written ({reason})") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU without running any code in it.
+    """Read a checkpoint, or an exported one, onto the CPU without running any code in it.
 
     Raises:
         InputError: naming the file and the reason, where it is missing, not as it was written, no checkpoint of this
@@ -33,6 +51,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
+    content = read_export(path) if path.suffix == SUFFIX else _read(path)
+    for part in ("model", "ema"):
+        check_weights(content[part] or {}, path)
+    return {**content, "source": str(path)}
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         intact = is_intact(path)
         content = torch.load(path, map_location="cpu", weights_only=True) if intact else None
@@ -42,9 +67,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: is damaged, or no checkpoint of this program (its digest does not fit)")
     if not isinstance(content, dict) or content.get("format") != FORMAT or not set(KEYS) <= content.keys():
         raise InputError(f"{path}: is no checkpoint of this program")
-    for part in ("model", "ema"):
-        check_weights(content[part] or {}, path)
     return content
+
+
+def settings_of(checkpoint: Mapping[str, Any]) -> TrainConfig:
+    """The configuration that a checkpoint was trained with."""
+    try:
+        return build(TrainConfig, checkpoint["settings"])
+    except (InputError, AttributeError, TypeError) as error:
+        raise InputError(f"{checkpoint['source']}: its settings are not this program's: {error}") from error
 
 
 def check_weights(state: Any, source: str | Path) -> None:

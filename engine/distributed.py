@@ -1,7 +1,7 @@
 """One process, or several under torchrun."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    host_group: Any = None  # for numbers that are not on a GPU, where the main group is on GPUs alone
 
     @property
     def is_main(self) -> bool:
@@ -34,6 +35,14 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so; all must ask."""
+        if self.size == 1:
+            return flag
+        said = torch.tensor(int(flag))
+        dist.all_reduce(said, dist.ReduceOp.MAX, group=self.host_group)
+        return bool(said)
+
     def from_main(self, value: float) -> float:
         """The main process's number, on all processes."""
         return float(self.gather(value)[0]) if self.size > 1 else value
@@ -49,6 +58,8 @@ def start(backend: str) -> World:
     if world.size > 1:
         chosen = backend if backend != "auto" else "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(chosen)
+        if chosen != "gloo":
+            world = replace(world, host_group=dist.new_group(backend="gloo"))
     return world
 
 

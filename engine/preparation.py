@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,11 +16,13 @@ from dataset import EpochSampler, Item, TileDataset, build_loader
 from engine.batch_size import fitting_batch
 from engine.checkpoint import checkpoint_to_resume
 from engine.distributed import World
+from engine.interrupt import Stop
 from engine.optimization import AveragedWeights, build_optimizer, class_weights
+from engine.resumption import budget_changes, changes, refuse_changes
 from engine.state import TrainingState
 from engine.weights import load_pretrained, resolve
 from model import TiledMaskRCNN, build_model, count_parameters
-from src.config import write_toml
+from src.config import flatten, write_toml
 from src.errors import InputError
 from src.files import write_json
 from src.ground_truth import ImageTruth, load_ground_truth
@@ -45,6 +48,7 @@ class Run:
     state: TrainingState
     loss_weights: dict[str, float]
     truth: list[ImageTruth]  # of the val images, in the main process
+    stop: Stop
 
     @property
     def folder(self) -> Path:
@@ -57,21 +61,23 @@ class Run:
             tqdm.write(text)
 
 
-def prepare(config: TrainConfig, world: World) -> Run:
+def prepare(config: TrainConfig, world: World, stop: Stop) -> Run:
     """Load the data, build or resume everything, and write down what was decided."""
     device = choose_device(config.predict.device, world.local_rank)
     share_cores(device, world.size)
     checkpoint = checkpoint_to_resume(config.run.resume, Path(config.data.output_dir))
     data = load_data(config, world)
-    config = resolved(config, data)
+    config = resolved(config, data, checkpoint)
     dataset = TileDataset(data.train, data.cache, config.tiles, config.augment, data.swap_channels, config.run.seed)
     seed_everything(config.run.seed + world.rank)
     model, note = first_model(config, data, device)
+    notes = [*data.notes, note]
     amp, weights = choose_amp(config.optimizer.amp, device), parse_loss_weights(config.optimizer.loss_weights)
     if not config.run.batch_size:  # auto
-        earlier = checkpoint and checkpoint["settings"]["batch_size"]
-        fitting = earlier or int(world.from_main(fitting_batch(model, dataset, amp, device)))
+        fitting = int(world.from_main(fitting_batch(model, dataset, amp, device)))
         config = replace(config, run=replace(config.run, batch_size=fitting))
+    if checkpoint:
+        notes += compare(checkpoint, config, data)
     sampler = EpochSampler(len(dataset), config.run.seed, world.rank, world.size)
     workers = choose_workers(config.run.workers, device, world.size)
     loader = build_loader(dataset, sampler, config.run.batch_size, workers, device.type == "cuda")
@@ -82,8 +88,8 @@ def prepare(config: TrainConfig, world: World) -> Run:
     if world.is_main and config.run.resume is None:
         keep_earlier_run(Path(config.data.output_dir))
     truth = val_truth(data, config) if world.is_main and data.val else []
-    training = Run(config, world, device, amp, data, sampler, loader, network, model, state, weights, truth)
-    describe(training, [*data.notes, note], len(dataset))
+    training = Run(config, world, device, amp, data, sampler, loader, network, model, state, weights, truth, stop)
+    describe(training, notes, len(dataset))
     if checkpoint:
         state.restore(checkpoint)
         training.say(f"resumed at epoch {state.progress.epoch}, step {state.progress.step}")
@@ -106,14 +112,25 @@ def load_data(config: TrainConfig, world: World) -> TrainingData:
     return data
 
 
-def resolved(config: TrainConfig, data: TrainingData) -> TrainConfig:
+def resolved(config: TrainConfig, data: TrainingData, checkpoint: dict[str, Any] | None) -> TrainConfig:
     """The configuration with everything filled in that depends on the data: what the checkpoint will hold."""
+    earlier = checkpoint["settings"]["batch_size"] if checkpoint else 0
     return replace(
         config,
         data=replace(config.data, num_classes=len(data.classes) + 1),
         image=replace(config.image, channel_order=data.channel_order),
         model=resolve(config.model, data.cell_size),
+        run=replace(config.run, batch_size=config.run.batch_size or earlier),
     )
+
+
+def compare(checkpoint: dict[str, Any], config: TrainConfig, data: TrainingData) -> list[str]:
+    """What is not as in the checkpoint, for the user to know; an :class:`InputError` where that is refused."""
+    settings = flatten(config)
+    found = changes(checkpoint, settings, data.checksums)
+    if config.run.on_change == "refuse":
+        refuse_changes(found)
+    return [f"not as in the checkpoint: {change}" for change in (*found, *budget_changes(checkpoint, settings))]
 
 
 def first_model(config: TrainConfig, data: TrainingData, device: torch.device) -> tuple[TiledMaskRCNN, str]:

@@ -1,18 +1,22 @@
 """What a training run carries from step to step, and its way into a checkpoint and back."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from engine.checkpoint import load_state
 from engine.optimization import AveragedWeights
+from src.errors import InputError
 
 
 @dataclass
 class Progress:
-    """Where a run stands: ``batch`` batches of ``epoch`` are done; ``seconds`` were spent training, not validating."""
+    """Where a run stands: ``batch`` batches of ``epoch`` are done; ``seconds`` were spent training, not validating.
+
+    ``validating``: the training up to here is done, its validation is not.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -20,6 +24,7 @@ class Progress:
     seconds: float = 0.0
     best_ap50: float = -1.0
     validations_without_gain: int = 0
+    validating: bool = False
     finished: bool = False
 
 
@@ -46,28 +51,18 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "progress": asdict(self.progress),
-            "rng": rng_state(),
         }
 
     def restore(self, content: dict[str, Any]) -> None:
-        """The inverse of :meth:`content`."""
-        self.model.load_state_dict(content["model"])
+        """The inverse of :meth:`content`; an :class:`InputError` where a checkpoint holds no such state."""
+        source = content["source"]
+        load_state(self.model, content["model"], source)
         if self.averaged:
-            self.averaged.model.load_state_dict(content["ema"] or content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        if content["scaler"]:
-            self.scaler.load_state_dict(content["scaler"])
-        self.progress = Progress(**content["progress"])
-        restore_rng(content["rng"])
-
-
-def rng_state() -> dict[str, Any]:
-    """The state of torch's generators, as tensors."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
-
-
-def restore_rng(state: Mapping[str, Any]) -> None:
-    """The inverse of :func:`rng_state`; another number of GPUs keeps its own state."""
-    torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+            load_state(self.averaged.model, content["ema"] or content["model"], source)
+        try:
+            self.optimizer.load_state_dict(content["optimizer"])
+            if content["scaler"]:
+                self.scaler.load_state_dict(content["scaler"])
+            self.progress = Progress(**content["progress"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{source}: training cannot go on from it ({error})") from error

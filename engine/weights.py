@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.checkpoint import check_weights
+from engine.export import SUFFIX, read_tensors
 from src.errors import InputError
 from src.settings import ModelSettings
 
@@ -124,6 +126,10 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         known = ", ".join(("coco", "imagenet", "none"))
         raise InputError(f"--weights {path}: is neither {known} nor a file")
+    if path.suffix == SUFFIX:
+        tensors, _ = read_tensors(path)
+        check_weights(tensors, f"--weights {path}")
+        return tensors
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load has no error of its own: a bad file shows as nearly anything
@@ -132,6 +138,5 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(f"--weights {path}: is not a dict of tensors")
+    check_weights(content, f"--weights {path}")
     return content

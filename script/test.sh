@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Everything that must hold: set-up, ruff, mypy, the torch-free tests (seconds), then the rest.
+# Everything that must hold: set-up, ruff, mypy, the tests. The slow ones too: bash script/test.sh -m ""
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash script/setup.sh requirements-dev.txt
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-.venv/bin/pytest "$@"
+.venv/bin/pytest -m "not slow" "$@"

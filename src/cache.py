@@ -11,6 +11,7 @@ import shutil
 import sys
 import threading
 import uuid
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from src.instances import extents
 from src.records import Record
 from src.tiff import CellPixels, read_cells, read_image
 
-_VERSION = 2  # of the files below; raise it when their content changes
+_VERSION = 3  # of the files below; raise it when their content changes
 _STORING = threading.Lock()  # of the module, since a cache must pickle
 
 
@@ -34,7 +35,8 @@ class PreparedImage:
     ids 1..N, 0 for background, unique over all layers. Objects that overlap lie in different layers, and L is as small
     as that allows, so that time and memory do not grow with the number of classes. ``categories``, ``layers`` and
     ``areas`` are ``(N + 1,)`` int64 and ``boxes`` ``(N + 1, 4)`` int64 (xyxy in px, max exclusive), indexed by object
-    id; entry 0 stands for the background. An object that scaling made vanish has area 0.
+    id; entry 0 stands for the background. An object that scaling made vanish has area 0. ``checksums`` (F,) uint32 are
+    the CRC-32 of the image's file and of those of its masks, by class.
     """
 
     image: np.ndarray
@@ -43,6 +45,7 @@ class PreparedImage:
     layers: np.ndarray
     areas: np.ndarray
     boxes: np.ndarray
+    checksums: np.ndarray
 
     def class_counts(self, num_classes: int) -> np.ndarray:
         """``(K,)`` number of objects of each class; ``num_classes`` counts the background."""
@@ -55,7 +58,9 @@ def prepare(record: Record, intensity: str, scale: float) -> PreparedImage:
     cells = {category: _scale_cells(read_cells(path), scale) for category, path in sorted(record.masks.items())}
     label_map, categories, layers = stack_layers(cells, image.shape[:2])
     areas, boxes = extents(label_map.transpose(2, 0, 1), len(categories) - 1)
-    return PreparedImage(image, label_map, categories, layers, areas, boxes)
+    files = [record.image, *(path for _, path in sorted(record.masks.items()))]
+    checksums = np.array([zlib.crc32(path.read_bytes()) for path in files], np.uint32)
+    return PreparedImage(image, label_map, categories, layers, areas, boxes, checksums)
 
 
 def scale_image(image: np.ndarray, scale: float) -> np.ndarray:
@@ -138,7 +143,7 @@ class ImageCache:
                 return prepared
         return PreparedImage(
             *(np.load(entry / f"{name}.npy", mmap_mode="r") for name in ("image", "label_map")),
-            *(np.load(entry / f"{name}.npy") for name in ("categories", "layers", "areas", "boxes")),
+            *(np.load(entry / f"{name}.npy") for name in ("categories", "layers", "areas", "boxes", "checksums")),
         )
 
     def _key(self, record: Record) -> str:

@@ -1,32 +1,20 @@
 """A picture of a run: losses, learning rate and validation scores over the steps, from its ``log.jsonl``."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from src.files import replacing
+from src.files import read_lines, replacing
 
 LOSSES = ("loss", "classifier", "box", "mask", "objectness", "rpn_box")
 SCORES = {"AP50": "AP50 uncapped", "AP50_at_100": "AP50 at 100", "AP": "AP uncapped"}
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The events of a ``log.jsonl``; a line that a crash tore is left out."""
-    events: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return events
-
-
 def write_curves(folder: Path) -> None:
     """Draw ``curves.png`` of a run folder; without a step in the log there is nothing to draw."""
-    events = read_log(folder / "log.jsonl")
+    events = read_lines(folder / "log.jsonl")
     steps, validations = ([event for event in events if event["event"] == kind] for kind in ("step", "val"))
     if not steps:
         return

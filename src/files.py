@@ -1,5 +1,6 @@
 """Writing files so that a crash never leaves half of one, and reading JSON so that a mistake names its file."""
 
+import hashlib
 import json
 import os
 import uuid
@@ -49,3 +50,31 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     except (ValueError, RecursionError) as error:  # a number of over 4,300 digits is a plain ValueError
         raise InputError(f"{path}: is not valid JSON ({error})") from error
+
+
+def append_line(path: str | Path, value: Any) -> None:
+    """Add a JSON line to a log, apart from one that a crash left torn."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        is_torn = file.tell() > 0 and file.seek(-1, os.SEEK_END) and file.read(1) != b"\n"
+        file.write(b"\n" * bool(is_torn) + json.dumps(value, allow_nan=False).encode() + b"\n")
+
+
+def read_lines(path: str | Path) -> list[dict[str, Any]]:
+    """The JSON objects of a log, one a line; a line that a crash tore is left out, and a missing file is empty."""
+    path, values = Path(path), []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            values.append(value)
+    return values
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -63,10 +63,15 @@ def find_records(data_path: str | Path, num_classes: int, check_masks: bool = Tr
         InputError: no such folder, no images in it, a folder without ``image.tif``, an unreadable file, a mask for
             a class above K, or a mask of another size. Hidden files and files beside the folders are ignored.
     """
+    return [read_record(folder, num_classes, check_masks) for folder in image_folders(data_path)]
+
+
+def image_folders(data_path: str | Path) -> list[Path]:
+    """The folders of a data folder, one an image, sorted by name; an :class:`InputError` where there are none."""
     folders = [path for path in _list_folder(Path(data_path), _missing_data(data_path)) if path.is_dir()]
     if not folders:
         raise InputError(f"{data_path}: holds no image folders (<name>/image.tif); {SAMPLE_HINT}")
-    return [_read_record(folder, num_classes, check_masks) for folder in folders]
+    return folders
 
 
 def find_masks(files: Sequence[Path], num_classes: int) -> dict[int, Path]:
@@ -194,7 +199,8 @@ def _list_folder(folder: Path, missing: str) -> list[Path]:
         raise InputError(f"{folder}: cannot be read as a folder ({error.strerror})") from error
 
 
-def _read_record(folder: Path, num_classes: int, check_masks: bool) -> Record:
+def read_record(folder: Path, num_classes: int, check_masks: bool = True) -> Record:
+    """One image of a data folder (see :func:`find_records`)."""
     files = _list_folder(folder, f"{folder}: no such folder")
     image = _find_image(folder, files)
     header = read_header(image)

@@ -166,6 +166,11 @@ class RunSettings:
     patience: int = option(0, "stop after this many validations without a better AP50; 0 never", low=0)
     save_every: int = option(1, "epochs between checkpoints", low=1)
     resume: str | None = option(None, "go on from a checkpoint file, or auto: the run folder's last good one")
+    on_change: str = option(
+        "refuse",
+        "what --resume does where images or settings are not those of the checkpoint",
+        choices=("refuse", "continue"),
+    )
     backend: str = option(
         "auto", "torch.distributed backend; auto: nccl with CUDA, else gloo", choices=("auto", "nccl", "gloo")
     )
@@ -213,12 +218,16 @@ class InferenceConfig:
     ckpt: tuple[str, ...] = option(
         ("./logs/best.pt",), "checkpoint made by main.py, or several, whose detections are merged"
     )
+    export: str | None = option(
+        None, "write the checkpoint's weights to this .safetensors file, which --ckpt and --weights read, and stop"
+    )
     test_dir: str = option(HOMEWORK_TEST, "folder of .tif images, or a folder in the training layout")
     id_map: str | None = option(
         None,
         f"JSON list of file_name, id, height, width; absent: {HOMEWORK_ID_MAP} for the homework's folder, else 1..N by name",
     )
     output: str = option("./test-results.json", "where the results go")
+    resume: bool = option(False, "go on with an interrupted prediction: images that are done are not predicted again")
     split: str | None = option(None, "JSON file of part → names; only --part is predicted")
     part: str = option("val", "part of --split")
     zip: str | None = option(None, "also pack the results as test-results.json into this zip")

@@ -22,6 +22,7 @@ from src.files import replacing
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 MAX_PIXELS = 100_000_000  # a 436 kB file can unfold into 400 MB; whole slides are not read
+MAX_DECODERS = 4  # threads that unpack the strips of one file
 MAX_SMALL_ID = 1 << 24  # ids below are renumbered through a table, others by sorting
 PLAIN_PHOTOMETRICS = ("MINISWHITE", "MINISBLACK", "RGB")
 
@@ -200,7 +201,7 @@ def _check_colors(page: tifffile.TiffPage, path: str | Path) -> None:
 
 def _decode(page: tifffile.TiffPage) -> np.ndarray:
     """The pixels as ``(H, W, S)``, also where the file keeps its channels as planes."""
-    pixels = page.asarray(maxworkers=1)
+    pixels = page.asarray(maxworkers=MAX_DECODERS)
     if page.axes == "SYX":
         return np.moveaxis(pixels, 0, -1)
     return pixels.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)

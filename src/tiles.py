@@ -60,9 +60,9 @@ def _starts(length: int, size: int, overlap: int) -> list[int]:
 
 
 def pad_to(array: np.ndarray, size: int, value: int | tuple[int, ...] = FILL) -> np.ndarray:
-    """Pad an ``(h, w, C)`` tile with ``value`` on the right and below to ``size`` px a side; a copy in any case."""
+    """Pad an ``(h, w, C)`` tile with ``value`` on the right and below to ``size`` px a side; one of that size stays."""
     if array.shape[:2] == (size, size):
-        return np.array(array)
+        return array
     padded = np.full((size, size, array.shape[2]), value, array.dtype)
     padded[: array.shape[0], : array.shape[1]] = array
     return padded

@@ -25,7 +25,7 @@ class TrainingData:
     """The images of a run. ``split`` maps train and val to names; ``channel_order`` is rgb or bgr.
 
     ``class_counts`` (K,) and ``cell_size`` are of the train part; the latter is the median cell's sqrt(box area) in px
-    after --scale.
+    after --scale. ``checksums`` maps the names of train and val to what tells whether their files are still the same.
     """
 
     classes: tuple[CellClass, ...]
@@ -36,6 +36,7 @@ class TrainingData:
     channel_order: str
     class_counts: np.ndarray
     cell_size: float
+    checksums: dict[str, str]
     notes: tuple[str, ...]
 
     @property
@@ -49,13 +50,14 @@ class ImageFacts:
     """What a run must know of an image to begin with, so that no image need stay in memory.
 
     ``class_counts`` (K,); ``cell_sizes`` (N,), the sqrt(box area) of the objects in px after --scale; ``contrast`` and
-    ``stain`` as :func:`red_contrast` and :func:`stain_features` give them.
+    ``stain`` as :func:`red_contrast` and :func:`stain_features` give them; ``checksum`` of all its files.
     """
 
     class_counts: np.ndarray
     cell_sizes: np.ndarray
     contrast: float | None
     stain: np.ndarray
+    checksum: str
 
 
 def resolve_classes(settings: DataSettings) -> tuple[CellClass, ...]:
@@ -103,7 +105,8 @@ def load_training_data(data: DataSettings, image: ImageSettings, run: RunSetting
     if not len(cell_sizes):
         raise InputError("the train part of the split holds no cells")
     cell_size = float(np.median(cell_sizes))
-    return TrainingData(classes, train, val, cache, split, order, class_counts, cell_size, tuple(notes))
+    checksums = {record.name: facts[record.name].checksum for record in (*train, *val)}
+    return TrainingData(classes, train, val, cache, split, order, class_counts, cell_size, checksums, tuple(notes))
 
 
 def _read_facts(
@@ -119,6 +122,7 @@ def _read_facts(
             cell_sizes=np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)),
             contrast=red_contrast(prepared.image),
             stain=stain_features(prepared.image),
+            checksum="".join(f"{value:08x}" for value in prepared.checksums),
         )
 
     with ThreadPoolExecutor(min(_MAX_READERS, os.cpu_count() or 1)) as pool:

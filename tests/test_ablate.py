@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ablate
-from benchmarks.ablate import append, digest, is_about, parse_variant, table
-from src.curves import read_log
+from benchmarks.ablate import digest, is_about, parse_variant, table
 from src.errors import InputError
+from src.files import read_lines
 from tests.helpers import TINY, write_dataset
 
 
@@ -42,14 +42,6 @@ def test_table_by_hand() -> None:
     row = table(lines, ["a", "absent"]).splitlines()[-1]
     assert row.startswith("| a | 2 | 0.500 ± 0.000 | 0.500 ± 0.000 | 0.200 ± 0.141 |")
     assert row.endswith("| 0.200 ± 0.141, - | 2.00 |")
-
-
-def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
-    log = tmp_path / "log.jsonl"
-    append(log, {"a": 1})
-    log.write_text(log.read_text() + '{"b": ')
-    append(log, {"c": 2})
-    assert read_log(log) == [{"a": 1}, {"c": 2}]
 
 
 @pytest.mark.torch
@@ -88,7 +80,7 @@ def test_variants_that_only_predict_share_a_training(
     monkeypatch.setattr("sys.argv", arguments)
     ablate.main()
     assert len(list((tmp_path / "runs/ablate").iterdir())) == 1
-    lines = read_log(tmp_path / "log.jsonl")
+    lines = read_lines(tmp_path / "log.jsonl")
     assert [line["variant"] for line in lines] == ["base", "flips"] and all(line["steps"] == 1 for line in lines)
     assert str(tmp_path) not in (tmp_path / "log.jsonl").read_text()
     monkeypatch.setattr(ablate, "measure", None)  # nothing is left to measure

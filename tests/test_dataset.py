@@ -33,7 +33,9 @@ def make(data: Path, tiles: TileSettings = TILES, augment: AugmentSettings = PLA
 def image_of(label_map: np.ndarray, categories: list[int]) -> PreparedImage:
     areas, boxes = extents(label_map.transpose(2, 0, 1), len(categories) - 1)
     image = np.zeros((*label_map.shape[:2], 3), np.uint8)
-    return PreparedImage(image, label_map, np.array(categories), np.zeros(len(categories), int), areas, boxes)
+    return PreparedImage(
+        image, label_map, np.array(categories), np.zeros(len(categories), int), areas, boxes, np.zeros(1)
+    )
 
 
 def test_target_by_hand() -> None:
@@ -131,8 +133,8 @@ def test_sampler_shares_out_every_index_and_goes_on_where_it_stopped() -> None:
 
 def test_a_batch_gives_back_the_targets_of_its_tiles() -> None:
     def target(count: int, depth: int) -> dict[str, np.ndarray]:
-        numbers = {key: np.arange(count) + 10 * depth for key in ("labels", "layers", "ids")}
-        boxes = np.full((count, 4), depth, np.float32)
+        numbers = {"labels": np.arange(count) + 1, "ids": np.arange(count) + 5, "layers": np.full(count, depth - 1)}
+        boxes = np.tile(np.array([0, 1, 2, 2 + depth], np.float32), (count, 1))
         return {"boxes": boxes, "label_map": np.full((depth, 4, 4), 7, np.uint16), **numbers}
 
     tile, given = np.full((4, 4, 3), (1, 2, 3), np.uint8), [target(0, 1), target(3, 2), target(1, 1)]

@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 
 from src.classes import HOMEWORK_CLASSES
-from src.curves import read_log, smooth, write_curves
+from src.curves import smooth, write_curves
 from src.draw import legend, outline, write_overlay
+from src.files import read_lines
 from src.instances import Instance
 
 
@@ -49,7 +50,7 @@ def test_curves_of_a_run_with_a_torn_last_line(tmp_path: Path) -> None:
     lines = [f'{{"event": "step", "step": {step}, "epoch": 0, "time_s": 1, "lr": 0.1, {losses}}}' for step in (1, 2)]
     lines.append('{"event": "val", "step": 2, "epoch": 1, "time_s": 2, "AP50": 0.3, "AP50_at_100": null, "AP": 0.1}')
     (tmp_path / "log.jsonl").write_text("\n".join(lines) + '\n{"event": "st')
-    assert [event["event"] for event in read_log(tmp_path / "log.jsonl")] == ["step", "step", "val"]
+    assert [event["event"] for event in read_lines(tmp_path / "log.jsonl")] == ["step", "step", "val"]
     write_curves(tmp_path)
     assert cv2.imread(str(tmp_path / "curves.png")).shape == (700, 900, 3)
 

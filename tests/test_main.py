@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from engine.checkpoint import checkpoint_to_resume, load_checkpoint
 from src.config import build, read_recipe
 from src.errors import InputError
 from src.settings import InferenceConfig, TrainConfig
+from src.tiff import write_image
 from tests.helpers import TINY, write_dataset
 
 pytestmark = pytest.mark.torch
@@ -73,15 +75,34 @@ def test_the_same_seed_is_the_same_run(finished: Path, data: Path, tmp_path: Pat
     assert losses[0] == losses[1]
 
 
-def test_a_resumed_run_ends_as_an_uninterrupted_one(finished: Path, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stopped_after", [2, 4])  # in the middle of an epoch, and at its end
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    finished: Path, data: Path, tmp_path: Path, stopped_after: int, workers: int
+) -> None:
     whole = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
     out = tmp_path / "run"
-    train(data, out, max_steps=2)
+    train(data, out, max_steps=stopped_after, workers=workers)
     progress = load_checkpoint(out / "last.pt")["progress"]
-    assert progress["step"] == 2 and progress["finished"]
-    events = train(data, out, resume="auto")
+    assert progress["step"] == progress["batch"] == stopped_after
+    events = train(data, out, resume="auto", workers=workers)
     losses = [[event["loss"] for event in events if event["event"] == "step"] for events in (whole, events)]
     assert losses[0] == losses[1]
+    models = [load_checkpoint(folder / "last.pt") for folder in (finished, out)]
+    for part in ("model", "ema"):
+        assert all(torch.equal(tensor, models[1][part][name]) for name, tensor in models[0][part].items())
+
+
+def test_a_resumed_run_is_the_one_that_began(finished: Path, data: Path, tmp_path: Path) -> None:
+    resume = str(finished / "last.pt")
+    with pytest.raises(InputError, match=r"--lr was 0.005 and is 0.1; --on-change continue"):
+        train(data, tmp_path / "run", resume=resume, lr=0.1)
+    other = write_dataset(tmp_path / "train", "abcd")
+    write_image(other / "a/image.tif", np.full((96, 80, 3), 200, np.uint8))
+    with pytest.raises(InputError, match=r"1 images are changed \(a\)"):
+        train(data, tmp_path / "run", resume=resume, data_path=str(other))
+    events = train(data, tmp_path / "run", resume=resume, lr=0.1, max_steps=6, on_change="continue")
+    assert [event["step"] for event in events if event["event"] == "step"] == [6]
 
 
 def test_the_batch_size_is_chosen_and_kept(data: Path, tmp_path: Path) -> None:
@@ -122,6 +143,43 @@ def infer(finished: Path, data: Path, output: Path, **changes: object) -> list[d
     given = {"ckpt": [str(finished / "best.pt")], "test_dir": str(data), "output": str(output), **changes}
     inference.main(build(InferenceConfig, {**given, "device": "cpu"}))
     return json.loads(output.read_text())
+
+
+def test_exported_weights_predict_the_same(finished: Path, data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    inference.main(build(InferenceConfig, {"ckpt": [str(finished / "best.pt")], "export": str(path)}))
+    from_checkpoint, from_export = (
+        infer(finished, data, tmp_path / "r.json", ckpt=[str(ckpt)]) for ckpt in (finished / "best.pt", path)
+    )
+    assert from_checkpoint == from_export and from_export
+    events = train(data, tmp_path / "run", weights=str(path), norm="batch", head_norm="on", max_steps=1, val_every=0)
+    assert [event["step"] for event in events if event["event"] == "step"] == [1]
+    whole = path.read_bytes()
+    for place in (9, 300, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(InputError, match=r"weights.safetensors: is "):
+            load_checkpoint(path)
+
+
+def test_an_interrupted_prediction_goes_on(
+    finished: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = infer(finished, data, tmp_path / "whole.json")
+    real, seen = inference.result_entries, []
+
+    def count(image_id: int, *rest: object) -> object:
+        seen.append(image_id)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return real(image_id, *rest)
+
+    monkeypatch.setattr(inference, "result_entries", count)
+    with pytest.raises(KeyboardInterrupt):
+        infer(finished, data, tmp_path / "r.json")
+    assert not (tmp_path / "r.json").exists() and len(seen) == 4
+    assert infer(finished, data, tmp_path / "r.json", resume=True) == whole
+    assert len(seen) <= 4 + 2  # of four images the last was lost, and at most the one that waited behind it
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_inference_repeats_the_validation_of_the_best_checkpoint(finished: Path, data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+"""A checkpoint's weights as a safetensors file, which holds nothing that could be run and is safe to share."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from src.errors import InputError
+from src.files import replacing
+
+SUFFIX = ".safetensors"
+_PARTS = ("settings", "classes")
+
+
+def write_export(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write the weights that predict (the averaged ones where there are any), with the settings and the classes."""
+    weights = {name: tensor.contiguous() for name, tensor in (checkpoint["ema"] or checkpoint["model"]).items()}
+    metadata = {part: json.dumps(checkpoint[part]) for part in _PARTS}
+    with replacing(path) as temporary:
+        save_file(weights, temporary, {**metadata, "digest": _digest(weights, metadata)})
+
+
+def read_export(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint from an exported file.
+
+    Raises:
+        InputError: a damaged file, or one that :func:`write_export` did not write.
+    """
+    try:
+        weights, metadata = read_tensors(path)
+        parts = {part: metadata[part] for part in _PARTS}
+        content = {part: json.loads(text) for part, text in parts.items()}
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path}: is not what --export writes: it lacks settings or classes") from error
+    if metadata.get("digest") != _digest(weights, parts):
+        raise InputError(f"{path}: is damaged (its digest does not fit)")
+    return {**content, "split": {}, "checksums": {}, "model": weights, "ema": None}
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of any safetensors file; an :class:`InputError` where it is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: is no safetensors file ({str(error).splitlines()[0]})") from error
+
+
+def _digest(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()

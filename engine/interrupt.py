@@ -1,0 +1,58 @@
+"""Ctrl-C and SIGTERM: a run that hears one ends its step, saves and leaves."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+
+class Stop:
+    """Hears SIGINT and SIGTERM. ``signal`` is the first that came, 0 before; a second Ctrl-C ends the process at once.
+
+    Not so under torchrun: it passes a Ctrl-C on to processes that have heard it from the terminal.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._leaving = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear signals until the end of the block, then give them back to who heard them before."""
+        before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """For work of which nothing is kept: a signal that has come or comes leaves the block with :meth:`leave`."""
+        self._leaving = True
+        try:
+            if self.signal:
+                self.leave()
+            yield
+        finally:
+            self._leaving = False
+
+    def leave(self) -> NoReturn:
+        """Raise ``SystemExit`` with what a process says that a signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
+        sys.exit(128 + self.signal)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.signal and number == signal.SIGINT and "RANK" not in os.environ:
+            os._exit(128 + number)
+        self.signal = self.signal or number
+        if self._leaving:
+            self.leave()
+
+
+def deaf_to_ctrl_c(worker: int) -> None:
+    """For a loader's worker: Ctrl-C is for the main process to answer, SIGTERM ends a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

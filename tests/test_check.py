@@ -1,0 +1,71 @@
+"""Everything that is wrong with a folder is listed at once, and every later change of a bit is found."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.check import main
+from src.tiff import write_mask
+from tests.helpers import write_dataset
+
+CLASSES = '[{"id": 1, "name": "large", "color": "#ff0000"}, {"id": 2, "name": "small", "color": "#00ff00"}]'
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "classes.json").write_text(CLASSES)
+    return write_dataset(tmp_path / "train", "abc")
+
+
+def run(data: Path, *flags: str) -> None:
+    main([str(data), "--classes", str(data.parent / "classes.json"), *flags])
+
+
+def test_what_the_data_are_like(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(data)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["class", "cells", "images", "median", "px", "10-90", "%", "px", "at", "border"]
+    assert lines[1].startswith("1 large") and lines[2].startswith("2 small") and lines[1].split()[3] == "3"
+    assert "3 images of 80 to 96 px a side" in lines[3] and lines[-1] == f"{data}: nothing is wrong"
+
+
+def test_all_problems_come_at_once(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / "a/image.tif").write_bytes(b"no image")
+    write_mask(data / "b/class3.tif", np.ones((96, 80), np.uint16))
+    for path in (data / "c").glob("class*.tif"):
+        path.unlink()
+    with pytest.raises(SystemExit) as ended:
+        run(data)
+    assert ended.value.code == 1
+    problems = [line for line in capsys.readouterr().out.splitlines() if line.startswith("problem: ")]
+    assert len(problems) == 3
+    for name, problem in zip(("a/image.tif", "b/class3.tif", "c: has no cells"), problems, strict=True):
+        assert name in problem
+
+
+def test_every_flipped_bit_is_found(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(data, "--write-manifest")
+    run(data, "--verify")
+    files = sorted(data.glob("*/*.tif"))
+    rng = np.random.default_rng(0)
+    for path in files:
+        whole = path.read_bytes()
+        for place in rng.integers(0, len(whole), 6):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << int(rng.integers(8))]) + whole[place + 1 :])
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                run(data, "--verify")
+            assert ended.value.code == 1
+            assert f"problem: {path}: is not what it was" in capsys.readouterr().out
+        path.write_bytes(whole)
+    run(data, "--verify")
+
+
+def test_files_that_come_and_go_are_found(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(data, "--write-manifest")
+    (data / "a/class2.tif").rename(data / "b/notes.txt")
+    with pytest.raises(SystemExit):
+        run(data, "--verify")
+    said = capsys.readouterr().out
+    assert "a/class2.tif: is gone" in said and "b/notes.txt: is not in the manifest" in said

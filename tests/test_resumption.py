@@ -1,0 +1,37 @@
+"""A run that goes on is the run that began: what differs is said."""
+
+import pytest
+
+from engine.resumption import budget_changes, changes, refuse_changes
+from src.errors import InputError
+
+CHECKPOINT = {
+    "settings": {"lr": 0.1, "workers": 2, "max_steps": 10, "epochs": 3, "max_minutes": None},
+    "checksums": {"a": "1", "b": "2", "c": "3"},
+}
+SAME = dict(CHECKPOINT["settings"])
+
+
+def test_where_and_how_fast_may_change() -> None:
+    assert changes(CHECKPOINT, {**SAME, "workers": 0, "max_steps": 20}, CHECKPOINT["checksums"]) == []
+    assert budget_changes(CHECKPOINT, {**SAME, "max_steps": 20}) == ["--max-steps was 10 and is 20"]
+    refuse_changes([])
+
+
+def test_a_flag_and_images() -> None:
+    found = changes(CHECKPOINT, {**SAME, "lr": 0.2, "new_flag": 1}, {"a": "1", "b": "x", "d": "4"})
+    assert found == [
+        "--lr was 0.1 and is 0.2",
+        "--new-flag was None and is 1",
+        "1 images are added (d)",
+        "1 images are gone (c)",
+        "1 images are changed (b)",
+    ]
+    with pytest.raises(InputError, match=r"--lr was 0.1 and is 0.2; .*--on-change continue"):
+        refuse_changes(found)
+
+
+def test_many_names_are_cut_short() -> None:
+    assert changes(CHECKPOINT, SAME, {**CHECKPOINT["checksums"], **dict.fromkeys("vwxyz", "0")}) == [
+        "5 images are added (v, w, x, …)"
+    ]

@@ -1,0 +1,62 @@
+"""What no line of the program may do: run a stranger's code, or use the network unasked."""
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [path for folder in (".", "src", "engine", "benchmarks") for path in sorted((ROOT / folder).glob("*.py"))]
+FORBIDDEN = {
+    "torch.load without weights_only": re.compile(r"torch\.load\((?![^)]*weights_only=True)"),
+    "pickle": re.compile(
+        r"\b(?:pickle|dill|joblib|shelve|marshal)\b\s*[.,]|import (?:pickle|dill|joblib|shelve|marshal)"
+    ),
+    "np.load with pickles": re.compile(r"allow_pickle=True"),
+    "eval or exec": re.compile(r"(?<![.\w])(?:eval|exec)\("),
+    "yaml.load": re.compile(r"yaml\.(?:unsafe_)?load\("),
+    "a shell": re.compile(r"shell=True|os\.system\("),
+}
+BLOCKED = """
+import importlib, socket, sys
+def refuse(*arguments, **options):
+    raise SystemExit("a connection was attempted")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_no_source_does(what: str) -> None:
+    found = [path.name for path in SOURCES if FORBIDDEN[what].search(path.read_text(encoding="utf-8"))]
+    assert not found, f"{what} in {', '.join(found)}"
+
+
+def test_the_lint_can_fail() -> None:
+    for what, line in (
+        ("torch.load without weights_only", "torch.load(path, map_location='cpu')"),
+        ("pickle", "import pickle"),
+        ("eval or exec", "x = eval(text)"),
+        ("a shell", "run(x, shell=True)"),
+    ):
+        assert FORBIDDEN[what].search(line)
+    assert not FORBIDDEN["torch.load without weights_only"].search("torch.load(path, weights_only=True)")
+    assert not FORBIDDEN["eval or exec"].search("model.eval()")
+
+
+@pytest.mark.torch
+def test_no_import_connects() -> None:
+    modules = [path.stem if path.parent == ROOT else f"{path.parent.name}.{path.stem}" for path in SOURCES]
+    modules = [name for name in modules if not name.endswith(("__init__", "__main__"))]
+    assert len(modules) > 40
+    done = subprocess.run([sys.executable, "-c", BLOCKED, *modules], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_guard_can_fail() -> None:
+    with socket.socket() as other, pytest.raises(AssertionError, match=r"192\.0\.2\.1 was attempted"):
+        other.connect(("192.0.2.1", 80))

@@ -1,0 +1,191 @@
+"""Checkpoints under kill -9, full disks, damage, and strangers."""
+
+import os
+import pickle
+import random
+import resource
+import signal
+import time
+import zipfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint
+from src.errors import InputError
+from src.sealed import seal
+
+pytestmark = pytest.mark.torch
+DAMAGES = 200
+
+
+def content(number: int, size: int = 1000) -> dict[str, Any]:
+    """A checkpoint all of whose values are ``number``."""
+    return {
+        "settings": {},
+        "classes": [],
+        "split": {},
+        "checksums": {},
+        "model": {"weight": torch.full((size,), float(number))},
+        "ema": None,
+        "progress": {"step": number},
+    }
+
+
+def in_child(work: Any) -> int:
+    """Fork, do some work and return the child's process id."""
+    child = os.fork()
+    if not child:
+        try:
+            torch.set_num_threads(1)  # the parent's threads are not in a forked child
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return child
+
+
+def save_for_ever(folder: Path, first: int) -> None:
+    number = first
+    while True:
+        save_checkpoint(folder / "last.pt", content(number, 300_000), folder / "previous.pt")
+        number += 1
+
+
+@pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_run_killed_while_it_saves_goes_on_from_the_last_good_one(tmp_path: Path, kills: int) -> None:
+    rng, step = random.Random(0), 0
+    save_checkpoint(tmp_path / "last.pt", content(0, 300_000))
+    torn = 0
+    for _ in range(kills):
+        child = in_child(partial(save_for_ever, tmp_path, step + 1))
+        time.sleep(rng.uniform(0.005, 0.12))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        torn += len(list(tmp_path.glob(".last.pt.*")))
+        for leftover in tmp_path.glob(".last.pt.*"):
+            leftover.unlink()
+        found = checkpoint_to_resume("auto", tmp_path)
+        assert found is not None
+        number = found["progress"]["step"]
+        assert number >= step and (found["model"]["weight"] == number).all()
+        step = number
+    assert step > 0 and (torn > 0 or kills < 20)  # some kills did hit a file that was being written
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, content(1))
+    before = path.read_bytes()
+
+    def save_too_much() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            save_checkpoint(path, content(2, 100_000), tmp_path / "previous.pt")
+        except InputError as error:
+            (tmp_path / "said").write_text(str(error))
+
+    assert os.waitstatus_to_exitcode(os.waitpid(in_child(save_too_much), 0)[1]) == 0
+    assert (tmp_path / "said").read_text().startswith(f"{path}: cannot be written (")
+    assert path.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "said"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"last\.pt: cannot be written"):
+        save_checkpoint(tmp_path / "file" / "last.pt", content(1))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match=r"last\.pt: cannot be written"):
+        save_checkpoint(tmp_path / "last.pt", content(1))
+
+
+def damage(whole: bytes, rng: random.Random) -> bytes:
+    """Cut a file, flip one of its bits, or append to it."""
+    kind = rng.choice(("cut", "flip", "flip", "append"))
+    if kind == "cut":
+        return whole[: rng.randrange(len(whole))]
+    if kind == "append":
+        return whole + rng.randbytes(rng.randint(1, 100))
+    place = rng.randrange(len(whole))
+    return whole[:place] + bytes([whole[place] ^ 1 << rng.randrange(8)]) + whole[place + 1 :]
+
+
+def test_a_damaged_checkpoint_is_never_used(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "previous.pt", content(1))
+    save_checkpoint(tmp_path / "good.pt", content(2))
+    whole, rng, unnoticed = (tmp_path / "good.pt").read_bytes(), random.Random(0), 0
+    for _ in range(DAMAGES):
+        (tmp_path / "last.pt").write_bytes(damage(whole, rng))
+        with pytest.raises(InputError, match=r"last\.pt: "):
+            load_checkpoint(tmp_path / "last.pt")
+        found = checkpoint_to_resume("auto", tmp_path)
+        assert found and found["progress"]["step"] == 1
+        try:
+            torch.load(tmp_path / "last.pt", weights_only=True)
+            unnoticed += 1
+        except Exception:
+            continue
+    assert unnoticed > 20  # the tries can fail: without the digest these would have been loaded
+
+
+class Payload:
+    """Code that a pickle would run."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+def test_a_strangers_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    marker, path = tmp_path / "was-run", tmp_path / "evil.pt"
+    for number, hidden in enumerate((Payload(marker), {"model": Payload(marker)}, [1, {"a": (Payload(marker),)}])):
+        torch.save(hidden, path)
+        seal(path)
+        with pytest.raises(InputError, match=r"evil\.pt: is no checkpoint"):
+            load_checkpoint(path)
+        path.write_bytes(pickle.dumps(hidden))
+        with pytest.raises(InputError, match=r"evil\.pt: "):
+            load_checkpoint(path)
+        assert not marker.exists(), number
+    torch.save(Payload(marker), path)
+    torch.load(path, weights_only=False)  # the tries can fail: this is what they would do
+    assert marker.exists()
+
+
+def test_a_zip_that_is_no_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x", "y")
+    seal(path)
+    with pytest.raises(InputError, match=r"a\.pt: is no checkpoint"):
+        load_checkpoint(path)
+
+
+SPARSE = torch.sparse_coo_tensor(torch.tensor([[0, 2]]), torch.tensor([1.0, 2.0]), (3,))
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ({"weight": torch.tensor([1.0, float("nan")])}, "weight holds NaN"),
+        ({"weight": torch.tensor([float("inf")])}, "weight holds NaN or infinite"),
+        ({"weight": SPARSE}, "weight is no dense tensor"),
+        ({"weight": 3}, "no dict of tensors"),
+        ([torch.zeros(3)], "no dict of tensors"),
+    ],
+)
+def test_weights_that_no_training_leaves_are_refused(tmp_path: Path, state: Any, reason: str) -> None:
+    for part in ("model", "ema"):
+        save_checkpoint(tmp_path / "odd.pt", {**content(1), part: state})
+        with pytest.raises(InputError, match=rf"odd\.pt: .*{reason}"):
+            load_checkpoint(tmp_path / "odd.pt")
