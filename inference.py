@@ -89,7 +89,7 @@ def find_images(config: InferenceConfig) -> list[TestImage]:
     names = part_names(read_split(config.split), config.part) if config.split else None
     homework = Path(config.test_dir) == Path(HOMEWORK_TEST)
     id_map = config.id_map or (HOMEWORK_ID_MAP if homework else None)
-    return find_test_images(config.test_dir, id_map, names)
+    return find_test_images(config.test_dir, id_map, names, config.max_pixels)
 
 
 def main(config: InferenceConfig) -> None:
@@ -105,7 +105,7 @@ def main(config: InferenceConfig) -> None:
     swap = (config.channel_order or trained.image.channel_order) == "bgr"
 
     def read(image: TestImage) -> np.ndarray:
-        return read_rgb(image.image, trained.image.intensity, swap)
+        return read_rgb(image.image, trained.image.intensity, swap, config.max_pixels)
 
     def finish(image: TestImage, pixels: np.ndarray, instances: list[Instance]) -> list[dict[str, Any]]:
         if config.overlay:

@@ -222,7 +222,7 @@ def validate(training: Run, log: RunLog | None) -> None:
     mine = range(training.world.rank, len(data.val), training.world.size)
 
     def read(index: int) -> np.ndarray:
-        return read_rgb(data.val[index].image, config.image.intensity, data.swap_channels)
+        return read_rgb(data.val[index].image, config.image.intensity, data.swap_channels, config.image.max_pixels)
 
     def finish(index: int, image: np.ndarray, instances: list[Instance]) -> list[dict[str, Any]]:
         return result_entries(index + 1, instances, *image.shape[:2])  # the ids that the val truth has

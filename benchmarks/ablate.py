@@ -4,7 +4,6 @@ Each variant is NAME:key=value,key=value over the recipe. Variants that differ o
 training. Every result is a line of --log, so that an interrupted comparison goes on and several add up.
 """
 
-import argparse
 import hashlib
 import json
 import re
@@ -19,6 +18,7 @@ from typing import Any
 
 from src.classes import HOMEWORK_CLASSES, load_classes
 from src.coco import read_results
+from src.command import Parser
 from src.config import build, read_recipe, write_toml
 from src.errors import InputError, run
 from src.files import append_line, read_lines, write_json
@@ -29,8 +29,7 @@ from src.settings import InferenceConfig, PredictSettings, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PREDICTION = {item.name for item in fields(PredictSettings)} | {"detections_per_tile"}
-EXAMPLE = """example:
-  python -m benchmarks.ablate --recipe script/recipes/cpu.toml --data-path data/train --split split.json \\
+EXAMPLE = """python -m benchmarks.ablate --recipe script/recipes/cpu.toml --data-path data/train --split split.json \\
       --variant base: --variant flips:tta=flips --variant boxes:loss_weights=box=2 --seeds 3 --max-minutes 10"""
 BUDGETS = ("max_minutes", "max_steps")
 FIGURES = ("AP50_at_100", "AP50", "AP", "AP75", "PQ", "F1")
@@ -242,14 +241,8 @@ def main() -> None:
     print(f"wrote {study.log}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.ablate",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser(__doc__, EXAMPLE, "python -m benchmarks.ablate")
     parser.add_argument("--recipe", required=True, metavar="FILE", help="TOML that the variants start from")
     parser.add_argument("--variant", required=True, action="append", metavar="NAME:key=value,…", help="repeatable")
     parser.add_argument("--data-path", required=True, metavar="DIR", help="training folder")

@@ -158,7 +158,7 @@ def val_truth(data: TrainingData, config: TrainConfig) -> list[ImageTruth]:
     id_map = Path(config.data.output_dir) / "val-id-map.json"
     ids = [ImageId(f"{record.name}.tif", i, record.height, record.width) for i, record in enumerate(data.val, start=1)]
     write_id_map(id_map, ids)
-    return load_ground_truth(config.data.data_path, len(data.classes), id_map)
+    return load_ground_truth(config.data.data_path, len(data.classes), id_map, max_pixels=config.image.max_pixels)
 
 
 def keep_earlier_run(folder: Path) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from src.instances import extents
 from src.records import Record
-from src.tiff import CellPixels, read_cells, read_image
+from src.tiff import MAX_PIXELS, CellPixels, read_cells, read_image
 
 _VERSION = 3  # of the files below; raise it when their content changes
 _STORING = threading.Lock()  # of the module, since a cache must pickle
@@ -52,13 +52,14 @@ class PreparedImage:
         return np.bincount(self.categories[1:], minlength=num_classes)[1:]
 
 
-def prepare(record: Record, intensity: str, scale: float) -> PreparedImage:
-    """Decode a record's image and masks and scale them."""
-    image = scale_image(read_image(record.image, intensity), scale)
-    cells = {category: _scale_cells(read_cells(path), scale) for category, path in sorted(record.masks.items())}
+def prepare(record: Record, intensity: str, scale: float, max_pixels: int = MAX_PIXELS) -> PreparedImage:
+    """Decode a record's image and masks and scale them; files of more than ``max_pixels`` are refused."""
+    image = scale_image(read_image(record.image, intensity, max_pixels), scale)
+    masks = sorted(record.masks.items())
+    cells = {category: _scale_cells(read_cells(path, max_pixels), scale) for category, path in masks}
     label_map, categories, layers = stack_layers(cells, image.shape[:2])
     areas, boxes = extents(label_map.transpose(2, 0, 1), len(categories) - 1)
-    files = [record.image, *(path for _, path in sorted(record.masks.items()))]
+    files = [record.image, *(path for _, path in masks)]
     checksums = np.array([zlib.crc32(path.read_bytes()) for path in files], np.uint32)
     return PreparedImage(image, label_map, categories, layers, areas, boxes, checksums)
 
@@ -128,6 +129,7 @@ class ImageCache:
     max_gb: float
     intensity: str
     scale: float
+    max_pixels: int = MAX_PIXELS
     decoded: int = field(default=0, init=False)  # images, since the cache was opened
     _full: bool = field(default=False, init=False)
 
@@ -135,7 +137,7 @@ class ImageCache:
         """A record's prepared image as memory maps; decoded now where it is not in the cache yet."""
         entry = self.folder / self._key(record)
         if not entry.is_dir():
-            prepared = prepare(record, self.intensity, self.scale)
+            prepared = prepare(record, self.intensity, self.scale, self.max_pixels)
             with _STORING:
                 self.decoded += 1
                 is_stored = self._store(entry, prepared)

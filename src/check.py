@@ -1,6 +1,5 @@
 """Check a data folder: read every file, list all that is wrong, and say what the data are like."""
 
-import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,12 @@ from tqdm import tqdm
 
 from src.cache import PreparedImage, prepare
 from src.classes import HOMEWORK_CLASSES, CellClass, load_classes
+from src.command import Parser
 from src.errors import InputError, run
 from src.manifest import verify, write_manifest
 from src.records import image_folders, read_record
 from src.stain import decide_channel_order, red_contrast
+from src.tiff import MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,12 @@ def facts_of(name: str, prepared: PreparedImage) -> CellFacts:
     )
 
 
-def check(folders: Iterable[Path], num_classes: int, intensity: str = "full") -> tuple[list[CellFacts], list[str]]:
+def check(folders: Iterable[Path], num_classes: int, max_pixels: int = MAX_PIXELS) -> tuple[list[CellFacts], list[str]]:
     """Decode every image with its masks; the facts of those that can be used, and a line for each that cannot."""
     facts, problems = [], []
     for folder in folders:
         try:
-            prepared = prepare(read_record(folder, num_classes), intensity, 1.0)
+            prepared = prepare(read_record(folder, num_classes, max_pixels=max_pixels), "full", 1.0, max_pixels)
         except InputError as error:
             problems.append(str(error))
             continue
@@ -100,7 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = Path(flags.folder)
     classes = load_classes(flags.classes) if flags.classes else HOMEWORK_CLASSES
     folders = image_folders(folder)
-    facts, problems = check(tqdm(folders, "check", unit="image", leave=False, disable=None), len(classes))
+    facts, problems = check(
+        tqdm(folders, "check", unit="image", leave=False, disable=None), len(classes), flags.max_pixels
+    )
     if facts:
         print(describe(facts, classes))
 
@@ -118,16 +121,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{folder}: nothing is wrong")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m src.check",
-        description=__doc__,
-        epilog="example:\n  python -m src.check data/train --write-manifest\n  python -m src.check data/train --verify",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    example = "python -m src.check data/train --write-manifest\n  python -m src.check data/train --verify"
+    parser = Parser(__doc__, example, "python -m src.check")
     parser.add_argument("folder", metavar="DIR", help="training folder: <name>/image.tif with class1.tif … classK.tif")
-    parser.add_argument("--classes", metavar="FILE", help="JSON of class ids, names and colors (default: homework's)")
+    parser.add_classes()
+    parser.add_max_pixels()
     manifest = parser.add_mutually_exclusive_group()
     manifest.add_argument("--write-manifest", action="store_true", help="keep every file's digest in DIR/manifest.json")
     manifest.add_argument("--verify", action="store_true", help="compare every file with DIR/manifest.json")

@@ -1,12 +1,11 @@
 """One frozen dataclass is a command's configuration: each field is a flag and a key of a TOML recipe.
 
 A field made with :func:`option` carries its help and its bounds; one of type ``tuple[str, ...]`` takes several values.
-A field whose type is itself a dataclass holds the
-settings of one room; its fields are flattened among the flags. Precedence: flag over recipe over default.
+A field whose type is itself a dataclass holds the settings of one room; its fields are flattened among the flags.
+Precedence: flag over recipe over default.
 """
 
 import argparse
-import difflib
 import sys
 import tomllib
 import typing
@@ -15,9 +14,10 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from types import UnionType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-from src.errors import InputError
+from src.command import Parser
+from src.errors import InputError, nearest
 from src.files import write_text
 
 Config = TypeVar("Config")
@@ -83,7 +83,7 @@ class Flag:
             raise InputError(f"{self.name} expects {expected}, got {value!r}")
         if self.choices and value not in self.choices:
             raise InputError(
-                f"{self.name} must be one of {', '.join(self.choices)}; got {value!r}{_nearest(value, self.choices)}"
+                f"{self.name} must be one of {', '.join(self.choices)}; got {value!r}{nearest(value, self.choices)}"
             )
         if self.kind in (int, float):
             self._check_bounds(value)
@@ -134,7 +134,7 @@ def build(cls: type[Config], values: Mapping[str, Any]) -> Config:
     known = {flag.key: flag for flag in flags_of(cls)}
     for key in values:
         if key not in known:
-            raise InputError(f"unknown setting {key!r}{_nearest(key, known)}")
+            raise InputError(f"unknown setting {key!r}{nearest(key, known)}")
     return _construct(cls, {key: known[key].check(value) for key, value in values.items()})
 
 
@@ -209,18 +209,9 @@ def parse(cls: type[Config], description: str, example: str, argv: Sequence[str]
         sys.exit(2)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
-
-
 def _parse(cls: type[Config], description: str, example: str, argv: Sequence[str] | None) -> Config:
     flags = flags_of(cls)
-    arguments, unknown = _parser(flags, description, example).parse_known_args(argv)
-    if unknown:
-        names = [flag.name for flag in flags] + ["--recipe", "--print-config"]
-        raise InputError(f"unknown flag {unknown[0]}{_nearest(unknown[0].split('=')[0], names)}")
-    values = vars(arguments)
+    values = vars(_parser(flags, description, example).parse_args(argv))
     recipe, print_config = values.pop("recipe", None), values.pop("print_config", False)
     given = read_recipe(recipe) if recipe else {}
     try:
@@ -234,14 +225,8 @@ def _parse(cls: type[Config], description: str, example: str, argv: Sequence[str
     return config
 
 
-def _parser(flags: list[Flag], description: str, example: str) -> argparse.ArgumentParser:
-    parser = _Parser(
-        description=description,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
+def _parser(flags: list[Flag], description: str, example: str) -> Parser:
+    parser = Parser(description, example, argument_default=argparse.SUPPRESS)
     parser.add_argument("--recipe", metavar="FILE", help="TOML file of settings; flags given beside it win")
     parser.add_argument("--print-config", action="store_true", help="print the resulting settings as TOML and stop")
     groups: dict[str, Any] = {}
@@ -284,11 +269,6 @@ def _shown_default(flag: Flag) -> str:
     if flag.many:
         return " ".join(flag.default)
     return str(flag.default).lower() if flag.kind is bool else str(flag.default)
-
-
-def _nearest(word: Any, known: Any) -> str:
-    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def flag_table(cls: type) -> str:

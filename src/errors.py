@@ -1,11 +1,19 @@
 """How the program says that its input is wrong: one line, exit code 2."""
 
+import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class InputError(Exception):
     """Bad input from the user. The message is one line that names the file or the flag and the reason."""
+
+
+def nearest(word: Any, known: Iterable[str]) -> str:
+    """``"; did you mean …?"`` where a known name is close to a mistyped word, else an empty text."""
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def run(main: Callable[[], None]) -> None:

@@ -13,8 +13,9 @@ from src.errors import InputError
 from src.files import read_json
 from src.instances import Instance, from_label_map
 from src.records import TIFF_SUFFIX, ImageId, find_masks, find_records, read_id_map
-from src.rle import MAX_PIXELS, RleError, compress, decode_entries
-from src.tiff import read_mask
+from src.rle import MAX_PIXELS as MAX_RLE_PIXELS
+from src.rle import RleError, compress, decode_entries
+from src.tiff import MAX_PIXELS, read_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,11 @@ class ImageTruth:
 
 
 def load_ground_truth(
-    path: str | Path, num_classes: int, id_map: str | Path | None = None, names: Collection[str] | None = None
+    path: str | Path,
+    num_classes: int,
+    id_map: str | Path | None = None,
+    names: Collection[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[ImageTruth]:
     """Load the true objects of every image that is to be scored.
 
@@ -45,6 +50,7 @@ def load_ground_truth(
         id_map: path of the id map; it chooses the images and gives their ids. Without it a COCO file's own ids hold,
             and those of a folder are 1..N in the order of the names.
         names: only these images (file names without ``.tif``, or folder names).
+        max_pixels: a TIFF of more (height × width) is refused.
 
     Raises:
         InputError: an image of the id map or of ``names`` that is not there, a size other than the id map's, or a
@@ -59,7 +65,7 @@ def load_ground_truth(
         raise InputError(f"{path}: no image is left to score, because the split's part or the id map names none")
     if path.is_dir():
         sizes = {entry.name: (entry.height, entry.width) for entry in entries or ()}
-        truths = _read_folder(path, num_classes, names, sizes)
+        truths = _read_folder(path, num_classes, names, sizes, max_pixels)
     else:
         truths = _read_coco(path, num_classes, names)
     return truths if entries is None else _renumber(truths, entries, id_map)
@@ -85,19 +91,23 @@ def _renumber(truths: Sequence[ImageTruth], entries: Sequence[ImageId], id_map: 
 
 
 def _read_folder(
-    path: Path, num_classes: int, names: Collection[str] | None, sizes: Mapping[str, tuple[int, int]]
+    path: Path, num_classes: int, names: Collection[str] | None, sizes: Mapping[str, tuple[int, int]], max_pixels: int
 ) -> list[ImageTruth]:
     """Read masks; ``sizes`` serves the images that have neither a mask nor ``image.tif``."""
-    found = _list_masks(path, num_classes)
+    found = _list_masks(path, num_classes, max_pixels)
     _require(names or (), found, f"{path}: has no ground truth for")
     chosen = sorted(found) if names is None else sorted(names)
-    return [_read_image(path / name, *found[name], sizes, number) for number, name in enumerate(chosen, start=1)]
+    return [
+        _read_image(path / name, *found[name], sizes, number, max_pixels) for number, name in enumerate(chosen, start=1)
+    ]
 
 
-def _list_masks(path: Path, num_classes: int) -> dict[str, tuple[dict[int, Path], tuple[int, int] | None]]:
+def _list_masks(
+    path: Path, num_classes: int, max_pixels: int
+) -> dict[str, tuple[dict[int, Path], tuple[int, int] | None]]:
     """The masks of every image by name, and its size where ``image.tif`` tells it."""
     if any(path.glob("*/[iI]mage.tif*")):
-        records = find_records(path, num_classes, check_masks=False)
+        records = find_records(path, num_classes, check_masks=False, max_pixels=max_pixels)
         return {record.name: (record.masks, (record.height, record.width)) for record in records}
     folders = [folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
     if not folders:
@@ -111,10 +121,11 @@ def _read_image(
     size: tuple[int, int] | None,
     sizes: Mapping[str, tuple[int, int]],
     number: int,
+    max_pixels: int,
 ) -> ImageTruth:
     instances: list[Instance] = []
     for category_id, mask_path in masks.items():
-        mask = read_mask(mask_path)
+        mask = read_mask(mask_path, max_pixels)
         size = size or mask.shape
         if mask.shape != size:
             height, width = mask.shape
@@ -159,7 +170,7 @@ def _parse_image(item: Any, path: Path) -> ImageTruth:
         raise InputError(f"{path}: the file_name of an image must be text, got {repr(file_name)}")
     if any(type(number) is not int for number in (image_id, height, width)) or min(height, width) < 1:
         raise InputError(f"{path}: id, height and width of {file_name} must be integers and the size positive")
-    if height * width > MAX_PIXELS:
+    if height * width > MAX_RLE_PIXELS:
         raise InputError(f"{path}: {file_name} is too large ({height} x {width} px)")
     return ImageTruth(image_id, file_name, height, width, [])
 
@@ -191,7 +202,7 @@ def _to_compressed(segmentation: Any, size: list[int], where: str) -> dict[str, 
     counts = segmentation.get("counts")
     if not isinstance(counts, list):
         return segmentation
-    if any(type(count) is not int or not 0 <= count <= MAX_PIXELS for count in counts):
+    if any(type(count) is not int or not 0 <= count <= MAX_RLE_PIXELS for count in counts):
         raise InputError(f"{where}: its counts must be whole numbers, at least 0")
     return {"size": size, "counts": compress(np.array(counts, np.int64), np.array([0, len(counts)]))[0]}
 

@@ -1,15 +1,14 @@
 """Find the images of a data folder, the test images with their ids, and the parts of a split."""
 
-import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError
+from src.errors import InputError, nearest
 from src.files import read_json, write_json
-from src.tiff import read_header
+from src.tiff import MAX_PIXELS, Header, read_header
 
 SAMPLE_HINT = "make synthetic data with `python -m src.sample --out DIR --images 12 --seed 0`"
 TIFF_SUFFIX = re.compile(r"\.tiff?$", re.IGNORECASE)
@@ -52,18 +51,21 @@ class TestImage:
     entry: ImageId
 
 
-def find_records(data_path: str | Path, num_classes: int, check_masks: bool = True) -> list[Record]:
+def find_records(
+    data_path: str | Path, num_classes: int, check_masks: bool = True, max_pixels: int = MAX_PIXELS
+) -> list[Record]:
     """Find ``<data_path>/<name>/image.tif`` with ``class1.tif … classK.tif`` beside it, sorted by name.
 
     Args:
         num_classes: K, without the background.
         check_masks: compare the masks' sizes and channels with the image's (headers only, nothing is decoded).
+        max_pixels: an image or mask of more (height × width) is refused.
 
     Raises:
         InputError: no such folder, no images in it, a folder without ``image.tif``, an unreadable file, a mask for
             a class above K, or a mask of another size. Hidden files and files beside the folders are ignored.
     """
-    return [read_record(folder, num_classes, check_masks) for folder in image_folders(data_path)]
+    return [read_record(folder, num_classes, check_masks, max_pixels) for folder in image_folders(data_path)]
 
 
 def image_folders(data_path: str | Path) -> list[Path]:
@@ -109,7 +111,10 @@ def write_id_map(path: str | Path, ids: Iterable[ImageId]) -> None:
 
 
 def find_test_images(
-    test_dir: str | Path, id_map: str | Path | None = None, names: Collection[str] | None = None
+    test_dir: str | Path,
+    id_map: str | Path | None = None,
+    names: Collection[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[TestImage]:
     """Find the images to predict, each with its id, sorted by name.
 
@@ -118,6 +123,7 @@ def find_test_images(
         id_map: path of the id map. Without it the ids are 1..N in the order of the names and ``file_name`` is
             ``<name>.tif``.
         names: only these images (file names without ``.tif``, or folder names).
+        max_pixels: an image of more (height × width) is refused.
 
     Raises:
         InputError: no such folder, no images, a name without an image, an image without an id, an id without
@@ -127,13 +133,17 @@ def find_test_images(
     if names is not None:
         _check_names(names, images, f"{test_dir}: has no image")
         images = {name: path for name, path in images.items() if name in set(names)}
+    headers = {name: read_header(path, max_pixels) for name, path in images.items()}
     if id_map is None:
-        return [_number(name, path, number) for number, (name, path) in enumerate(images.items(), start=1)]
+        return [
+            TestImage(images[name], ImageId(f"{name}.tif", number, header.height, header.width))
+            for number, (name, header) in enumerate(headers.items(), start=1)
+        ]
     entries = {entry.name: entry for entry in read_id_map(id_map) if names is None or entry.name in images}
     for name, entry in entries.items():
         if name not in images:
             raise InputError(f"{id_map}: names {entry.file_name}, which is missing in {test_dir}")
-    return [_pair(path, entries.get(name), id_map) for name, path in images.items()]
+    return [_pair(path, headers[name], entries.get(name), id_map) for name, path in images.items()]
 
 
 def read_split(path: str | Path) -> dict[str, list[str]]:
@@ -199,15 +209,15 @@ def _list_folder(folder: Path, missing: str) -> list[Path]:
         raise InputError(f"{folder}: cannot be read as a folder ({error.strerror})") from error
 
 
-def read_record(folder: Path, num_classes: int, check_masks: bool = True) -> Record:
+def read_record(folder: Path, num_classes: int, check_masks: bool = True, max_pixels: int = MAX_PIXELS) -> Record:
     """One image of a data folder (see :func:`find_records`)."""
     files = _list_folder(folder, f"{folder}: no such folder")
     image = _find_image(folder, files)
-    header = read_header(image)
+    header = read_header(image, max_pixels)
     masks = find_masks(files, num_classes)
     if check_masks:
         for mask in masks.values():
-            _check_mask(mask, header.height, header.width)
+            _check_mask(mask, header, max_pixels)
     return Record(folder.name, image, masks, header.height, header.width)
 
 
@@ -220,10 +230,12 @@ def _find_image(folder: Path, files: Sequence[Path]) -> Path:
     return images[0]
 
 
-def _check_mask(mask: Path, height: int, width: int) -> None:
-    header = read_header(mask)
-    if (header.height, header.width) != (height, width):
-        raise InputError(f"{mask}: is {header.height} x {header.width} px, but its image is {height} x {width} px")
+def _check_mask(mask: Path, image: Header, max_pixels: int) -> None:
+    header = read_header(mask, max_pixels)
+    if (header.height, header.width) != (image.height, image.width):
+        raise InputError(
+            f"{mask}: is {header.height} x {header.width} px, but its image is {image.height} x {image.width} px"
+        )
     if header.channels != 1:
         raise InputError(f"{mask}: has {header.channels} channels; a mask has one, holding instance ids")
 
@@ -240,15 +252,9 @@ def _list_images(test_dir: Path) -> dict[str, Path]:
     return dict(sorted(found))
 
 
-def _number(name: str, path: Path, number: int) -> TestImage:
-    header = read_header(path)
-    return TestImage(path, ImageId(f"{name}.tif", number, header.height, header.width))
-
-
-def _pair(path: Path, entry: ImageId | None, id_map: str | Path) -> TestImage:
+def _pair(path: Path, header: Header, entry: ImageId | None, id_map: str | Path) -> TestImage:
     if entry is None:
         raise InputError(f"{path}: has no id in {id_map}")
-    header = read_header(path)
     if (header.height, header.width) != (entry.height, entry.width):
         raise InputError(
             f"{path}: is {header.height} x {header.width} px, but {id_map} says {entry.height} x {entry.width}"
@@ -281,8 +287,7 @@ def _check_names(names: Iterable[str], known: Iterable[str], problem: str) -> No
     known = set(known)
     for name in names:
         if name not in known:
-            nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0)
-            raise InputError(f"{problem} {name}" + (f"; the nearest name is {nearest[0]}" if nearest else ""))
+            raise InputError(f"{problem} {name}{nearest(name, sorted(known))}")
 
 
 def _refuse_repeats(values: Iterable[Any], what: str) -> None:

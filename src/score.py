@@ -1,6 +1,5 @@
 """Score a results file: mask AP at 100 detections and uncapped, per class, panoptic quality and centroid F1."""
 
-import argparse
 import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 from src.centroids import RADIUS, class_f1, detection_f1, pair
 from src.classes import HOMEWORK_CLASSES, CellClass, load_classes
 from src.coco import check_results, encode, read_results
+from src.command import Parser
 from src.errors import InputError, run
 from src.files import write_json
 from src.ground_truth import ImageTruth, load_ground_truth
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise InputError(f"--pq-threshold must be in [0, 1], got {flags.pq_threshold:g}")
     classes = load_classes(flags.classes) if flags.classes else HOMEWORK_CLASSES
     entries = read_results(flags.pred)
-    truths = load_ground_truth(flags.gt, len(classes), flags.id_map, _part(flags.split, flags.part))
+    truths = load_ground_truth(flags.gt, len(classes), flags.id_map, _part(flags.split, flags.part), flags.max_pixels)
     known = read_id_map(flags.id_map) if flags.id_map else [_image_id(truth) for truth in truths]
     check_results(entries, known, len(classes), flags.pred)
     scored = {truth.id for truth in truths}  # a part of a split may be fewer images than the id map has
@@ -98,14 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"wrote {flags.json}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m src.score",
-        description=__doc__,
-        epilog="example:\n  python -m src.score --pred test-results.json --gt data/train --split split.json --part val",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    example = "python -m src.score --pred test-results.json --gt data/train --split split.json --part val"
+    parser = Parser(__doc__, example, "python -m src.score")
     parser.add_argument("--pred", required=True, metavar="FILE", help="results JSON, as inference.py writes it")
     parser.add_argument(
         "--gt", required=True, metavar="PATH", help="folder of <name>/classN.tif, or a COCO JSON (RLE or polygons)"
@@ -113,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--id-map", metavar="FILE", help="id map of the predictions (default: 1..N by name)")
     parser.add_argument("--split", metavar="FILE", help="JSON of part -> names; scores only the images of --part")
     parser.add_argument("--part", metavar="NAME", help="part of --split to score (default with --split: val)")
-    parser.add_argument("--classes", metavar="FILE", help="JSON of class ids, names and colors (default: homework's)")
+    parser.add_classes()
     parser.add_argument(
         "--pq-threshold",
         type=float,
@@ -122,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         help="lowest score that counts in PQ and F1 (default: 0.5)",
     )
     parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help="evaluator of AP; they agree to 1e-9")
+    parser.add_max_pixels()
     parser.add_argument("--json", metavar="FILE", help="write the scores here, too")
     return parser
 

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from src.command import MAX_PIXELS_HELP
 from src.config import option, settings
 from src.errors import InputError
+from src.tiff import MAX_PIXELS
 
 BACKBONES = ("resnet18", "resnet50", "resnet101", "resnext101_32x8d", "convnext_base")
 HOMEWORK_TRAIN = "./hw3-data-release/train"
@@ -26,6 +28,7 @@ class ImageSettings:
         choices=("auto", "rgb", "bgr"),
     )
     scale: float = option(1.0, "magnification of every image before it is tiled", low=0.05, high=16)
+    max_pixels: int = option(MAX_PIXELS, MAX_PIXELS_HELP, low=1)
 
 
 @dataclass(frozen=True)
@@ -243,6 +246,7 @@ class InferenceConfig:
     predict_batch_size: int | None = option(None, "tiles predicted at once", low=1)
     detections_per_tile: int | None = option(None, "detections a tile that are kept, best first", low=1)
     channel_order: str | None = option(None, "order of the colours on disk", choices=("rgb", "bgr"))
+    max_pixels: int = option(MAX_PIXELS, MAX_PIXELS_HELP, low=1)
     device: str = option("auto", "device", choices=("auto", "cuda", "mps", "cpu"))
     backend: str = option(
         "auto", "torch.distributed backend; auto: nccl with CUDA, else gloo", choices=("auto", "nccl", "gloo")

@@ -73,9 +73,9 @@ def read_image(path: str | Path, intensity: str = "full", max_pixels: int = MAX_
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
-def read_rgb(path: str | Path, intensity: str, swap_channels: bool) -> np.ndarray:
+def read_rgb(path: str | Path, intensity: str, swap_channels: bool, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """As :func:`read_image`, with red first; ``swap_channels`` says that the file holds blue first."""
-    image = read_image(path, intensity)
+    image = read_image(path, intensity, max_pixels)
     return np.ascontiguousarray(image[..., ::-1]) if swap_channels else image
 
 
@@ -170,7 +170,7 @@ def _check_layout(file: tifffile.TiffFile, path: str | Path, max_pixels: int) ->
     if height < 1 or width < 1:
         raise InputError(f"{path}: has no pixels ({height} x {width})")
     if height * width > max_pixels:
-        raise InputError(f"{path}: is {height} x {width} px; more than {max_pixels} px are not read")
+        raise InputError(f"{path}: is {height} x {width} px; more than {max_pixels} px are not read (see --max-pixels)")
     if page.tilelength * page.tilewidth > max_pixels:
         raise InputError(f"{path}: is stored in tiles of {page.tilelength} x {page.tilewidth} px, too many to decode")
     planes = max(len(file.pages), page.imagedepth, math.prod(file.series[0].shape) // math.prod(page.shape))

@@ -85,9 +85,9 @@ def _color(index: int) -> str:
 def load_training_data(data: DataSettings, image: ImageSettings, run: RunSettings, progress: Progress) -> TrainingData:
     """Find, decode and split the images."""
     classes = resolve_classes(data)
-    records = find_records(Path(data.data_path), len(classes))
+    records = find_records(Path(data.data_path), len(classes), max_pixels=image.max_pixels)
     folder = Path(run.cache_dir) if run.cache_dir else default_folder()
-    cache = ImageCache(folder, run.cache_gb, image.intensity, image.scale)
+    cache = ImageCache(folder, run.cache_gb, image.intensity, image.scale, image.max_pixels)
     facts = _read_facts(records, cache, len(classes), progress)
     found, size = len(records) - cache.decoded, folder_bytes(cache.folder) / 1e9
     notes = [f"images: {cache.decoded} decoded, {found} found in the cache {cache.folder}, which holds {size:.2f} GB"]

@@ -226,7 +226,7 @@ def test_images_and_ids_must_fit(test_dir: Path) -> None:
 def test_names_choose_images_and_their_ids(test_dir: Path) -> None:
     images = find_test_images(test_dir, id_map(test_dir, "b a missing"), names=["b"])
     assert [(image.entry.name, image.entry.id) for image in images] == [("b", 10)]
-    check_refused(lambda: find_test_images(test_dir, names=["bb"]), f"{test_dir}: has no image bb", "nearest name is b")
+    check_refused(lambda: find_test_images(test_dir, names=["bb"]), f"{test_dir}: has no image bb", "did you mean b")
 
 
 def test_the_training_layout_serves_as_test_images(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_split_selects_records_in_its_order(tmp_path: Path) -> None:
     assert [record.name for record in select(records, split, "train")] == ["c", "a"]
     assert select(records, split, "val") == [] and part_names(split, "test") == ["elsewhere"]
     check_refused(lambda: select(records, split, "vall"), "--part vall", "train, val, test")
-    check_refused(lambda: select(records, {"val": ["bb"]}, "val"), "--split: part val", "bb", "nearest name is b")
+    check_refused(lambda: select(records, {"val": ["bb"]}, "val"), "--split: part val", "bb", "did you mean b")
 
 
 @pytest.mark.parametrize(

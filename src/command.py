@@ -1,0 +1,48 @@
+"""The command line of every command: one-line errors, nearest names, an example in the help."""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from src.errors import InputError, nearest
+from src.tiff import MAX_PIXELS
+
+MAX_PIXELS_HELP = "files of more px (height times width) are refused before memory is used"
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are :class:`InputError`, with the nearest name for a mistyped flag."""
+
+    def __init__(self, description: str | None, example: str, prog: str | None = None, **more: Any) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **more,
+        )
+
+    def add_classes(self) -> None:
+        """``--classes``, as most commands have it."""
+        self.add_argument("--classes", metavar="FILE", help="JSON of class ids, names and colors (default: homework's)")
+
+    def add_max_pixels(self) -> None:
+        """``--max-pixels``, of every command that reads images or masks."""
+        text = f"{MAX_PIXELS_HELP} (default: {MAX_PIXELS})"
+        self.add_argument("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=text)
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse for whatever it does not accept."""
+        raise InputError(message)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As in argparse; a mistyped flag is named before one that is missing."""
+        words = sys.argv[1:] if args is None else list(args)
+        known = [name for action in self._actions for name in action.option_strings]
+        for word in itertools.takewhile(lambda word: word != "--", words):
+            if word.startswith("--") and word.split("=")[0] not in known:
+                raise InputError(f"unknown flag {word}{nearest(word.split('=')[0], known)}")
+        return super().parse_args(words, namespace)
