@@ -1,32 +1,25 @@
 """Tiles of training images with their targets. The one place that augments."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would open a network connection at import
 
 import albumentations as A
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
-from engine.interrupt import deaf_to_ctrl_c
+from engine.loading import Item, Key
 from src.cache import ImageCache, PreparedImage
-from src.errors import InputError
 from src.instances import extents
 from src.records import Record
 from src.settings import AugmentSettings, TileSettings
 from src.tiles import FILL, Tile, pad_to, tile_grid
 
 cv2.setNumThreads(0)  # a tile is too small to share out, and a worker forked beside OpenCV's threads would hang
-
-Key = tuple[int, int]  # epoch, index of the tile
-Item = tuple[np.ndarray, dict[str, np.ndarray], str]
-OBJECT_KEYS = ("boxes", "labels", "layers", "ids")
 
 
 class TileDataset(Dataset[Item]):
@@ -79,6 +72,11 @@ class TileDataset(Dataset[Item]):
         image = prepared.image[window][..., ::-1] if self.swap_channels else prepared.image[window]
         size = self.settings.tile_size
         return pad_to(image, size), pad_to(prepared.label_map[window], size, value=0)
+
+    def bytes_per_tile(self) -> int:
+        """Of an image and its label map, at most: what a worker hands over."""
+        deepest = max(prepared.label_map[0, 0].nbytes for prepared in map(self._open, range(len(self.records))))
+        return (3 + deepest) * self.settings.tile_size**2
 
     def _open(self, record: int) -> PreparedImage:
         """Memory maps are cheap to keep; images that the cache had no room for are not, and few of them stay."""
@@ -189,120 +187,3 @@ def augmentation(settings: AugmentSettings) -> A.Compose:
             A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, p=settings.jitter_prob),
         ]
     return A.Compose(transforms)
-
-
-class EpochSampler(Sampler[Key]):
-    """One rank's share of an epoch's tiles in random order, as ``(epoch, index)``.
-
-    The order is a pure function of (seed, epoch). All ranks get equally many, a few tiles twice where the number does
-    not divide. ``skip`` leaves out the first items of the next pass: a resumed run goes on where it stopped.
-    """
-
-    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
-        self.epoch, self.skip = 0, 0
-
-    def __len__(self) -> int:
-        return -(-self.length // self.world_size) - self.skip
-
-    def __iter__(self) -> Iterator[Key]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        padded = np.resize(order, -(-self.length // self.world_size) * self.world_size)
-        for index in padded[self.rank :: self.world_size][self.skip :]:
-            yield self.epoch, int(index)
-
-
-class Batch(NamedTuple):
-    """Tiles and their targets in few tensors: each one costs a worker, and the way to a GPU, as much as a large one.
-
-    ``tiles`` (B, 3, S, S) uint8 RGB; ``label_maps`` (B, L, S, S) uint16 or int32; ``boxes`` (N, 4) float32 and
-    ``labels``, ``layers``, ``ids`` (N,) int64 of all tiles, one after the other; ``counts`` and ``names`` of tiles.
-    """
-
-    tiles: Tensor
-    label_maps: Tensor
-    boxes: Tensor
-    labels: Tensor
-    layers: Tensor
-    ids: Tensor
-    counts: list[int]
-    names: list[str]
-
-    def to(self, device: torch.device) -> "Batch":
-        """On its way to a device; from pinned memory nothing here waits for it."""
-        values = self._asdict()
-        moved = {k: value.to(device, non_blocking=True) for k, value in values.items() if isinstance(value, Tensor)}
-        return Batch(**{**values, **moved})
-
-    def targets(self) -> list[dict[str, Tensor]]:
-        """What each tile teaches (see :func:`tile_target`), label maps as int32: torch knows little of uint16."""
-        objects = {key: getattr(self, key).split(self.counts) for key in OBJECT_KEYS}
-        return [
-            {"label_map": label_map, **{key: objects[key][tile] for key in OBJECT_KEYS}}
-            for tile, label_map in enumerate(self.label_maps.to(torch.int32))
-        ]
-
-
-def collate(items: Sequence[Item]) -> Batch:
-    """Make a batch of tiles; label maps get equally many layers.
-
-    Raises:
-        InputError: a target that the losses cannot learn from (see :func:`check_target`).
-    """
-    images, targets, names = zip(*items, strict=True)
-    for image, target, name in items:
-        check_target(target, len(image), name)
-    depth = max(len(target["label_map"]) for target in targets)
-    dtype = np.result_type(*(target["label_map"] for target in targets))
-    label_maps = np.zeros((len(items), depth, *images[0].shape[:2]), dtype)
-    for place, target in zip(label_maps, targets, strict=True):
-        place[: len(target["label_map"])] = target["label_map"]
-    objects = {key: torch.from_numpy(np.concatenate([target[key] for target in targets])) for key in OBJECT_KEYS}
-    return Batch(
-        torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
-        torch.from_numpy(label_maps),
-        counts=[len(target["ids"]) for target in targets],
-        names=list(names),
-        **objects,
-    )
-
-
-def check_target(target: Mapping[str, np.ndarray], size: int, name: str) -> None:
-    """Refuse what a loss, or the C code below it, would answer with nonsense or a crash.
-
-    Raises:
-        InputError: a box that is not finite, has no area or leaves its tile, a class below 1, an id below 1, or a layer
-            that is not there; ``name`` says in which tile.
-    """
-    boxes, layers = target["boxes"], target["layers"]
-    if len({len(target[key]) for key in OBJECT_KEYS}) > 1:
-        raise InputError(f"{name}: has {', '.join(f'{len(target[key])} {key}' for key in OBJECT_KEYS)}")
-    faults = {
-        "a box that is not finite": ~np.isfinite(boxes).all(axis=1),
-        "a box without area": ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1),
-        "a box outside its tile": (boxes < 0).any(axis=1) | (boxes > size).any(axis=1),
-        "a class below 1": target["labels"] < 1,
-        "an id below 1": target["ids"] < 1,
-        "a layer that is not there": (layers < 0) | (layers >= len(target["label_map"])),
-    }
-    for fault, where in faults.items():
-        if where.any():
-            raise InputError(f"{name}: cell {int(np.flatnonzero(where)[0])} has {fault}")
-
-
-def build_loader(
-    dataset: TileDataset, sampler: EpochSampler, batch_size: int, workers: int, cuda: bool
-) -> DataLoader[Item]:
-    """The training loader. The last batch of an epoch is dropped where it is not full, unless it is the only one."""
-    return DataLoader(
-        dataset,
-        batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=cuda,
-        drop_last=len(sampler) >= batch_size,
-        persistent_workers=workers > 0,
-        worker_init_fn=deaf_to_ctrl_c,
-        generator=torch.Generator(),  # else each epoch would draw from the generator that a resumed run restores
-    )

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from dataset import Batch
 from engine import distributed
 from engine.checkpoint import save_checkpoint
 from engine.interrupt import Stop
+from engine.loading import Batch, worker_errors
 from engine.losses import StepLosses
 from engine.optimization import learning_rate
 from engine.predict import Predictor, predict_images
@@ -52,7 +52,8 @@ def main(config: TrainConfig) -> None:
             with stop.leaving():
                 training = prepare(config, world, stop)
             log = RunLog(training.folder, training.state.progress.step) if world.is_main else None
-            train(training, log)
+            with worker_errors():
+                train(training, log)
             if log:
                 finish(training, log)
     except torch.cuda.OutOfMemoryError as error:

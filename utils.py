@@ -55,15 +55,6 @@ def choose_amp(name: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if name == "bf16" else torch.float16
 
 
-def choose_workers(asked: int, device: torch.device, world_size: int) -> int:
-    """Loader processes of one rank. On a CPU the network wants every core, so tiles are made between its steps."""
-    if asked >= 0:
-        return asked
-    if device.type == "cpu":
-        return 0
-    return max(0, min(4, available_cores() // world_size - 1))
-
-
 def available_cores() -> int:
     """Cores that this process may use, which can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,7 +19,8 @@ from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from benchmarks import plain, stitch_curve
 from benchmarks.material import cells, raw_detections, truth_and_predictions, write_record
 from benchmarks.measure import Row, interleaved, milliseconds, peak_megabytes, waits
-from dataset import EpochSampler, TileDataset, build_loader, collate
+from dataset import TileDataset
+from engine.loading import EpochSampler, build_loader, collate
 from engine.mask_targets import sample_mask_targets
 from engine.predict import Predictor, predict_image
 from model import build_model

@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.cases import open_dataset
 from benchmarks.material import write_record
 from benchmarks.measure import interleaved
-from dataset import collate
+from engine.loading import collate
 from engine.optimization import build_optimizer
 from engine.weights import resolve
 from model import build_model

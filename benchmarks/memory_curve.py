@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.cases import open_dataset
 from benchmarks.material import write_record
-from dataset import EpochSampler, build_loader
+from engine.loading import EpochSampler, build_loader
 from src.settings import AugmentSettings
 
 

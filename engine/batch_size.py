@@ -6,7 +6,8 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from dataset import Item, TileDataset, collate
+from dataset import TileDataset
+from engine.loading import Item, collate
 
 DEFAULT = 4  # where memory is not what limits a step
 SHARE = 0.85  # of the memory that is free; the rest is for fragments and for tiles denser than those tried

@@ -57,10 +57,17 @@ def start(backend: str) -> World:
         torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
     if world.size > 1:
         chosen = backend if backend != "auto" else "nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(chosen)
+        dist.init_process_group(chosen, store=_store_of_this_attempt(), rank=world.rank, world_size=world.size)
         if chosen != "gloo":
             world = replace(world, host_group=dist.new_group(backend="gloo"))
     return world
+
+
+def _store_of_this_attempt() -> Any:
+    """Where the processes find each other. Torch keeps one store over all restarts, in which those that start again
+    would find the addresses of the processes that died."""
+    store, _, _ = next(dist.rendezvous("env://"))
+    return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 def stop(world: World) -> None:

@@ -12,11 +12,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dataset import EpochSampler, Item, TileDataset, build_loader
+from dataset import TileDataset
 from engine.batch_size import fitting_batch
 from engine.checkpoint import checkpoint_to_resume
 from engine.distributed import World
 from engine.interrupt import Stop
+from engine.loading import EpochSampler, Item, build_loader, choose_workers
 from engine.optimization import AveragedWeights, build_optimizer, class_weights
 from engine.resumption import budget_changes, changes, refuse_changes
 from engine.state import TrainingState
@@ -29,7 +30,7 @@ from src.ground_truth import ImageTruth, load_ground_truth
 from src.records import ImageId, Record, write_id_map
 from src.settings import TrainConfig, parse_loss_weights, parse_numbers
 from src.training_data import TrainingData, load_training_data
-from utils import choose_amp, choose_device, choose_workers, place, seed_everything, share_cores
+from utils import available_cores, choose_amp, choose_device, place, seed_everything, share_cores
 
 
 @dataclass
@@ -79,8 +80,9 @@ def prepare(config: TrainConfig, world: World, stop: Stop) -> Run:
     if checkpoint:
         notes += compare(checkpoint, config, data)
     sampler = EpochSampler(len(dataset), config.run.seed, world.rank, world.size)
-    workers = choose_workers(config.run.workers, device, world.size)
-    loader = build_loader(dataset, sampler, config.run.batch_size, workers, device.type == "cuda")
+    cuda, batch_bytes = device.type == "cuda", config.run.batch_size * dataset.bytes_per_tile()
+    workers = choose_workers(config.run.workers, cuda, available_cores() // world.size, batch_bytes * world.size)
+    loader = build_loader(dataset, sampler, config.run.batch_size, workers, cuda)
     state = first_state(config, model, amp)
     if config.optimizer.compile:
         model.backbone.compile(dynamic=False)  # of the network's parts the one whose shapes never change

@@ -10,7 +10,8 @@ from pycocotools import mask as coco_mask
 from benchmarks import plain
 from benchmarks.material import raw_detections, write_record
 from benchmarks.measure import Row, interleaved, peak_megabytes, table
-from dataset import TileDataset, collate
+from dataset import TileDataset
+from engine.loading import collate
 from src.cache import ImageCache
 from src.coco import result_entries
 from src.detections import from_network, to_instances

@@ -5,9 +5,8 @@ from pathlib import Path
 import albumentations as A
 import numpy as np
 import pytest
-import torch
 
-from dataset import EpochSampler, RgbAffine, SquareSymmetry, TileDataset, build_loader, collate, tile_target
+from dataset import RgbAffine, SquareSymmetry, TileDataset, tile_target
 from src.cache import ImageCache, PreparedImage
 from src.instances import extents
 from src.records import find_records
@@ -117,46 +116,6 @@ def test_empty_tiles_are_kept_by_share(data: Path) -> None:
 
 def test_channels_are_swapped_on_demand(data: Path) -> None:
     assert np.array_equal(make(data, swap=True)[(0, 0)][0], make(data)[(0, 0)][0][..., ::-1])
-
-
-def test_sampler_shares_out_every_index_and_goes_on_where_it_stopped() -> None:
-    samplers = [EpochSampler(7, seed=1, rank=rank, world_size=2) for rank in range(2)]
-    drawn = [key for sampler in samplers for key in sampler]
-    assert len(samplers[0]) == len(samplers[1]) == 4
-    assert {index for _, index in drawn} == set(range(7)) and {epoch for epoch, _ in drawn} == {0}
-    whole = list(samplers[0])
-    samplers[0].skip = 3
-    assert list(samplers[0]) == whole[3:] and len(samplers[0]) == 1
-    samplers[0].skip, samplers[0].epoch = 0, 1
-    assert list(samplers[0]) != whole
-
-
-def test_a_batch_gives_back_the_targets_of_its_tiles() -> None:
-    def target(count: int, depth: int) -> dict[str, np.ndarray]:
-        numbers = {"labels": np.arange(count) + 1, "ids": np.arange(count) + 5, "layers": np.full(count, depth - 1)}
-        boxes = np.tile(np.array([0, 1, 2, 2 + depth], np.float32), (count, 1))
-        return {"boxes": boxes, "label_map": np.full((depth, 4, 4), 7, np.uint16), **numbers}
-
-    tile, given = np.full((4, 4, 3), (1, 2, 3), np.uint8), [target(0, 1), target(3, 2), target(1, 1)]
-    batch = collate([(tile, one, name) for one, name in zip(given, "abc", strict=True)])
-    assert batch.tiles.shape == (3, 3, 4, 4) and batch.tiles[0, :, 0, 0].tolist() == [1, 2, 3]
-    assert batch.names == ["a", "b", "c"] and batch.counts == [0, 3, 1]
-    for wanted, found in zip(given, batch.to(torch.device("cpu")).targets(), strict=True):
-        for key in ("boxes", "labels", "layers", "ids"):
-            assert np.array_equal(found[key].numpy(), wanted[key])
-        depth = len(wanted["label_map"])
-        assert found["label_map"].shape == (2, 4, 4) and found["label_map"].dtype == torch.int32
-        assert (found["label_map"][:depth] == 7).all() and not found["label_map"][depth:].any()
-
-
-def test_workers_change_nothing(data: Path) -> None:
-    dataset = make(data, augment=AugmentSettings())
-    loaded = []
-    for workers in (0, 2):
-        loader = build_loader(dataset, EpochSampler(len(dataset), seed=0), 2, workers, cuda=False)
-        loaded.append([batch.tiles for batch in loader])
-    assert len(loaded[0]) == len(dataset) // 2
-    assert all(torch.equal(a, b) for a, b in zip(*loaded, strict=True))
 
 
 def test_the_eight_symmetries_turn_image_and_mask_alike() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.errors import InputError
-from utils import RunLog, choose_amp, choose_device, choose_workers
+from utils import RunLog, choose_amp, choose_device
 
 pytestmark = pytest.mark.torch
 CPU = torch.device("cpu")
@@ -21,11 +21,6 @@ def test_devices_and_precision_that_are_not_there_are_refused() -> None:
     assert choose_amp("bf16", CPU) is torch.bfloat16
     with pytest.raises(InputError, match="--amp fp16 needs a GPU"):
         choose_amp("fp16", CPU)
-
-
-def test_workers() -> None:
-    assert choose_workers(3, CPU, 1) == 3
-    assert choose_workers(-1, CPU, 1) == 0
 
 
 def test_log_is_cut_back_to_where_a_run_resumes(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 import tifffile
 import torch
 
-from dataset import EpochSampler, TileDataset, build_loader, collate
+from dataset import TileDataset
+from engine.loading import EpochSampler, build_loader, collate
 from engine.weights import resolve
 from model import build_model
 from src.config import build

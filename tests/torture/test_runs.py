@@ -1,7 +1,10 @@
 """Runs that are told to stop, are killed, and go on: nothing of them is lost, and the losses are the same."""
 
+import contextlib
 import json
+import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -51,6 +54,67 @@ def wait_for(condition: Any, seconds: float = 120) -> None:
     while not condition():
         assert time.monotonic() < end, "the run did not get there"
         time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if f"\nPPid:\t{pid}\n" in status.read_text():
+                found.append(int(status.parent.name))
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks /proc for a process's children")
+def test_a_killed_worker_ends_the_run_at_once_and_leaves_none_behind(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = command(data, out, {**LONG, "workers": 2})
+    child = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True)
+    wait_for(partial(has_steps, out, 2))
+    workers = children(child.pid)
+    assert len(workers) >= 2
+    killed = time.monotonic()
+    os.kill(workers[-1], signal.SIGKILL)
+    said = child.communicate(timeout=60)[1]
+    assert child.returncode == 2 and time.monotonic() - killed < 10
+    assert "error: --workers: worker" in said.splitlines()[-1] and "Traceback" not in said
+    wait_for(lambda: not any(map(is_alive, workers)), 5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks /proc for a process's children")
+def test_torchrun_starts_again_where_a_process_was_killed(data: Path, tmp_path: Path) -> None:
+    settings = {**TINY, "max_steps": 12, "epochs": 100, "val_every": 4}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*torchrun, *command(data, whole, settings)], check=True, capture_output=True)
+    child = subprocess.Popen([*torchrun, *command(data, out, settings, "--resume", "auto")], stderr=subprocess.DEVNULL)
+    wait_for(partial(has_steps, out, 4))
+    os.kill(max(children(child.pid)), signal.SIGKILL)
+    assert child.wait(180) == 0
+    assert [event["loss"] for event in steps(whole)] == [event["loss"] for event in steps(out)]
+    assert len(steps(out)) == 12
+
+
+TINY_SHARED_MEMORY = "mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "
+
+
+def test_too_little_shared_memory_is_said_before_training(data: Path, tmp_path: Path) -> None:
+    possible = subprocess.run(["unshare", "-m", "sh", "-c", TINY_SHARED_MEMORY + "true"], capture_output=True)
+    if possible.returncode:
+        pytest.skip("this user may not mount a /dev/shm of his own")
+    arguments = command(data, tmp_path / "run", {**TINY, "workers": 2})
+    inside = TINY_SHARED_MEMORY + shlex.join([sys.executable, *arguments])
+    done = subprocess.run(["unshare", "-m", "sh", "-c", inside], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "error: --workers 2: /dev/shm has too little room" in done.stderr
 
 
 @pytest.mark.parametrize("times", [2, pytest.param(50, marks=pytest.mark.slow)])

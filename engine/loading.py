@@ -1,0 +1,183 @@
+"""From tiles to batches: the order of an epoch, collation, and the processes that load."""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from engine.interrupt import deaf_to_ctrl_c
+from src.errors import InputError
+
+Key = tuple[int, int]  # epoch, index of the tile
+Item = tuple[np.ndarray, dict[str, np.ndarray], str]  # image, target and name of a tile (see dataset.py)
+OBJECT_KEYS = ("boxes", "labels", "layers", "ids")
+SHARED_MEMORY = Path("/dev/shm")
+WAIT_S = 300  # for a batch from a worker; no tile takes as long
+
+
+class EpochSampler(Sampler[Key]):
+    """One rank's share of an epoch's tiles in random order, as ``(epoch, index)``.
+
+    The order is a pure function of (seed, epoch). All ranks get equally many, a few tiles twice where the number does
+    not divide. ``skip`` leaves out the first items of the next pass: a resumed run goes on where it stopped.
+    """
+
+    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
+        self.epoch, self.skip = 0, 0
+
+    def __len__(self) -> int:
+        return -(-self.length // self.world_size) - self.skip
+
+    def __iter__(self) -> Iterator[Key]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        padded = np.resize(order, -(-self.length // self.world_size) * self.world_size)
+        for index in padded[self.rank :: self.world_size][self.skip :]:
+            yield self.epoch, int(index)
+
+
+class Batch(NamedTuple):
+    """Tiles and their targets in few tensors: each one costs a worker, and the way to a GPU, as much as a large one.
+
+    ``tiles`` (B, 3, S, S) uint8 RGB; ``label_maps`` (B, L, S, S) uint16 or int32; ``boxes`` (N, 4) float32 and
+    ``labels``, ``layers``, ``ids`` (N,) int64 of all tiles, one after the other; ``counts`` and ``names`` of tiles.
+    """
+
+    tiles: Tensor
+    label_maps: Tensor
+    boxes: Tensor
+    labels: Tensor
+    layers: Tensor
+    ids: Tensor
+    counts: list[int]
+    names: list[str]
+
+    def to(self, device: torch.device) -> "Batch":
+        """On its way to a device; from pinned memory nothing here waits for it."""
+        values = self._asdict()
+        moved = {k: value.to(device, non_blocking=True) for k, value in values.items() if isinstance(value, Tensor)}
+        return Batch(**{**values, **moved})
+
+    def targets(self) -> list[dict[str, Tensor]]:
+        """What each tile teaches (see :func:`tile_target`), label maps as int32: torch knows little of uint16."""
+        objects = {key: getattr(self, key).split(self.counts) for key in OBJECT_KEYS}
+        return [
+            {"label_map": label_map, **{key: objects[key][tile] for key in OBJECT_KEYS}}
+            for tile, label_map in enumerate(self.label_maps.to(torch.int32))
+        ]
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Make a batch of tiles; label maps get equally many layers.
+
+    Raises:
+        InputError: a target that the losses cannot learn from (see :func:`check_target`).
+    """
+    images, targets, names = zip(*items, strict=True)
+    for image, target, name in items:
+        check_target(target, len(image), name)
+    depth = max(len(target["label_map"]) for target in targets)
+    dtype = np.result_type(*(target["label_map"] for target in targets))
+    label_maps = np.zeros((len(items), depth, *images[0].shape[:2]), dtype)
+    for place, target in zip(label_maps, targets, strict=True):
+        place[: len(target["label_map"])] = target["label_map"]
+    objects = {key: torch.from_numpy(np.concatenate([target[key] for target in targets])) for key in OBJECT_KEYS}
+    return Batch(
+        torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
+        torch.from_numpy(label_maps),
+        counts=[len(target["ids"]) for target in targets],
+        names=list(names),
+        **objects,
+    )
+
+
+def check_target(target: Mapping[str, np.ndarray], size: int, name: str) -> None:
+    """Refuse what a loss, or the C code below it, would answer with nonsense or a crash.
+
+    Raises:
+        InputError: a box that is not finite, has no area or leaves its tile, a class below 1, an id below 1, or a layer
+            that is not there; ``name`` says in which tile.
+    """
+    boxes, layers = target["boxes"], target["layers"]
+    if len({len(target[key]) for key in OBJECT_KEYS}) > 1:
+        raise InputError(f"{name}: has {', '.join(f'{len(target[key])} {key}' for key in OBJECT_KEYS)}")
+    faults = {
+        "a box that is not finite": ~np.isfinite(boxes).all(axis=1),
+        "a box without area": ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1),
+        "a box outside its tile": (boxes < 0).any(axis=1) | (boxes > size).any(axis=1),
+        "a class below 1": target["labels"] < 1,
+        "an id below 1": target["ids"] < 1,
+        "a layer that is not there": (layers < 0) | (layers >= len(target["label_map"])),
+    }
+    for fault, where in faults.items():
+        if where.any():
+            raise InputError(f"{name}: cell {int(np.flatnonzero(where)[0])} has {fault}")
+
+
+def build_loader(
+    dataset: Dataset[Item], sampler: EpochSampler, batch_size: int, workers: int, cuda: bool
+) -> DataLoader[Item]:
+    """The training loader. The last batch of an epoch is dropped where it is not full, unless it is the only one."""
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=cuda,
+        drop_last=len(sampler) >= batch_size,
+        timeout=WAIT_S if workers else 0,
+        persistent_workers=workers > 0,
+        worker_init_fn=deaf_to_ctrl_c,
+        generator=torch.Generator(),  # else each epoch would draw from the generator that a resumed run restores
+    )
+
+
+def choose_workers(asked: int, cuda: bool, cores: int, batch_bytes: int) -> int:
+    """Loader processes of one rank that has ``cores``; fewer than 0 asks for as many as are good.
+
+    On a CPU the network wants every core, so tiles are made between its steps. Batches are handed over in shared
+    memory, two a worker and two on their way; where that is too small torch would wait for ever.
+
+    Raises:
+        InputError: shared memory does not hold the batches of as many as were asked for.
+    """
+    fitting = (free_shared_memory() // batch_bytes - 2) // 2
+    if 0 < asked > fitting:
+        raise InputError(
+            f"--workers {asked}: {SHARED_MEMORY} has too little room for their batches of {batch_bytes / 1e6:.0f} MB;"
+            f" enlarge it (docker run --shm-size), or give --workers {max(fitting, 0)}"
+        )
+    return asked if asked >= 0 else max(0, min(4, cores - 1, fitting)) if cuda else 0
+
+
+def free_shared_memory() -> int:
+    """Bytes that processes may share; where the system does not tell, as many as one could wish."""
+    return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.exists() else 1 << 60
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Say in one line what went wrong in a worker, or with one.
+
+    Raises:
+        InputError: in place of torch's, which carries the worker's traceback.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error).strip().rsplit("InputError: ", 1)[-1]) from error
+    except RuntimeError as error:
+        found = re.search(r"worker.*?(exited unexpectedly|killed by signal: [\w ]+)|timed out after.*", str(error))
+        if not found:
+            raise
+        raise InputError(
+            f"--workers: {found[0]}; if memory is short, or {SHARED_MEMORY}, fewer need less; with 0 there are none"
+        ) from error
