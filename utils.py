@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from src.errors import InputError
-from src.files import read_lines, write_text
+from src.files import read_lines, write_text, writing
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 CSV_COLUMNS = (
@@ -100,10 +100,11 @@ class RunLog:
     def write(self, event: str, step: int, epoch: int, time_s: float, **values: Any) -> None:
         """Add an event. ``time_s`` is training time, validation not counted."""
         row = {"event": event, "step": step, "epoch": epoch, "time_s": round(time_s, 3), **values}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        self._csv.writerow(row)
-        self._csv_file.flush()
+        with writing(self.path):
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+            self._csv.writerow(row)
+            self._csv_file.flush()
         if self._board is not None:
             for name, value in values.items():
                 if isinstance(value, int | float):

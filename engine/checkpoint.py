@@ -37,9 +37,8 @@ def save_checkpoint(path: Path, content: dict[str, Any], previous: Path | None =
             seal(temporary)
             if previous is not None and path.exists():
                 path.replace(previous)
-    except (OSError, RuntimeError) as error:  # torch's own writer says RuntimeError where the disk is full
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(f"{path}: cannot be written ({reason})") from error
+    except RuntimeError as error:  # what torch's own writer says where the disk is full
+        raise InputError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

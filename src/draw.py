@@ -50,4 +50,4 @@ def write_overlay(path: Path, image: np.ndarray, instances: Sequence[Instance], 
 def write_png(path: Path, image: np.ndarray) -> None:
     """Write an ``(H, W, 3)`` uint8 RGB picture atomically."""
     with replacing(path) as temporary:
-        cv2.imwrite(str(temporary), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        temporary.write_bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())

@@ -5,7 +5,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,39 @@ from src.errors import InputError
 
 
 @contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Say of what is written in the block that it cannot be (no room, no right), in a line that names ``path``.
+
+    Raises:
+        InputError: in place of an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is moved over ``path``, on failure it is removed.
 
     The content is flushed to disk before the move, so that ``path`` holds either the old file or the whole new one.
+
+    Raises:
+        InputError: it cannot be written; what was there before still is.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -55,10 +73,11 @@ def read_json(path: str | Path) -> Any:
 def append_line(path: str | Path, value: Any) -> None:
     """Add a JSON line to a log, apart from one that a crash left torn."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        is_torn = file.tell() > 0 and file.seek(-1, os.SEEK_END) and file.read(1) != b"\n"
-        file.write(b"\n" * bool(is_torn) + json.dumps(value, allow_nan=False).encode() + b"\n")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            is_torn = file.tell() > 0 and file.seek(-1, os.SEEK_END) and file.read(1) != b"\n"
+            file.write(b"\n" * bool(is_torn) + json.dumps(value, allow_nan=False).encode() + b"\n")
 
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:

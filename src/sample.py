@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from src.config import option, parse
 from src.errors import InputError, run
-from src.files import write_json
+from src.files import write_json, writing
 from src.records import ImageId, write_id_map
 from src.tiff import write_image, write_mask
 from src.tissue import KINDS, Cell, Kind, Shape, Window, noise, outline, paint, reach, sigmoid
@@ -49,10 +49,10 @@ def write_sample(out: Path, images: int, seed: int, size: int | None = None) -> 
     class without cells has no file.
 
     Raises:
-        InputError: ``out`` is not empty.
-        OSError: ``out`` is a file or cannot be written.
+        InputError: ``out`` is not empty, is a file, or cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(f"--out {out}"):
+        out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
         raise InputError(f"--out {out}: is not empty; remove it or name another folder")
     train = [f"train_{index:03d}" for index in range(images)]
@@ -191,10 +191,7 @@ def main() -> None:
     config = parse(SampleConfig, __doc__.splitlines()[0], "python -m src.sample --out demo/data --images 24 --seed 0")
     if config.out is None:
         raise InputError("--out is missing: name the folder to write")
-    try:
-        cells = write_sample(Path(config.out), config.images, config.seed, config.size)
-    except OSError as error:
-        raise InputError(f"--out {config.out}: cannot be written ({error.strerror or error})") from error
+    cells = write_sample(Path(config.out), config.images, config.seed, config.size)
     num_test = max(2, config.images // 4)
     print(f"{config.out}: {config.images} training and {num_test} test images with {cells} cells")
 
