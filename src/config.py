@@ -6,6 +6,7 @@ Precedence: flag over recipe over default.
 """
 
 import argparse
+import re
 import sys
 import tomllib
 import typing
@@ -87,6 +88,8 @@ class Flag:
             )
         if self.kind in (int, float):
             self._check_bounds(value)
+        if self.kind is str and re.search(r"[\x00\ud800-\udfff]", value):
+            raise InputError(f"{self.name} holds a character that is no text: {value!r}")
         return value
 
     def _check_bounds(self, value: Any) -> None:
@@ -181,7 +184,7 @@ def _toml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
     return repr(value)

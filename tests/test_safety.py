@@ -60,3 +60,27 @@ def test_no_import_connects() -> None:
 def test_the_guard_can_fail() -> None:
     with socket.socket() as other, pytest.raises(AssertionError, match=r"192\.0\.2\.1 was attempted"):
         other.connect(("192.0.2.1", 80))
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "words"),
+    [
+        ("No known vulnerabilities found", 0, "audit: no known vulnerability"),
+        ("Found 2 known vulnerabilities in 1 package\nNAME x PYSEC-1", 1, "PYSEC-1"),
+        (
+            "No known vulnerabilities found\nx: Dependency not found on PyPI and could not be audited",
+            0,
+            "not be reached",
+        ),
+        ("requests.exceptions.ConnectionError", 0, "nothing is known"),
+    ],
+)
+def test_the_audit_tells_a_finding_from_silence(tmp_path: Path, said: str, code: int, words: str) -> None:
+    script, tool = tmp_path / "script/audit.sh", tmp_path / ".venv/bin/pip-audit"
+    for path in (script, tool):
+        path.parent.mkdir(parents=True)
+    script.write_text((ROOT / "script/audit.sh").read_text())
+    tool.write_text(f"#!/bin/sh\ncat <<'END'\n{said}\nEND\n")
+    tool.chmod(0o755)
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True)
+    assert done.returncode == code and words in done.stdout
