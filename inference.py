@@ -26,11 +26,11 @@ from engine.checkpoint import load_checkpoint, load_state, settings_of
 from engine.export import SUFFIX, write_export
 from engine.predict import Predictor, predict_images
 from model import TiledMaskRCNN, build_model
-from src.classes import CellClass, parse_classes
+from src.classes import CellClass, parse_classes, to_json
 from src.coco import check_results, result_entries, write_results, write_submission_zip
 from src.draw import write_overlay
 from src.errors import InputError, run
-from src.files import file_digest
+from src.files import file_digest, write_json
 from src.instances import Instance
 from src.partial import PartialResults
 from src.records import TestImage, find_test_images, part_names, read_split, write_id_map
@@ -127,7 +127,7 @@ def main(config: InferenceConfig) -> None:
     shares = world.gather(entries)
     if world.is_main:
         everything = {image_id: found for share in shares for image_id, found in share.items()}
-        write(config, images, [entry for found in everything.values() for entry in found], len(classes))
+        write(config, images, [entry for found in everything.values() for entry in found], classes)
         partial.remove()
     distributed.stop(world)
 
@@ -167,16 +167,17 @@ def resumed(
 
 
 def write(
-    config: InferenceConfig, images: Sequence[TestImage], entries: list[dict[str, Any]], num_classes: int
+    config: InferenceConfig, images: Sequence[TestImage], entries: list[dict[str, Any]], classes: tuple[CellClass, ...]
 ) -> None:
-    """Check and write the results, the id map where there was none, and the zip; name the images left empty."""
+    """Check and write the results, their classes, the id map where there was none, and the zip; name empty images."""
     id_map = [image.entry for image in images]
     entries.sort(key=lambda entry: (entry["image_id"], -entry["score"]))
-    check_results(entries, id_map, num_classes, config.output)
+    check_results(entries, id_map, len(classes), config.output)
     write_results(config.output, entries)
     output = Path(config.output)
     if not config.id_map and Path(config.test_dir) != Path(HOMEWORK_TEST):
         write_id_map(output.with_name(f"{output.stem}.id-map.json"), id_map)
+    write_json(output.with_name(f"{output.stem}.classes.json"), to_json(classes))
     if config.zip:
         write_submission_zip(config.zip, output)
     found = {entry["image_id"] for entry in entries}

@@ -1,6 +1,7 @@
 """The cell classes: ids 1..K, names and colours. 0 is the background and has no entry."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,21 @@ HOMEWORK_CLASSES = (
     CellClass(3, "neutrophil", "#2ca02c"),
     CellClass(4, "macrophage", "#ff7f0e"),
 )
+
+
+def name_classes(names: Sequence[str]) -> tuple[CellClass, ...]:
+    """Classes 1..K of these names, each in a colour of its own."""
+    return tuple(CellClass(number, name, _color(number)) for number, name in enumerate(names, start=1))
+
+
+def _color(number: int) -> str:
+    """The homework's colours, then hues a golden angle apart."""
+    import colorsys
+
+    if number <= len(HOMEWORK_CLASSES):
+        return HOMEWORK_CLASSES[number - 1].color
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.618 % 1, 0.75, 0.85)
+    return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
 
 
 def load_classes(path: str | Path) -> tuple[CellClass, ...]:

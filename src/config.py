@@ -88,7 +88,7 @@ class Flag:
             )
         if self.kind in (int, float):
             self._check_bounds(value)
-        if self.kind is str and re.search(r"[\x00\ud800-\udfff]", value):
+        if isinstance(value, str) and re.search(r"[\x00\ud800-\udfff]", value):
             raise InputError(f"{self.name} holds a character that is no text: {value!r}")
         return value
 

@@ -67,7 +67,7 @@ def load_ground_truth(
         sizes = {entry.name: (entry.height, entry.width) for entry in entries or ()}
         truths = _read_folder(path, num_classes, names, sizes, max_pixels)
     else:
-        truths = _read_coco(path, num_classes, names)
+        truths = _select(read_coco(read_json(path), path, num_classes), names, path)
     return truths if entries is None else _renumber(truths, entries, id_map)
 
 
@@ -137,16 +137,23 @@ def _read_image(
     return ImageTruth(number, f"{folder.name}.tif", *size, instances)
 
 
-def _read_coco(path: Path, num_classes: int, names: Collection[str] | None) -> list[ImageTruth]:
-    """Read a COCO JSON file. An annotation without a pixel is no object; crowd regions are refused."""
-    data = read_json(path)
+def _select(truths: list[ImageTruth], names: Collection[str] | None, path: Path) -> list[ImageTruth]:
+    """The images of these names, in their order; all without any."""
+    by_name = {truth.name: truth for truth in truths}
+    _require(names or (), by_name, f"{path}: has no ground truth for")
+    return truths if names is None else [by_name[name] for name in names]
+
+
+def read_coco(data: Any, path: Path, num_classes: int) -> list[ImageTruth]:
+    """The images of a decoded COCO JSON file with their objects.
+
+    An annotation without a pixel is no object; crowd regions are refused. ``path`` names the file in an error.
+    """
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "annotations")):
         raise InputError(f"{path}: expected a COCO JSON object with lists of images and annotations")
     images = {image.id: image for image in (_parse_image(item, path) for item in data["images"])}
-    by_name = {image.name: image for image in images.values()}
-    if not images or len(by_name) != len(data["images"]):
+    if not images or len({image.name for image in images.values()}) != len(data["images"]):
         raise InputError(f"{path}: needs images, each with an id and a file_name of its own")
-    _require(names or (), by_name, f"{path}: has no ground truth for")
     entries = [
         _parse_annotation(item, index, images, num_classes, path) for index, item in enumerate(data["annotations"])
     ]
@@ -158,8 +165,7 @@ def _read_coco(path: Path, num_classes: int, names: Collection[str] | None) -> l
     for entry, instance in zip(entries, instances, strict=True):
         if instance is not None:
             objects[entry["image_id"]].append(instance)
-    chosen = by_name if names is None else names
-    return [replace(by_name[name], instances=objects[by_name[name].id]) for name in chosen]
+    return [replace(image, instances=objects[image.id]) for image in images.values()]
 
 
 def _parse_image(item: Any, path: Path) -> ImageTruth:

@@ -154,7 +154,7 @@ def read_split(path: str | Path) -> dict[str, list[str]]:
     owners: dict[str, str] = {}
     for part, names in split.items():
         for name in names:
-            _check_component(name, path)
+            check_component(name, path)
             if name in owners:
                 where = f"twice in {part}" if owners[name] == part else f"in both {owners[name]} and {part}"
                 raise InputError(f"{path}: {name} is {where}; a name stands once")
@@ -267,7 +267,7 @@ def _parse_image_id(entry: Any, path: str | Path) -> ImageId:
     if not isinstance(entry, dict) or not all(field in entry for field in fields):
         raise InputError(f"{path}: an entry needs file_name, id, height and width, got {entry!r:.200}")
     file_name, image_id, height, width = (entry[field] for field in fields)
-    _check_component(file_name, path)
+    check_component(file_name, path)
     if type(image_id) is not int:
         raise InputError(f"{path}: the id of {file_name} must be an integer, got {image_id!r:.80}")
     if type(height) is not int or type(width) is not int or min(height, width) < 1:
@@ -277,7 +277,7 @@ def _parse_image_id(entry: Any, path: str | Path) -> ImageId:
     return ImageId(file_name, image_id, height, width)
 
 
-def _check_component(name: Any, path: str | Path) -> None:
+def check_component(name: Any, path: str | Path) -> None:
     """Names become parts of paths, so one that leads elsewhere is refused."""
     if not isinstance(name, str) or name in ("", ".", "..") or re.search(r"[/\\\x00]", name):
         raise InputError(f"{path}: {name!r:.200} is not a plain file name")

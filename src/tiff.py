@@ -48,7 +48,9 @@ def read_header(path: str | Path, max_pixels: int = MAX_PIXELS) -> Header:
         return Header(page.imagelength, page.imagewidth, page.samplesperpixel, str(page.dtype))
 
 
-def read_image(path: str | Path, intensity: str = "full", max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_image(
+    path: str | Path, intensity: str = "full", max_pixels: int = MAX_PIXELS, first_page: bool = False
+) -> np.ndarray:
     """Read an image as ``(H, W, 3)`` uint8 with its channels in the order stored in the file.
 
     Grey is repeated to three channels and a fourth channel (alpha) is dropped. uint8 is kept as it is; wider types
@@ -57,13 +59,15 @@ def read_image(path: str | Path, intensity: str = "full", max_pixels: int = MAX_
     - ``full``: the dtype's range from 0 (65535 → 255 for uint16); floats must lie in [0, 1].
     - ``percentile``: the 0.1 and 99.9 percentile of the whole image, all channels together.
 
+    ``first_page`` reads that of a file with several, such as an Aperio SVS, whose others are smaller copies.
+
     Raises:
         InputError: as :func:`read_header`; also a file that does not decode, a palette or other colour model, NaN or
             infinite values, and values outside the range that ``full`` maps.
     """
     if intensity not in ("full", "percentile"):
         raise InputError(f"--intensity must be full or percentile, got {intensity}")
-    with _open_page(path, max_pixels) as page:
+    with _open_page(path, max_pixels, first_page) as page:
         _check_colors(page, path)
         pixels = _decode(page)[..., :3]
         white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
@@ -145,11 +149,11 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
 
 
 @contextmanager
-def _open_page(path: str | Path, max_pixels: int) -> Iterator[tifffile.TiffPage]:
+def _open_page(path: str | Path, max_pixels: int, first_page: bool = False) -> Iterator[tifffile.TiffPage]:
     """The one page of a file, checked but not decoded; whatever goes wrong while it is open is an InputError."""
     try:
         with tifffile.TiffFile(path) as file:
-            _check_layout(file, path, max_pixels)
+            _check_layout(file, path, max_pixels, first_page)
             yield file.pages.first
     except InputError:
         raise
@@ -164,7 +168,7 @@ def _one_line(reason: object) -> str:
     return words if len(words) <= 160 else f"{words[:157]}..."
 
 
-def _check_layout(file: tifffile.TiffFile, path: str | Path, max_pixels: int) -> None:
+def _check_layout(file: tifffile.TiffFile, path: str | Path, max_pixels: int, first_page: bool) -> None:
     page = file.pages.first
     height, width, channels = page.imagelength, page.imagewidth, page.samplesperpixel
     if height < 1 or width < 1:
@@ -174,7 +178,7 @@ def _check_layout(file: tifffile.TiffFile, path: str | Path, max_pixels: int) ->
     if page.tilelength * page.tilewidth > max_pixels:
         raise InputError(f"{path}: is stored in tiles of {page.tilelength} x {page.tilewidth} px, too many to decode")
     planes = max(len(file.pages), page.imagedepth, math.prod(file.series[0].shape) // math.prod(page.shape))
-    if planes > 1:
+    if planes > 1 and not first_page:
         raise InputError(f"{path}: has {planes} pages/planes; only single 2-D images are read")
     if channels not in (1, 3, 4):
         raise InputError(f"{path}: has {channels} channels; grey, RGB and RGBA are read")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from src.cache import ImageCache, default_folder, folder_bytes
-from src.classes import HOMEWORK_CLASSES, CellClass, load_classes
+from src.classes import HOMEWORK_CLASSES, CellClass, load_classes, name_classes
 from src.errors import InputError
 from src.records import Record, find_records, read_groups, read_split, select
 from src.settings import DataSettings, ImageSettings, RunSettings
@@ -70,16 +70,8 @@ def resolve_classes(settings: DataSettings) -> tuple[CellClass, ...]:
             )
         return classes
     count = (settings.num_classes or len(HOMEWORK_CLASSES) + 1) - 1
-    named = HOMEWORK_CLASSES[:count]
-    return named + tuple(CellClass(i, f"class {i}", _color(i)) for i in range(len(named) + 1, count + 1))
-
-
-def _color(index: int) -> str:
-    """A further colour: hues a golden angle apart."""
-    import colorsys
-
-    red, green, blue = colorsys.hsv_to_rgb(index * 0.618 % 1, 0.75, 0.85)
-    return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+    names = [cell_class.name for cell_class in HOMEWORK_CLASSES[:count]]
+    return name_classes([*names, *(f"class {number}" for number in range(len(names) + 1, count + 1))])
 
 
 def load_training_data(data: DataSettings, image: ImageSettings, run: RunSettings, progress: Progress) -> TrainingData:

@@ -1,0 +1,201 @@
+"""Bring images with their cells from other formats into this program's folders, and results into other formats."""
+
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from src.classes import HOMEWORK_CLASSES, CellClass, load_classes, to_json
+from src.coco import check_results, read_results
+from src.command import Parser
+from src.errors import InputError, nearest, run
+from src.exporters import EXPORTERS, export_coco
+from src.files import write_json
+from src.importers import AMBIGUOUS, IMPORTERS, Imported
+from src.instances import Instance, clip, to_label_map
+from src.records import read_id_map
+from src.rle import decode_entries
+from src.split import make_split
+from src.tiff import write_image, write_mask
+from src.tiles import Tile
+
+RESULTS = "results"
+MIN_FRAGMENT = 12  # px; of a cell that a rectangle's edge cuts less is no cell
+CUTS = (0.3, 0.7)  # share of a side at which rectangles are cut, at random between
+EXAMPLE = """python -m src.convert --from dsb2018 stage1_train data/train
+  python -m src.convert --from consep CoNSeP/Train data/train --rectangles 0
+  python -m src.convert --from results test-results.json qupath --to geojson"""
+
+
+def write_imported(folder: Path, imported: Imported, num_classes: int) -> Counter[str]:
+    """Write an image and its masks as ``image.tif`` and ``class1.tif …``; what is of no class as ``ambiguous.tif``.
+
+    A mask holds one id a pixel: where cells of a class overlap the later one wins. A class without cells has no file,
+    and one that an earlier import left is removed.
+
+    Returns:
+        Counts of what was kept, and of cells that others of their class cover, in part or whole.
+    """
+    counts: Counter[str] = Counter()
+    height, width = imported.image.shape[:2]
+    write_image(folder / "image.tif", imported.image)
+    for category in range(num_classes + 1):
+        path = folder / (f"class{category}.tif" if category != AMBIGUOUS else "ambiguous.tif")
+        cells = [replace(cell, score=1.0) for cell in imported.instances if cell.category_id == category]
+        if not cells:
+            path.unlink(missing_ok=True)
+            continue
+        label_map = to_label_map(cells, height, width)
+        write_mask(path, label_map)
+        left = np.bincount(label_map.ravel(), minlength=len(cells) + 1)[1:]
+        counts["ambiguous regions" if category == AMBIGUOUS else "cells"] += int(np.count_nonzero(left))
+        counts["hidden"] += int(np.count_nonzero(left == 0))
+        counts["covered in part"] += int(np.count_nonzero((left > 0) & (left < [cell.area for cell in cells])))
+    return counts
+
+
+def rectangles(height: int, width: int, rng: np.random.Generator) -> list[Tile]:
+    """Four rectangles that make up an image: one cut down it, and one across each half, all at random places."""
+    column = round(width * rng.uniform(*CUTS))
+    tiles = []
+    for left, right in ((0, column), (column, width)):
+        row = round(height * rng.uniform(*CUTS))
+        tiles += [Tile(0, left, row, right - left), Tile(row, left, height - row, right - left)]
+    return tiles
+
+
+def cut(name: str, imported: Imported, seed: int) -> Iterator[tuple[str, Imported, int]]:
+    """The rectangles of an image as ``<name>_q0 … _q3``, and how many fragments each leaves out."""
+    rng = np.random.default_rng((seed, zlib.crc32(name.encode())))  # whatever other images there are
+    height, width = imported.image.shape[:2]
+    for number, tile in enumerate(rectangles(height, width, rng)):
+        window = (tile.top, tile.left, tile.bottom, tile.right)
+        seen = [part for cell in imported.instances if (part := clip(cell, *window))]
+        kept = [replace(p, top=p.top - tile.top, left=p.left - tile.left) for p in seen if p.area >= MIN_FRAGMENT]
+        image = imported.image[tile.top : tile.bottom, tile.left : tile.right]
+        yield f"{name}_q{number}", Imported(image, kept), len(seen) - len(kept)
+
+
+def convert_in(kind: str, path: Path, out: Path, seed: int | None, max_pixels: int) -> str:
+    """Import a data set; with a ``seed`` cut into rectangles, with a split by source image. A summary in one line."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    source = IMPORTERS[kind](path, max_pixels)
+    if not source.readers:
+        raise InputError(f"{path}: holds nothing in the format {kind} (see --help)")
+    counts: Counter[str] = Counter()
+    groups, class_counts = {}, {}
+    for name in tqdm(source.readers, "convert", unit="image", leave=False, disable=None):
+        imported = source.readers[name]()
+        parts = [(name, imported, 0)] if seed is None else cut(name, imported, seed)
+        for part, piece, fragments in parts:
+            counts += write_imported(out / part, piece, len(source.classes))
+            counts["fragments"] += fragments
+            groups[part] = name
+            found = [cell.category_id for cell in piece.instances]
+            class_counts[part] = np.bincount(found, minlength=len(source.classes) + 1)[1:]
+    write_json(out / "classes.json", to_json(source.classes), indent=1)
+    if seed is not None:
+        write_json(out / "groups.json", groups, indent=1)
+        write_json(out / "split.json", make_split(list(groups), class_counts, groups, 0.2, seed)[0], indent=1)
+    dropped = source.dropped + Counter({
+        "hidden by another cell of the class": counts["hidden"],
+        f"fragments under {MIN_FRAGMENT} px": counts["fragments"],
+    })  # fmt: skip
+    lines = [f"dropped: {count} x {reason}" for reason, count in sorted(dropped.items()) if count]
+    if counts["ambiguous regions"]:
+        lines.append(f"kept apart: {counts['ambiguous regions']} ambiguous regions, in ambiguous.tif")
+    if counts["covered in part"]:
+        lines.append(f"{counts['covered in part']} cells are covered in part by others of their class")
+    names = ", ".join(f"{c.id} {c.name}" for c in source.classes)
+    return "\n".join([*lines, f"wrote {out}: {len(groups)} images, {counts['cells']} cells; classes {names}"])
+
+
+def convert_out(path: Path, out: Path, kind: str, id_map: Path, classes: Sequence[CellClass], threshold: float) -> str:
+    """Export the detections of a results file from a score up. A summary in one line."""
+    entries, images = read_results(path), read_id_map(id_map)
+    check_results(entries, images, len(classes), str(path))
+    sure = [entry for entry in entries if entry["score"] >= threshold]
+    cells: dict[int, list[Instance]] = defaultdict(list)
+    for entry, cell in zip(sure, decode_entries(sure), strict=True):
+        if cell is not None:
+            cells[entry["image_id"]].append(cell)
+    covered = 0
+    if kind == "coco":
+        export_coco(out, images, cells, classes)
+    else:
+        by_id = {cell_class.id: cell_class for cell_class in classes}
+        for image in tqdm(images, "convert", unit="image", leave=False, disable=None):
+            covered += EXPORTERS[kind](out, image, cells[image.id], by_id)
+        write_json(out / "classes.json", to_json(tuple(classes)), indent=1)
+    note = f"{covered} cells are covered in part by others of a higher score\n" if covered else ""
+    number = sum(map(len, cells.values()))
+    return f"{note}wrote {out}: {number} of {len(entries)} detections (score >= {threshold:g}) in {len(images)} images"
+
+
+def beside(path: Path, given: str | None, suffix: str, flag: str) -> Path:
+    """The file that a flag names, else the one that ``inference.py`` writes beside its results."""
+    found = Path(given) if given else path.with_name(f"{path.stem}.{suffix}.json")
+    if not found.is_file():
+        raise InputError(f"{found}: no such file; name one with {flag}")
+    return found
+
+
+def choose(flag: str, given: str | None, known: Sequence[str]) -> str:
+    """One of the known words, or an error that names the nearest."""
+    if given is None:
+        raise InputError(f"{flag} is missing: one of {', '.join(known)}")
+    if given not in known:
+        raise InputError(f"{flag} must be one of {', '.join(known)}; got {given}{nearest(given, known)}")
+    return given
+
+
+def refuse_overwriting(out: Path, force: bool) -> None:
+    """Nothing is written over what is there, unless it is meant to be."""
+    if not force and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        raise InputError(f"{out}: is not empty; --force writes over what has the same name")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ``--help`` describes it."""
+    flags = _parser().parse_args(arguments)
+    path, out = Path(flags.input), Path(flags.out)
+    kind = choose("--from", flags.source, [*IMPORTERS, RESULTS])
+    refuse_overwriting(out, flags.force)
+    if kind != RESULTS:
+        print(convert_in(kind, path, out, flags.rectangles, flags.max_pixels))
+        return
+    target = choose("--to", flags.to, [*EXPORTERS, "coco"])
+    named = path.with_name(f"{path.stem}.classes.json")
+    classes = load_classes(flags.classes or named) if flags.classes or named.is_file() else HOMEWORK_CLASSES
+    print(convert_out(path, out, target, beside(path, flags.id_map, "id-map", "--id-map"), classes, flags.score_thresh))
+
+
+def _parser() -> Parser:
+    parser = Parser(__doc__, EXAMPLE, "python -m src.convert")
+    parser.add_argument("input", metavar="IN", help="folder or file to read")
+    parser.add_argument("out", metavar="OUT", help="folder to write (for --to coco a file)")
+    formats = ", ".join([*IMPORTERS, RESULTS])
+    parser.add_argument("--from", dest="source", metavar="FORMAT", help=f"format of IN: {formats}")
+    parser.add_argument("--to", metavar="FORMAT", help=f"with --from results: {', '.join(EXPORTERS)} or coco")
+    parser.add_argument("--id-map", metavar="FILE", help="id map of the results (default: the one beside them)")
+    parser.add_argument(
+        "--classes", metavar="FILE", help="JSON of class ids, names and colors (default: the one beside the results)"
+    )
+    parser.add_argument(
+        "--score-thresh", type=float, default=0.5, metavar="S", help="lowest score that is exported (default: 0.5)"
+    )
+    parser.add_argument(
+        "--rectangles", type=int, metavar="SEED", help="cut each image into four, with a split by source image"
+    )
+    parser.add_argument("--force", action="store_true", help="write over what is in OUT")
+    parser.add_max_pixels()
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)

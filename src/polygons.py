@@ -1,0 +1,63 @@
+"""Masks from polygons, and polygons from masks."""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from src.instances import Instance, tight
+
+Ring = np.ndarray  # (N, 2) corners, x and y, the first not repeated
+
+
+def fill(corners: Ring, category_id: int, height: int, width: int, score: float = 1.0) -> Instance | None:
+    """The pixels of a ``height × width`` image whose centres lie in a polygon or on its edge; ``None`` without any.
+
+    ``corners`` (N, 2) float, x and y, where the centre of the first pixel is at (0, 0).
+    """
+    from skimage.draw import polygon  # slow to import
+
+    left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0)
+    right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 1, (width, height))
+    if left >= right or top >= bottom:
+        return None
+    mask = np.zeros((bottom - top, right - left), bool)
+    mask[polygon(corners[:, 1] - top, corners[:, 0] - left, mask.shape)] = True
+    return tight(category_id, score, int(top), int(left), mask)
+
+
+def outlines(instance: Instance) -> list[list[Ring]]:
+    """The polygons of an object along the edges of its pixels, exact: for each piece its outer ring, then its holes.
+
+    Corners are whole numbers of the image, where the first pixel reaches from (0, 0) to (1, 1). Pieces that touch at a
+    corner alone are pieces of their own.
+    """
+    polygons = []
+    for piece in _pieces(instance.mask):
+        (outer,) = _edges(piece)
+        whole = cv2.fillPoly(np.zeros(piece.shape, np.uint8), [_outer_pixels(piece)], 1).astype(bool)
+        holes = [_edges(hole)[0] for hole in _pieces(whole & ~piece)]
+        corner = np.array([instance.left, instance.top])
+        polygons.append([ring + corner for ring in (outer, *holes)])
+    return polygons
+
+
+def _pieces(mask: np.ndarray) -> Iterator[np.ndarray]:
+    """The parts of a mask that share edges, each as a mask of the whole size."""
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+    for label in range(1, count):
+        yield labels == label
+
+
+def _outer_pixels(piece: np.ndarray) -> np.ndarray:
+    return cv2.findContours(piece.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0][0]
+
+
+def _edges(piece: np.ndarray) -> list[Ring]:
+    """Outer ring of one piece along its pixels' edges: of each pixel made four the outermost lie beside a corner."""
+    doubled = piece.repeat(2, axis=0).repeat(2, axis=1).astype(np.uint8)
+    contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    corners = (contours[0][:, 0] + 1) // 2
+    corners = corners[(corners != np.roll(corners, 1, axis=0)).any(axis=1)]
+    before, after = corners - np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0) - corners
+    return [corners[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]]  # those on a straight edge say nothing

@@ -1,0 +1,317 @@
+"""Each format's own library or definition makes a small file, which is read; what is written is read back."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from pycocotools import mask as coco_mask
+from scipy.io import savemat
+from skimage.draw import polygon
+
+from src.coco import result_entries, write_results
+from src.convert import main, rectangles
+from src.errors import InputError
+from src.ground_truth import load_ground_truth
+from src.instances import Instance, from_label_map, to_label_map
+from src.records import find_records, read_split
+from src.tiff import read_image, read_mask
+
+PIXELS = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
+A, B = np.s_[4:12, 5:15], np.s_[20:33, 22:40]
+
+
+def labels(*windows: tuple[slice, slice], dtype: type = np.uint16, shape: tuple[int, int] = (40, 50)) -> np.ndarray:
+    found = np.zeros(shape, dtype)
+    for number, window in enumerate(windows, start=1):
+        found[window] = number
+    return found
+
+
+def save(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+    return path
+
+
+def convert(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    main([str(argument) for argument in arguments])
+    return capsys.readouterr().out
+
+
+def masks_of(folder: Path) -> dict[int, np.ndarray]:
+    return {int(path.stem[5:]): read_mask(path) for path in sorted(folder.glob("class*.tif"))}
+
+
+def names_in(folder: Path) -> list[str]:
+    return [entry["name"] for entry in json.loads((folder / "classes.json").read_text())]
+
+
+# --- in --------------------------------------------------------------------------------------------------------------
+
+
+def test_dsb2018(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "stage1/3f2a"
+    save(folder / "images/3f2a.png", np.dstack([PIXELS, np.full((40, 50), 255, np.uint8)]))
+    save(folder / "masks/a.png", (labels(A) * 255).astype(np.uint8))
+    save(folder / "masks/b.png", (labels(B) * 255).astype(np.uint8))
+    save(folder / "masks/c.png", np.zeros((40, 50), np.uint8))
+    said = convert(capsys, "--from", "dsb2018", tmp_path / "stage1", tmp_path / "out")
+    assert "dropped: 1 x empty mask" in said and said.endswith(
+        f"wrote {tmp_path}/out: 1 images, 2 cells; classes 1 nucleus\n"
+    )
+    assert np.array_equal(read_image(tmp_path / "out/3f2a/image.tif"), PIXELS)
+    assert np.array_equal(masks_of(tmp_path / "out/3f2a")[1], labels(A, B))
+    assert [record.name for record in find_records(tmp_path / "out", 1)] == ["3f2a"]
+
+
+@pytest.mark.parametrize("layout", ["cellpose", "stardist"])
+def test_label_images(tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: str) -> None:
+    folder = tmp_path / "in"
+    sparse = labels(A, B) * 700
+    if layout == "cellpose":
+        save(folder / "x.png", PIXELS)
+        save(folder / "x_cp_masks.png", sparse)
+    else:
+        save(folder / "images/x.png", PIXELS)
+        (folder / "masks").mkdir()
+        tifffile.imwrite(folder / "masks/x.tif", sparse)
+    convert(capsys, "--from", "labels", folder, tmp_path / "out")
+    assert np.array_equal(masks_of(tmp_path / "out/x")[1], labels(A, B)) and names_in(tmp_path / "out") == ["cell"]
+
+
+def test_coco(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "in/images/x.png", PIXELS)
+    counts = coco_mask.encode(np.asfortranarray(labels(B).astype(np.uint8)))["counts"].decode()
+    rle, everything = {"size": [40, 50], "counts": counts}, {"size": [40, 50], "counts": [0, 2000]}
+    outline = [5, 4, 15, 4, 15, 12, 5, 12]
+    data = {
+        "images": [{"id": 7, "file_name": "x.png", "height": 40, "width": 50}],
+        "categories": [{"id": 90, "name": "small"}, {"id": 3, "name": "large"}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 90, "segmentation": [outline], "iscrowd": 0},
+            {"id": 2, "image_id": 7, "category_id": 3, "segmentation": rle},
+            {"id": 3, "image_id": 7, "category_id": 3, "segmentation": everything, "iscrowd": 1},
+        ],
+    }
+    (tmp_path / "in/x.json").write_text(json.dumps(data))
+    said = convert(capsys, "--from", "coco", tmp_path / "in/x.json", tmp_path / "out")
+    assert "dropped: 1 x crowd region" in said and names_in(tmp_path / "out") == ["large", "small"]
+    found = masks_of(tmp_path / "out/x")
+    assert np.array_equal(found[1], labels(B)) and np.array_equal(found[2], labels(A))
+
+
+def test_consep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "Train/Images/train_1.png", PIXELS)
+    (tmp_path / "Train/Labels").mkdir()
+    inst_map = labels(A, B, np.s_[36:39, 2:9]).astype(np.float64) * 2  # ids with gaps, as after their clean-up
+    types = np.array([[4.0], [7.0], [1.0]])
+    savemat(tmp_path / "Train/Labels/train_1.mat", {"inst_map": inst_map, "inst_type": types, "type_map": inst_map})
+    convert(capsys, "--from", "consep", tmp_path / "Train", tmp_path / "out")
+    found = masks_of(tmp_path / "out/train_1")
+    assert sorted(found) == [1, 3, 4] and np.array_equal(found[1], labels(A)) and np.array_equal(found[3], labels(B))
+    assert names_in(tmp_path / "out") == ["epithelial", "inflammatory", "spindle-shaped", "other"]
+
+
+def test_rectangles_make_up_their_image_and_stay_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    large = np.random.default_rng(1).integers(0, 255, (100, 120, 3), np.uint8)
+    ids = np.kron(np.arange(1, 31).reshape(5, 6), np.ones((20, 20), int))  # every pixel is of a cell
+    for number in range(1, 6):
+        save(tmp_path / f"in/Images/train_{number}.png", large)
+        (tmp_path / "in/Labels").mkdir(exist_ok=True)
+        content = {"inst_map": ids.astype(float), "inst_type": np.full((30, 1), 2.0)}
+        savemat(tmp_path / f"in/Labels/train_{number}.mat", content)
+    said = convert(capsys, "--from", "consep", tmp_path / "in", tmp_path / "out", "--rectangles", 3)
+    assert "20 images" in said
+    for number in range(1, 6):
+        parts = [read_image(tmp_path / f"out/train_{number}_q{k}/image.tif") for k in range(4)]
+        whole = np.hstack([np.vstack(parts[:2]), np.vstack(parts[2:])])
+        assert np.array_equal(whole, large)
+        assert sum(len(np.unique(masks_of(tmp_path / f"out/train_{number}_q{k}")[2])) - 1 for k in range(4)) > 30
+    split, groups = read_split(tmp_path / "out/split.json"), json.loads((tmp_path / "out/groups.json").read_text())
+    assert len(split["train"]) == 16 and len({groups[name] for name in split["val"]}) == 1
+    again = rectangles(100, 120, np.random.default_rng(5))
+    assert again == rectangles(100, 120, np.random.default_rng(5)) and sum(t.height * t.width for t in again) == 12_000
+
+
+XML = """<?xml version="1.0"?><Annotations MicronsPerPixel="0.25">
+{annotations}</Annotations>"""
+ANNOTATION = """<Annotation Id="1"><Attributes><Attribute Name="{name}" Id="0" Value=""/></Attributes><Regions>
+<RegionAttributeHeaders/><Region Id="1"><Attributes/><Vertices>{vertices}</Vertices></Region></Regions></Annotation>"""
+
+
+def annotation(name: str, corners: np.ndarray) -> str:
+    vertices = "".join(f'<Vertex X="{x}" Y="{y}" Z="0"/>' for x, y in corners)
+    return ANNOTATION.format(name=name, vertices=vertices)
+
+
+def test_monusac(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cell = np.array([[5.2, 4.1], [14.9, 4.8], [13.0, 11.7], [6.5, 12.0]])
+    drawn = [("Lymphocyte", cell), ("Ambiguous", cell + 20), ("Neutrophil", cell[:2]), ("Plasma", cell)]
+    (tmp_path / "in/TCGA-1").mkdir(parents=True)
+    path = tmp_path / "in/TCGA-1/a.xml"
+    path.write_text(XML.format(annotations="".join(annotation(*item) for item in drawn)))
+    with tifffile.TiffWriter(path.with_suffix(".svs")) as file:  # a level and a smaller copy of it
+        file.write(PIXELS, photometric="rgb", tile=(16, 16), compression="jpeg", compressionargs={"level": 100})
+        file.write(PIXELS[::2, ::2], photometric="rgb")
+    said = convert(capsys, "--from", "monusac", tmp_path / "in", tmp_path / "out")
+    for words in ("1 x region of unknown class 'plasma'", "1 x region without a pixel", "kept apart: 1 ambiguous"):
+        assert words in said
+    wanted = np.zeros((40, 50), np.int32)
+    wanted[polygon(cell[:, 1], cell[:, 0], wanted.shape)] = 1  # as the data set's own code draws it
+    assert np.array_equal(masks_of(tmp_path / "out/a")[2], wanted)
+    assert np.array_equal(read_mask(tmp_path / "out/a/ambiguous.tif")[20:, 20:], wanted[:-20, :-20])
+    assert read_image(tmp_path / "out/a/image.tif").shape == PIXELS.shape
+    path.write_text('<!DOCTYPE x [<!ENTITY a "b">]><Annotations>&a;</Annotations>')
+    with pytest.raises(InputError, match=r"a\.xml: cannot be read as MoNuSAC annotations"):
+        convert(capsys, "--from", "monusac", tmp_path / "in", tmp_path / "again")
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "in/x.png", PIXELS)
+    for arguments, words in (
+        (["--from", "labels", tmp_path / "in", tmp_path / "out"], r"x\.png: has no label image"),
+        (["--from", "dsb2018", tmp_path / "in", tmp_path / "out"], "holds nothing in the format dsb2018"),
+        (["--from", "consap", tmp_path / "in", tmp_path / "out"], r"got consap; did you mean consep\?"),
+        (["--from", "labels", tmp_path / "no", tmp_path / "out"], "no such file or folder"),
+        (["--from", "labels", tmp_path, tmp_path / "in"], "is not empty; --force"),
+        (["--form", "labels", tmp_path, tmp_path / "in"], r"unknown flag --form; did you mean --from\?"),
+    ):
+        with pytest.raises(InputError, match=words):
+            convert(capsys, *arguments)
+    save(tmp_path / "in/x_masks.png", labels(A)[:-1])
+    with pytest.raises(InputError, match=r"x_masks\.png: is \(39, 50\) px, but its image is \(40, 50\) px"):
+        convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "out")
+
+
+def test_a_second_import_needs_force_and_leaves_no_mask_of_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "in/x.png", PIXELS)
+    save(tmp_path / "in/x_masks.png", labels(A))
+    convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "out")
+    save(tmp_path / "in/x_masks.png", labels())
+    with pytest.raises(InputError, match="--force"):
+        convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "out")
+    convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "out", "--force")
+    assert not masks_of(tmp_path / "out/x")
+
+
+# --- out -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Cells of odd shapes in two images, one beneath another, one below the threshold; with the files beside."""
+    rng = np.random.default_rng(2)
+    blobs = [rng.random((9, 9)) < 0.8 for _ in range(6)]
+    for blob in blobs:
+        blob[[0, -1], 4] = blob[4, [0, -1]] = True
+    ring = np.ones((7, 7), bool)
+    ring[2:5, 2:5] = False
+    first = [
+        Instance(1 + k % 2, 0.9 - k / 10, 2 + 12 * (k // 3), 3 + 13 * k % 39, blob) for k, blob in enumerate(blobs[:4])
+    ]
+    second = [
+        Instance(2, 0.8, 10, 10, ring),
+        Instance(1, 0.7, 14, 14, np.ones((6, 6), bool)),
+        Instance(1, 0.1, 0, 0, ring),
+    ]
+    entries = result_entries(1, first, 40, 50) + result_entries(2, second, 30, 30)
+    path = tmp_path / "r.json"
+    write_results(path, entries)
+    ids = [
+        {"file_name": "a.tif", "id": 1, "height": 40, "width": 50},
+        {"file_name": "b.tif", "id": 2, "height": 30, "width": 30},
+    ]
+    (tmp_path / "r.id-map.json").write_text(json.dumps(ids))
+    classes = [{"id": 1, "name": "one", "color": "#ff0000"}, {"id": 2, "name": "two", "color": "#0000ff"}]
+    (tmp_path / "r.classes.json").write_text(json.dumps(classes))
+    np.savez(tmp_path / "truth.npz", a=to_label_map(first, 40, 50), b=to_label_map(second[:2], 30, 30))
+    return path
+
+
+def test_labels_are_exact_and_say_what_is_covered(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, truth = results.parent / "labels", np.load(results.parent / "truth.npz")
+    said = convert(capsys, "--from", "results", results, out, "--to", "labels")
+    assert said.splitlines()[0] == "1 cells are covered in part by others of a higher score"
+    assert said.splitlines()[1] == f"wrote {out}: 6 of 7 detections (score >= 0.5) in 2 images"
+    for name in "ab":
+        with tifffile.TiffFile(out / f"{name}.tif") as file:
+            assert file.pages[0].dtype == np.uint32 and np.array_equal(file.asarray(), truth[name])
+            described = json.loads(file.pages[0].description)
+        assert [entry["name"] for entry in described["classes"]] == ["one", "two"]
+        assert len(described["class_of_label"]) == truth[name].max()
+    assert names_in(out) == ["one", "two"]
+
+
+def test_geojson_outlines_are_exact(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = results.parent / "geojson"
+    convert(capsys, "--from", "results", results, out, "--to", "geojson")
+    truths = {t.name: t for t in load_ground_truth(coco_of(results, capsys), 2)}
+    for name in "ab":
+        collection = json.loads((out / f"{name}.geojson").read_text())
+        assert collection["type"] == "FeatureCollection"
+        for feature, cell in zip(collection["features"], truths[name].instances, strict=True):
+            properties = feature["properties"]
+            assert properties["objectType"] == "detection" and properties["measurements"]["Area px"] == cell.area
+            wanted = {1: ("one", [255, 0, 0]), 2: ("two", [0, 0, 255])}[cell.category_id]
+            assert (properties["classification"]["name"], properties["classification"]["color"]) == wanted
+            drawn = draw(feature["geometry"], truths[name].height, truths[name].width)
+            assert np.array_equal(drawn, to_label_map([cell], *drawn.shape) > 0)
+
+
+def draw(geometry: dict, height: int, width: int) -> np.ndarray:
+    """The pixels whose centres lie in a GeoJSON geometry, holes left out."""
+    polygons = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
+    mask = np.zeros((height, width), bool)
+    for rings in polygons:
+        for index, ring in enumerate(rings):
+            assert ring[0] == ring[-1]
+            corners = np.array(ring[:-1]) - 0.5
+            inside = np.zeros_like(mask)
+            inside[polygon(corners[:, 1], corners[:, 0], mask.shape)] = True
+            mask = mask | inside if index == 0 else mask & ~inside
+    return mask
+
+
+def coco_of(results: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    path = results.parent / "coco.json"
+    convert(capsys, "--from", "results", results, path, "--to", "coco")
+    return path
+
+
+def test_coco_holds_the_same_masks(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = json.loads(coco_of(results, capsys).read_text())
+    given = [entry for entry in json.loads(results.read_text()) if entry["score"] >= 0.5]
+    assert [(a["segmentation"], a["score"], a["bbox"]) for a in written["annotations"]] == [
+        (entry["segmentation"], entry["score"], entry["bbox"]) for entry in given
+    ]
+    assert all(a["area"] == coco_mask.area(a["segmentation"]) for a in written["annotations"])
+    assert [category["name"] for category in written["categories"]] == ["one", "two"]
+
+
+def test_the_table_measures_the_masks(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = results.parent / "csv"
+    convert(capsys, "--from", "results", results, out, "--to", "csv")
+    rows = list(csv.DictReader((out / "b.csv").read_text().splitlines()))
+    assert [(row["class"], row["area"]) for row in rows] == [("two", "40"), ("one", "36")]
+    square = rows[1]
+    assert float(square["centroid_x"]) == 16.5 and float(square["centroid_y"]) == 16.5
+    assert float(square["major_axis"]) == pytest.approx(4 * np.sqrt(35 / 12), abs=1e-3)  # of a square of 6 pixels
+    assert float(square["eccentricity"]) == 0 and square["left"] == "14" and square["width"] == "6"
+
+
+def test_results_without_their_id_map_are_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (results.parent / "r.id-map.json").unlink()
+    with pytest.raises(InputError, match=r"r\.id-map\.json: no such file; name one with --id-map"):
+        convert(capsys, "--from", "results", results, results.parent / "out", "--to", "csv")
+    with pytest.raises(InputError, match="--to is missing: one of labels, geojson, csv, coco"):
+        convert(capsys, "--from", "results", results, results.parent / "out")
+
+
+def test_instances_of_labels_are_what_was_painted() -> None:
+    assert [cell.area for cell in from_label_map(labels(A, B)[None].astype(np.int32))] == [80, 234]
