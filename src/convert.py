@@ -16,7 +16,7 @@ from src.errors import InputError, nearest, run
 from src.exporters import EXPORTERS, export_coco
 from src.files import write_json
 from src.importers import AMBIGUOUS, IMPORTERS, Imported
-from src.instances import Instance, clip, to_label_map
+from src.instances import clip, resolve_overlaps, to_label_map
 from src.records import read_id_map
 from src.rle import decode_entries
 from src.split import make_split
@@ -116,25 +116,29 @@ def convert_in(kind: str, path: Path, out: Path, seed: int | None, max_pixels: i
 
 
 def convert_out(path: Path, out: Path, kind: str, id_map: Path, classes: Sequence[CellClass], threshold: float) -> str:
-    """Export the detections of a results file from a score up. A summary in one line."""
+    """Export the detections of a results file from a score up: one a place, but for COCO. A summary in one line."""
     entries, images = read_results(path), read_id_map(id_map)
     check_results(entries, images, len(classes), str(path))
     sure = [entry for entry in entries if entry["score"] >= threshold]
-    cells: dict[int, list[Instance]] = defaultdict(list)
+    covered, cells = 0, defaultdict(list)
     for entry, cell in zip(sure, decode_entries(sure), strict=True):
         if cell is not None:
             cells[entry["image_id"]].append(cell)
-    covered = 0
     if kind == "coco":
         export_coco(out, images, cells, classes)
     else:
         by_id = {cell_class.id: cell_class for cell_class in classes}
         for image in tqdm(images, "convert", unit="image", leave=False, disable=None):
+            cells[image.id] = resolve_overlaps(cells[image.id], image.height, image.width)
             covered += EXPORTERS[kind](out, image, cells[image.id], by_id)
         write_json(out / "classes.json", to_json(tuple(classes)), indent=1)
-    note = f"{covered} cells are covered in part by others of a higher score\n" if covered else ""
     number = sum(map(len, cells.values()))
-    return f"{note}wrote {out}: {number} of {len(entries)} detections (score >= {threshold:g}) in {len(images)} images"
+    lines = [f"wrote {out}: {number} of {len(entries)} detections (score >= {threshold:g}) in {len(images)} images"]
+    if number < len(sure):
+        lines.insert(0, f"left out: {len(sure) - number} that others of a higher score cover by half or more")
+    if covered:
+        lines.insert(0, f"{covered} cells are covered in part by others of a higher score")
+    return "\n".join(lines)
 
 
 def beside(path: Path, given: str | None, suffix: str, flag: str) -> Path:

@@ -123,6 +123,23 @@ def extents(label_map: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return areas, boxes
 
 
+def resolve_overlaps(instances: Sequence[Instance], height: int, width: int, min_share: float = 0.5) -> list[Instance]:
+    """One object a place: those of which others of a higher score, of whatever class, leave less than ``min_share``.
+
+    This is how Kirillov et al. ("Panoptic Segmentation", CVPR 2019, section 4.2) make a panoptic result of detections
+    that overlap. What is kept keeps its order and its whole mask.
+    """
+    taken = np.zeros((height, width), bool)
+    kept = np.zeros(len(instances), bool)
+    for index in sorted(range(len(instances)), key=lambda index: -instances[index].score):
+        instance = instances[index]
+        place = taken[instance.top : instance.bottom, instance.left : instance.right]
+        kept[index] = np.count_nonzero(instance.mask & ~place) >= min_share * instance.area
+        if kept[index]:
+            place |= instance.mask
+    return [instance for instance, is_kept in zip(instances, kept, strict=True) if is_kept]
+
+
 def to_label_map(instances: Iterable[Instance], height: int, width: int) -> np.ndarray:
     """Paint objects into one ``(H, W)`` int32 map: object i gets i + 1; where objects overlap the higher score wins."""
     label_map = np.zeros((height, width), np.int32)

@@ -15,7 +15,7 @@ from src.command import Parser
 from src.errors import InputError, run
 from src.files import write_json
 from src.ground_truth import ImageTruth, load_ground_truth
-from src.instances import Instance
+from src.instances import Instance, resolve_overlaps
 from src.panoptic import agnostic_quality, class_quality, match
 from src.records import ImageId, part_names, read_id_map, read_split
 from src.rle import decode_entries
@@ -39,7 +39,8 @@ def score(
         ground_truth: every image that counts, at least one.
         entries: result entries (see :func:`src.coco.result_entries`) of these images.
         classes: the classes 1..K.
-        pq_threshold: entries with a lower score are left out of PQ and of centroid F1.
+        pq_threshold: entries with a lower score are left out of PQ and of centroid F1, and so are those that others
+            of a higher score, of any class, cover by more than half.
         backend: the evaluator of AP, one of ``BACKENDS``; they agree to 1e-9.
 
     Returns:
@@ -52,7 +53,7 @@ def score(
     check_results(entries, [_image_id(truth) for truth in ground_truth], len(classes))
     values = precision(ground_truth, entries, len(classes), backend)
     families = {name: _ap_family(values[..., m]) for m, (name, _) in enumerate(CAPS)}
-    found = _confident(entries, pq_threshold)
+    found = _confident(ground_truth, entries, pq_threshold)
     return {
         "images": len(ground_truth),
         **families,
@@ -199,14 +200,16 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _confident(entries: Sequence[dict[str, Any]], threshold: float) -> dict[int, list[Instance]]:
-    """The objects of each image whose score is at least the threshold."""
+def _confident(
+    ground_truth: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], threshold: float
+) -> dict[int, list[Instance]]:
+    """The objects of each image whose score is at least the threshold, one at a place: PQ and F1 know no overlaps."""
     found: dict[int, list[Instance]] = defaultdict(list)
     confident = [entry for entry in entries if entry["score"] >= threshold]
     for entry, instance in zip(confident, decode_entries(confident), strict=True):
         if instance is not None:
             found[entry["image_id"]].append(instance)
-    return found
+    return {truth.id: resolve_overlaps(found[truth.id], truth.height, truth.width) for truth in ground_truth}
 
 
 def _panoptic(

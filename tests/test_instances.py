@@ -8,6 +8,7 @@ from src.instances import (
     extents,
     from_label_map,
     intersection,
+    resolve_overlaps,
     tight,
     to_label_map,
     union,
@@ -126,3 +127,15 @@ def test_extents_are_those_of_each_mask() -> None:
             assert areas[label] == mask.sum()
             if instance is not None:
                 assert boxes[label].tolist() == [instance.left, instance.top, instance.right, instance.bottom]
+
+
+def test_the_higher_score_takes_a_place_that_two_claim() -> None:
+    def square(score: float, left: int, category: int = 1) -> Instance:
+        return Instance(category, score, 0, left, np.ones((4, 4), bool))
+
+    twin, cell, half, most = square(0.5, 0, 2), square(0.9, 0), square(0.4, 2), square(0.3, 5)
+    assert resolve_overlaps([twin, cell, half, most], 4, 20) == [cell, half, most]  # of the twin nothing is left
+    lower = square(0.8, 1)  # a quarter of it is left
+    assert resolve_overlaps([lower, cell], 4, 20) == [cell]
+    assert resolve_overlaps([lower, cell], 4, 20, min_share=0.25) == [lower, cell]
+    assert resolve_overlaps([], 4, 4) == []
