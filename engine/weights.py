@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from engine.checkpoint import check_weights
 from engine.export import SUFFIX, read_tensors
+from src.advice import auto_anchors
 from src.errors import InputError
 from src.settings import ModelSettings
 
@@ -63,12 +64,6 @@ def resolve(settings: ModelSettings, cell_size: float) -> ModelSettings:
         trainable_layers=layers if layers is not None else SCRATCH_LAYERS if scratch else PRETRAINED_LAYERS,
         anchors=settings.anchors if settings.anchors != "auto" else auto_anchors(cell_size),
     )
-
-
-def auto_anchors(cell_size: float) -> str:
-    """Five doubling sides, the second the median cell's: half of all cells are smaller, and few are far larger."""
-    base = max(cell_size / 2, 4.0)
-    return ",".join(f"{base * 2**level:.0f}" for level in range(5))
 
 
 def load_pretrained(model: nn.Module, settings: ModelSettings) -> LoadReport | None:

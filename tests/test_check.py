@@ -1,12 +1,14 @@
 """Everything that is wrong with a folder is listed at once, and every later change of a bit is found."""
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from src.check import main
-from src.tiff import write_mask
+from src.tiff import read_mask, write_mask
 from tests.helpers import write_dataset
 
 CLASSES = '[{"id": 1, "name": "large", "color": "#ff0000"}, {"id": 2, "name": "small", "color": "#00ff00"}]'
@@ -25,9 +27,10 @@ def run(data: Path, *flags: str) -> None:
 def test_what_the_data_are_like(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(data)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["class", "cells", "images", "median", "px", "10-90", "%", "px", "at", "border"]
+    assert lines[0].split()[:5] == ["class", "cells", "images", "per", "image"]
     assert lines[1].startswith("1 large") and lines[2].startswith("2 small") and lines[1].split()[3] == "3"
     assert "3 images of 80 to 96 px a side" in lines[3] and lines[-1] == f"{data}: nothing is wrong"
+    assert "flags that suit: --scale 2" in lines[-2] or "flags that suit: --scale 3" in lines[-2]
 
 
 def test_all_problems_come_at_once(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,3 +72,25 @@ def test_files_that_come_and_go_are_found(data: Path, capsys: pytest.CaptureFixt
         run(data, "--verify")
     said = capsys.readouterr().out
     assert "a/class2.tif: is gone" in said and "b/notes.txt: is not in the manifest" in said
+
+
+def test_twins_and_overlaps_are_found(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(data / "a", data / "z")
+    large = read_mask(data / "b/class1.tif")
+    write_mask(data / "b/class2.tif", large)  # every large cell is a small one, too
+    run(data)
+    said = capsys.readouterr().out
+    assert "a and z show nearly the same" in said and "a and b" not in said
+    shared = sum(len(np.unique(read_mask(data / name / "class1.tif"))) - 1 for name in "b")
+    assert f"{shared} cells of large share pixels with cells of small" in said
+
+
+def test_the_page_holds_it_all_and_nothing_from_elsewhere(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data.parent / "classes.json").write_text(CLASSES.replace("large", "<script>alert(1)</script>"))
+    page = data.parent / "check.html"
+    run(data, "--html", str(page))
+    text = page.read_text()
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {page}"
+    assert text.count("<svg") == 4 and text.count("data:image/jpeg;base64,") == 3 and "--scale" in text
+    assert "<script>alert" not in text and "&lt;script&gt;alert" in text
+    assert not re.search(r"(?:src|href)=.https?:", text)

@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+from src.advice import ImageCells, advise, most_cells
+
+
+def cells(size: int, places: list[tuple[int, int]], height: int = 600, width: int = 800) -> ImageCells:
+    corners = np.array(places)
+    return ImageCells(height, width, np.hstack([corners, corners + size]))
+
+
+def test_cells_of_a_good_size_are_left_so() -> None:
+    advice = advise([cells(24, [(x, y) for x in range(0, 700, 100) for y in range(0, 500, 100)])])
+    assert (advice.scale, advice.tile_size, advice.overlap) == (1.0, 512, 32)  # 24 px, rounded up
+    assert advice.anchors == "12,24,48,96,192" and advice.most_cells == 25 and advice.detections_per_tile == 100
+    assert "--scale 1 --tile-size 512 --overlap 32 --predict-overlap 32 --anchors 12,24" in advice.flags()
+
+
+@pytest.mark.parametrize(("size", "scale"), [(7, 4.0), (280, 0.1), (14, 2.0)])
+def test_small_and_large_cells_are_scaled_to_one_size(size: int, scale: float) -> None:
+    advice = advise([cells(size, [(0, 0), (300, 300)])])
+    assert advice.scale == scale and advice.anchors.startswith("14,28,56")
+
+
+def test_small_images_get_small_tiles_and_dense_ones_many_detections() -> None:
+    dense = cells(20, [(x, y) for x in range(0, 240, 8) for y in range(0, 240, 8)], 256, 256)
+    advice = advise([dense])
+    assert advice.tile_size == 256 and advice.most_cells == 900 and advice.detections_per_tile == 1200
+    assert advice.proposals == 4800
+
+
+def test_the_fullest_tile_counts() -> None:
+    image = cells(10, [(5, 5), (15, 5), (790, 590)])
+    assert most_cells(image, 1.0, 256, 0) == 2 and most_cells(image, 1.0, 1000, 0) == 3
