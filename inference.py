@@ -28,7 +28,7 @@ from engine.predict import Predictor, predict_images
 from model import TiledMaskRCNN, build_model
 from src.classes import CellClass, parse_classes, to_json
 from src.coco import check_results, result_entries, write_results, write_submission_zip
-from src.draw import write_overlay
+from src.draw import SURE, write_overlay
 from src.errors import InputError, run
 from src.files import file_digest, write_json
 from src.instances import Instance
@@ -37,8 +37,6 @@ from src.records import TestImage, find_test_images, part_names, read_split, wri
 from src.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, InferenceConfig, ModelSettings, PredictSettings, TrainConfig
 from src.tiff import read_rgb
 from utils import choose_amp, choose_device, place, share_cores
-
-OVERLAY_SCORE = 0.5  # the score from which PQ counts a detection, too
 
 
 def load_predictor(
@@ -109,7 +107,7 @@ def main(config: InferenceConfig) -> None:
 
     def finish(image: TestImage, pixels: np.ndarray, instances: list[Instance]) -> list[dict[str, Any]]:
         if config.overlay:
-            sure = [instance for instance in instances if instance.score >= OVERLAY_SCORE]
+            sure = [instance for instance in instances if instance.score >= SURE]
             write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, sure, classes)
         return result_entries(image.entry.id, instances, image.entry.height, image.entry.width)
 

@@ -37,11 +37,14 @@ from src.classes import to_json
 from src.coco import result_entries, write_results
 from src.config import flatten
 from src.curves import write_curves
+from src.draw import SURE, outline
 from src.errors import InputError, run
 from src.instances import Instance
 from src.score import score
 from src.tiff import read_rgb
 from utils import RunLog, peak_memory, seed_step
+
+PICTURED = 3  # val images that TensorBoard shows
 
 
 def main(config: TrainConfig) -> None:
@@ -52,6 +55,8 @@ def main(config: TrainConfig) -> None:
             with stop.leaving():
                 training = prepare(config, world, stop)
             log = RunLog(training.folder, training.state.progress.step) if world.is_main else None
+            if log:
+                log.start(training.state.progress)
             with worker_errors():
                 train(training, log)
             if log:
@@ -226,6 +231,9 @@ def validate(training: Run, log: RunLog | None) -> None:
         return read_rgb(data.val[index].image, config.image.intensity, data.swap_channels, config.image.max_pixels)
 
     def finish(index: int, image: np.ndarray, instances: list[Instance]) -> list[dict[str, Any]]:
+        if log and index < PICTURED:
+            sure = [instance for instance in instances if instance.score >= SURE]
+            log.picture(f"val/{data.val[index].name}", outline(image, sure, data.classes), progress.step)
         return result_entries(index + 1, instances, *image.shape[:2])  # the ids that the val truth has
 
     bar = tqdm(mine, "validate", unit="image", leave=False, disable=None if log else True)

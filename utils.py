@@ -3,9 +3,12 @@
 import csv
 import json
 import os
+import platform
 import random
 import resource
+import shlex
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,12 +113,28 @@ class RunLog:
                 if isinstance(value, int | float):
                     self._board.add_scalar(f"{event}/{name}", value, step)
 
+    def start(self, progress: Any) -> None:
+        """Add what runs: the command, and the versions that a result may depend on."""
+        versions = {"python": platform.python_version(), "torch": torch.__version__}
+        versions |= {name: version(name) for name in ("torchvision", "numpy", "opencv-python-headless")}
+        self.write("start", progress.step, progress.epoch, progress.seconds, command=command(), versions=versions)
+
+    def picture(self, name: str, image: np.ndarray, step: int) -> None:
+        """Show an ``(H, W, 3)`` uint8 image in TensorBoard, where that is installed."""
+        if self._board is not None:
+            self._board.add_image(name, image, step, dataformats="HWC")
+
     def close(self) -> None:
         """Close the files."""
         self._file.close()
         self._csv_file.close()
         if self._board is not None:
             self._board.close()
+
+
+def command() -> str:
+    """How this program was called, to be pasted into a shell."""
+    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _tensorboard(folder: Path) -> Any:

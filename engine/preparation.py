@@ -23,6 +23,7 @@ from engine.resumption import budget_changes, changes, refuse_changes
 from engine.state import TrainingState
 from engine.weights import load_pretrained, resolve
 from model import TiledMaskRCNN, build_model, count_parameters
+from src.classes import to_json
 from src.config import flatten, write_toml
 from src.errors import InputError
 from src.files import write_json
@@ -185,3 +186,4 @@ def describe(training: Run, notes: list[str], tile_count: int) -> None:
     if training.world.is_main:
         write_toml(training.folder / "config.toml", config)
         write_json(training.folder / "split.json", data.split, indent=1)
+        write_json(training.folder / "classes.json", to_json(data.classes), indent=1)

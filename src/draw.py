@@ -10,6 +10,8 @@ from src.classes import CellClass
 from src.files import replacing
 from src.instances import Instance
 
+SURE = 0.5  # the score from which a cell is drawn, and from which PQ counts it
+
 
 def outline(
     image: np.ndarray, instances: Sequence[Instance], classes: Sequence[CellClass], zoom: int = 1

@@ -1,0 +1,309 @@
+"""One page about a run: how it was trained, how good it is, and where it errs. Two runs are compared."""
+
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from src import report_plots
+from src.classes import HOMEWORK_CLASSES, CellClass, load_classes
+from src.coco import check_results, read_results
+from src.command import Parser
+from src.errors import InputError, run
+from src.files import read_lines
+from src.ground_truth import ImageTruth, load_ground_truth
+from src.instances import Instance
+from src.outcomes import Outcomes, cause_of_invention, cause_of_miss, confusion, judge
+from src.page import picture, plot, write_page
+from src.polygons import outlines
+from src.records import ImageId
+from src.rle import decode_entries
+from src.score import precision, score
+from src.tiff import read_rgb
+
+SHOWN = 3  # images of each end
+LAYERS = {
+    "truth": "true cells",
+    "found": "found",
+    "invented": "false positives",
+    "missed": "false negatives",
+}
+TABLE = (("AP50", "uncapped"), ("AP50", "at_100"), ("AP", "uncapped"), ("AP75", "uncapped"))
+
+
+@dataclass(frozen=True, eq=False)
+class Story:
+    """All that is known of a run: its events, its configuration, and where there are results what became of them."""
+
+    name: str
+    folder: Path
+    events: list[dict[str, Any]]
+    config: str
+    classes: tuple[CellClass, ...]
+    truths: list[ImageTruth]
+    entries: list[dict[str, Any]]
+    images: list[Outcomes]
+    scores: dict[str, Any] | None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The run's configuration, flat."""
+        return tomllib.loads(self.config)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the command line says beside the run folder; absent is what the run itself left there."""
+
+    pred: str | None
+    gt: str | None
+    id_map: str | None
+    classes: str | None
+    threshold: float
+
+
+def read_story(folder: Path, sources: Sources) -> Story:
+    """Read a run folder, with its last validation or with the results that are named."""
+    log, recipe = folder / "log.jsonl", folder / "config.toml"
+    for path in (log, recipe):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; --run takes a folder that main.py made")
+    config = recipe.read_text(encoding="utf-8")
+    settings = tomllib.loads(config)
+    classes_file = sources.classes or next(
+        (str(path) for path in (folder / "classes.json", Path(settings.get("classes", "-"))) if path.is_file()), None
+    )
+    classes = load_classes(classes_file) if classes_file else HOMEWORK_CLASSES
+    story = Story(folder.name, folder, read_lines(log), config, classes, [], [], [], None)
+    pred = Path(sources.pred or folder / "val-results.json")
+    if not sources.pred and not pred.is_file():
+        return story
+    id_map = sources.id_map or (folder / "val-id-map.json" if not sources.pred else _beside(pred))
+    truths = load_ground_truth(sources.gt or settings["data_path"], len(classes), id_map)
+    entries = read_results(pred)
+    check_results(entries, [ImageId(t.file_name, t.id, t.height, t.width) for t in truths], len(classes), str(pred))
+    return Story(
+        folder.name, folder, story.events, config, classes, truths, entries,
+        judge_all(truths, entries, sources.threshold), score(truths, entries, classes, sources.threshold),
+    )  # fmt: skip
+
+
+def _beside(pred: Path) -> Path | None:
+    found = pred.with_name(f"{pred.stem}.id-map.json")
+    return found if found.is_file() else None
+
+
+def judge_all(truths: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], threshold: float) -> list[Outcomes]:
+    """What became of the cells of every image."""
+    found: dict[int, list[Instance]] = {truth.id: [] for truth in truths}
+    for entry, cell in zip(entries, decode_entries(entries), strict=True):
+        if cell is not None:
+            found[entry["image_id"]].append(cell)
+    bar = tqdm(truths, "match", unit="image", leave=False, disable=None)
+    return [judge(truth.instances, found[truth.id], threshold) for truth in bar]
+
+
+def write_report(path: Path, stories: Sequence[Story], gt: str | None, threshold: float) -> None:
+    """Write the page. The pictures and the plots of results are those of the first run."""
+    first = stories[0]
+    with_results = [story for story in stories if story.scores]
+    write_page(
+        path,
+        "report.html",
+        title=" against ".join(story.name for story in stories),
+        stories=[_summary(story) for story in stories],
+        layers=LAYERS,
+        threshold=threshold,
+        tables=[(story.name, _score_rows(story)) for story in with_results],
+        colors={cell_class.name: cell_class.color for cell_class in first.classes},
+        training_plots=_training_plots(stories),
+        result_plots=_result_plots(first, threshold) if first.scores else [],
+        confusion=_confusion(first) if first.scores else None,
+        causes=_causes(first) if first.scores else [],
+        viewers=_viewers(first, gt) if first.scores else [],
+        configs=[(story.name, story.config) for story in stories],
+        differences=_differences(stories),
+    )
+
+
+def _summary(story: Story) -> dict[str, Any]:
+    """The lines below the title."""
+    steps = [event for event in story.events if event["event"] == "step"]
+    starts = [event for event in story.events if event["event"] == "start"]
+    lines = []
+    if steps:
+        speed = float(np.median([event["images_per_s"] for event in steps]))
+        minutes = steps[-1]["time_s"] / 60
+        lines.append(f"{steps[-1]['step']} steps in {minutes:.1f} min of training, {speed:.2f} tiles a second")
+    if story.scores:
+        ap50, at_100 = (story.scores[cap]["AP50"] for cap in ("uncapped", "at_100"))
+        lines.append(f"AP50 {_figure(ap50)} uncapped, {_figure(at_100)} at 100, on {len(story.truths)} images")
+    versions = ", ".join(f"{key} {value}" for key, value in starts[-1]["versions"].items()) if starts else ""
+    return {"name": story.name, "lines": lines, "command": starts[0]["command"] if starts else "", "versions": versions}
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _score_rows(story: Story) -> list[tuple[str, ...]]:
+    """The table of scores: headings, all classes, each class."""
+    scores = story.scores or {}
+    rows: list[tuple[str, ...]] = [("class", *(f"{key} {cap.replace('_', ' ')}" for key, cap in TABLE), "PQ", "F1")]
+    for cell_class in (None, *story.classes):
+        key = str(cell_class.id) if cell_class else ""
+        families = [scores[cap]["per_class"][key] if cell_class else scores[cap] for _, cap in TABLE]
+        quality = scores["pq"]["per_class"][key] if cell_class else scores["pq"]["agnostic"]
+        f1 = scores["f1"]["per_class"][key] if cell_class else scores["f1"]["detection"]
+        values = [family[name] for family, (name, _) in zip(families, TABLE, strict=True)]
+        rows.append((cell_class.name if cell_class else "all", *map(_figure, (*values, quality["PQ"], f1))))
+    return rows
+
+
+def _training_plots(stories: Sequence[Story]) -> list[tuple[str, Any]]:
+    runs = {story.name: story.events for story in stories if any(e["event"] == "step" for e in story.events)}
+    if not runs:
+        return []
+    drawn = {"Losses": report_plots.losses, "Learning rate": report_plots.rates}
+    if any(event["event"] == "val" for events in runs.values() for event in events):
+        drawn["Validation"] = report_plots.validations
+    return [(caption, plot(partial(draw, runs=runs))) for caption, draw in drawn.items()]
+
+
+def _result_plots(story: Story, threshold: float) -> list[tuple[str, Any]]:
+    images, classes = story.images, story.classes
+    curves = precision(story.truths, story.entries, len(classes), "faster-coco-eval")[0, :, :, -1]
+    drawn = {
+        "Precision and recall at IoU 0.5": partial(report_plots.precision_recall, precision=curves, classes=classes),
+        "Scores of right and wrong detections": partial(report_plots.scores, images=images, threshold=threshold),
+        "Calibration": partial(report_plots.calibration, images=images),
+        "Counts of each image": partial(report_plots.counts, images=images, classes=classes),
+        "Size and recall": partial(report_plots.sizes, images=images, classes=classes),
+    }
+    return [(caption, plot(draw)) for caption, draw in drawn.items()]
+
+
+def _confusion(story: Story) -> list[list[tuple[str, float]]]:
+    """Cells of the table: text and, for shading, the share of its row."""
+    matrix = confusion(story.images, len(story.classes))
+    names = ["nothing", *(cell_class.name for cell_class in story.classes)]
+    order = [*range(1, len(names)), 0]
+    rows = [[("true ↓ found →", 0.0), *((names[column], 0.0) for column in order)]]
+    for row in order:
+        total = max(int(matrix[row].sum()), 1)
+        cells = [(f"{matrix[row, c]:,}" if row or c else "", float(matrix[row, c]) / total) for c in order]
+        rows.append([(names[row], 0.0), *cells])
+    return rows
+
+
+def _causes(story: Story) -> list[tuple[str, list[tuple[str, int]]]]:
+    """How often which error was made, the commonest first."""
+    missed: Counter[str] = Counter()
+    invented: Counter[str] = Counter()
+    for truth, image in zip(story.truths, story.images, strict=True):
+        size = (truth.height, truth.width)
+        missed.update(cause_of_miss(image, int(index), *size) for index in image.missed())
+        invented.update(cause_of_invention(image, int(index), *size) for index in image.invented())
+    return [("missed cells", missed.most_common()), ("false detections", invented.most_common())]
+
+
+def _viewers(story: Story, gt: str | None) -> list[dict[str, Any]]:
+    """The worst and the best images, by F1, with the outlines of each layer."""
+    root = Path(gt or story.settings["data_path"])
+    order = sorted((i for i, truth in enumerate(story.truths) if truth.instances), key=lambda i: story.images[i].f1())
+    ends = dict.fromkeys([*order[:SHOWN], *order[-SHOWN:]])
+    swap = story.settings.get("channel_order") == "bgr"
+    viewers = []
+    for index in ends:
+        truth, image = story.truths[index], story.images[index]
+        path = next((p for p in (root / truth.name / "image.tif", root / truth.file_name) if p.is_file()), None)
+        if path is None:
+            continue
+        pixels = read_rgb(path, story.settings.get("intensity", "full"), swap)
+        viewers.append({
+            "name": truth.name,
+            "caption": f"F1 {image.f1():.2f}, {len(truth.instances)} cells, {len(image.missed())} missed,"
+            f" {len(image.invented())} false",
+            "data": picture(pixels),
+            "width": truth.width,
+            "height": truth.height,
+            "layers": _layers(image, story.classes),
+        })  # fmt: skip
+    return viewers
+
+
+def _layers(image: Outcomes, classes: Sequence[CellClass]) -> dict[str, list[tuple[str, str]]]:
+    """Layer → colour and path of each class."""
+    sure = [cell for cell, is_sure in zip(image.found, image.is_sure, strict=True) if is_sure]
+    cells: Mapping[str, list[Instance]] = {
+        "truth": image.truths,
+        "found": sure,
+        "invented": [image.found[index] for index in image.invented()],
+        "missed": [image.truths[index] for index in image.missed()],
+    }
+    return {
+        layer: [(c.color, svg_path([cell for cell in of_layer if cell.category_id == c.id])) for c in classes]
+        for layer, of_layer in cells.items()
+    }
+
+
+def svg_path(cells: Sequence[Instance]) -> str:
+    """The outlines of cells as one SVG path, along the edges of their pixels."""
+    parts = []
+    for cell in cells:
+        for ring in (ring for rings in outlines(cell) for ring in rings):
+            steps = np.diff(ring, axis=0).tolist()
+            moves = "".join(f"h{dx}" if dx else f"v{dy}" for dx, dy in steps)
+            parts.append(f"M{ring[0][0]} {ring[0][1]}{moves}z")
+    return "".join(parts)
+
+
+def _differences(stories: Sequence[Story]) -> list[tuple[str, str, str]]:
+    """The settings in which two runs differ."""
+    if len(stories) < 2:
+        return []
+    one, other = (story.settings for story in stories)
+    return [
+        (key, str(one.get(key, "not set")), str(other.get(key, "not set")))
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key) != other.get(key)
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ``--help`` describes it."""
+    flags = _parser().parse_args(arguments)
+    if not flags.run or len(flags.run) > 2:
+        raise InputError("--run names one run folder, or is given twice to compare two")
+    if flags.pred and len(flags.run) > 1:
+        raise InputError("--pred: with two runs each is shown with its own validation")
+    sources = Sources(flags.pred, flags.gt, flags.id_map, flags.classes, flags.score_thresh)
+    stories = [read_story(Path(folder), sources) for folder in flags.run]
+    output = Path(flags.output or Path(flags.run[0]) / "report.html")
+    write_report(output, stories, flags.gt, flags.score_thresh)
+    print(f"wrote {output}: {output.stat().st_size / 1e6:.1f} MB")
+
+
+def _parser() -> Parser:
+    example = "python -m src.report --run logs\n  python -m src.report --run logs --pred val.json --gt data/train"
+    parser = Parser(__doc__, example, "python -m src.report")
+    parser.add_argument("--run", action="append", metavar="DIR", help="run folder; given twice, two runs are compared")
+    parser.add_argument("--pred", metavar="FILE", help="results JSON (default: the run's last best validation)")
+    parser.add_argument("--gt", metavar="PATH", help="ground truth (default: the folder that the run was trained on)")
+    parser.add_argument("--id-map", metavar="FILE", help="id map of --pred (default: the one beside it)")
+    parser.add_argument("--classes", metavar="FILE", help="JSON of class ids, names and colors (default: the run's)")
+    parser.add_argument(
+        "--score-thresh", type=float, default=0.5, metavar="S", help="score from which a cell counts (default: 0.5)"
+    )
+    parser.add_argument("--output", metavar="FILE", help="page to write (default: report.html in the run folder)")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,145 @@
+"""A report is made of a run folder by hand, and opened in a real browser where there is one."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.classes import load_classes
+from src.coco import read_results, result_entries, write_results
+from src.config import build, write_toml
+from src.errors import InputError
+from src.files import append_line
+from src.ground_truth import load_ground_truth
+from src.instances import Instance
+from src.records import ImageId, find_records, write_id_map
+from src.report import main, svg_path
+from src.score import score
+from src.settings import TrainConfig
+from tests.helpers import write_dataset
+
+CLASSES = [{"id": 1, "name": "large", "color": "#ff0000"}, {"id": 2, "name": "small", "color": "#00aa00"}]
+LOSSES = dict.fromkeys(("classifier", "box", "mask", "objectness", "rpn_box"), 0.2)
+
+
+def make_run(folder: Path, lr: float) -> Path:
+    """A run whose detections are the true cells but one an image, one of another class, and one where nothing is."""
+    data = folder.parent / "data"
+    if not data.exists():
+        write_dataset(data, "ab")
+    config = build(TrainConfig, {"data_path": str(data), "output_dir": str(folder), "lr": lr, "channel_order": "rgb"})
+    write_toml(folder / "config.toml", config)
+    (folder / "classes.json").write_text(json.dumps(CLASSES))
+    append_line(
+        folder / "log.jsonl",
+        {"event": "start", "step": 0, "command": "python main.py <b>", "versions": {"torch": "2.x"}},
+    )
+    for step in range(1, 30):
+        event = {"event": "step", "step": step, "time_s": 2.0 * step, "lr": lr, "images_per_s": 2.0, "loss": 1 / step}
+        append_line(folder / "log.jsonl", {**event, **LOSSES})
+    append_line(folder / "log.jsonl", {"event": "val", "step": 29, "AP50": 0.5, "AP": 0.2, "AP50_at_100": 0.4})
+    records = find_records(data, 2)
+    ids = [ImageId(f"{record.name}.tif", k, record.height, record.width) for k, record in enumerate(records, start=1)]
+    write_id_map(folder / "val-id-map.json", ids)
+    entries = []
+    for truth in load_ground_truth(data, 2, folder / "val-id-map.json"):
+        cells = [Instance(c.category_id, 0.9, c.top, c.left, c.mask) for c in truth.instances[1:]]
+        cells[0] = Instance(3 - cells[0].category_id, 0.8, cells[0].top, cells[0].left, cells[0].mask)
+        cells.append(Instance(1, 0.7, 0, 0, np.ones((4, 4), bool)))
+        entries += result_entries(truth.id, cells, truth.height, truth.width)
+    write_results(folder / "val-results.json", entries)
+    return folder
+
+
+def test_a_report_tells_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "one", 0.01)
+    main(["--run", str(run)])
+    assert capsys.readouterr().out.startswith(f"wrote {run / 'report.html'}: ")
+    text = (run / "report.html").read_text()
+    assert "29 steps in 1.0 min" in text and "python main.py &lt;b&gt;" in text and "torch 2.x" in text
+    assert text.count("<figure><svg") == 3 + 5 and text.count('class="viewer"') == 2
+    assert re.search(r"wrong class</td><td>2<", text) and "lr = 0.01" in text
+    assert not re.search(r"(?:src|href)=.https?:|@import|url\((?!#)", text)
+    scores = score(
+        load_ground_truth(run.parent / "data", 2, run / "val-id-map.json"),
+        read_results(run / "val-results.json"),
+        load_classes(run / "classes.json"),
+    )
+    assert f"<td>all</td><td>{scores['uncapped']['AP50']:.3f}</td>" in text
+
+
+def test_two_runs_are_compared(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "one", 0.01), make_run(tmp_path / "two", 0.02)]
+    main([word for run in runs for word in ("--run", str(run))])
+    text = (runs[0] / "report.html").read_text()
+    assert "one against two" in text
+    assert re.search(r"<tr><td>lr</td><td>0.01</td><td>0.02</td></tr>", text) and "<td>output_dir</td>" in text
+
+
+def test_a_run_without_validation_and_what_is_no_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "one", 0.01)
+    (run / "val-results.json").unlink()
+    main(["--run", str(run), "--output", str(tmp_path / "r.html")])
+    assert "No validation was made yet" in (tmp_path / "r.html").read_text()
+    with pytest.raises(InputError, match=r"log\.jsonl: no such file; --run takes a folder"):
+        main(["--run", str(tmp_path)])
+    with pytest.raises(InputError, match="twice to compare two"):
+        main([])
+
+
+def test_an_outline_is_a_path_along_the_pixels() -> None:
+    ring = np.ones((3, 3), bool)
+    ring[1, 1] = False
+    outer, inner = svg_path([Instance(1, 1.0, 10, 20, ring)]).split("z")[:2]
+    assert outer.startswith("M20 10") and sorted(re.findall(r"[hv]-?\d+", outer)) in (
+        ["h-3", "h3", "v3"], ["h3", "v-3", "v3"], ["h3", "h-3", "v3"], ["h-3", "h3", "v-3"],
+    )  # fmt: skip
+    assert inner.startswith("M21 11") and "3" not in re.sub(r"M\d+ \d+", "", inner)
+
+
+CLICKS = """<script>
+const told = [], viewer = document.querySelector(".viewer"), layer = name => viewer.querySelector("svg ." + name);
+const shown = name => getComputedStyle(layer(name)).display !== "none";
+for (const name of ["truth", "found", "invented", "missed"]) {
+  const before = shown(name);
+  viewer.querySelector(`[data-layer=${name}]`).click();
+  told.push(name + ":" + before + ">" + shown(name));
+}
+const width = viewer.querySelector(".stage").getBoundingClientRect().width;
+viewer.querySelector("[data-zoom='2']").click();
+told.push("zoom:" + Math.round(viewer.querySelector(".stage").getBoundingClientRect().width / width));
+told.push("wide:" + (document.documentElement.scrollWidth > innerWidth));
+document.title = told.join(" ");
+</script>"""
+
+
+@pytest.mark.parametrize("width", [1200, 400])
+def test_in_a_browser_the_layers_toggle_and_zoom(tmp_path: Path, width: int) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("there is no chromium on this machine")
+    run = make_run(tmp_path / "one", 0.01)
+    main(["--run", str(run)])
+    page = run / "report.html"
+    page.write_text(page.read_text().replace("</body>", CLICKS + "</body>"))
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path}/chrome",
+    ]
+    done = subprocess.run(
+        [browser, *flags, f"--window-size={width},900", "--virtual-time-budget=2000", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title, done.stderr[-2000:]
+    assert title[1].replace("&gt;", ">").split() == [
+        "truth:true>false", "found:true>false", "invented:false>true", "missed:false>true", "zoom:2", "wide:false",
+    ]  # fmt: skip
+    assert "CONSOLE" not in done.stderr, done.stderr
