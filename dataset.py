@@ -1,8 +1,21 @@
-"""Tiles of training images with their targets. The one place that augments."""
+"""Tiles of training images with their targets, the one place that augments; as a script it draws the tiles.
+
+``python dataset.py --preview DIR`` shows what the network is given, with the same settings as ``main.py``.
+"""
 
 import os
+
+from src.config import parse
+from src.settings import PreviewConfig
+
+if __name__ == "__main__":
+    # Before torch is imported, so that --help and a mistyped flag answer at once.
+    CONFIG = parse(PreviewConfig, __doc__, "python dataset.py --preview tiles --recipe script/recipes/cpu.toml")
+
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would open a network connection at import
@@ -12,12 +25,15 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
-from engine.loading import Item, Key
+from engine.loading import OBJECT_KEYS, Item, Key
 from src.cache import ImageCache, PreparedImage
-from src.instances import extents
+from src.draw import legend, outline, write_png
+from src.errors import InputError, run
+from src.instances import Instance, extents, tight
 from src.records import Record
-from src.settings import AugmentSettings, TileSettings
+from src.settings import AugmentSettings, PreviewConfig, TileSettings
 from src.tiles import FILL, Tile, pad_to, tile_grid
+from src.training_data import load_training_data
 
 cv2.setNumThreads(0)  # a tile is too small to share out, and a worker forked beside OpenCV's threads would hang
 
@@ -187,3 +203,39 @@ def augmentation(settings: AugmentSettings) -> A.Compose:
             A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, p=settings.jitter_prob),
         ]
     return A.Compose(transforms)
+
+
+def targets_of(item: Item) -> list[Instance]:
+    """The cells that a tile teaches, as objects to draw."""
+    target = item[1]
+    cells = []
+    for box, label, layer, number in zip(*(target[key] for key in OBJECT_KEYS), strict=True):
+        left, top, right, bottom = box.astype(int)
+        mask = target["label_map"][layer, top:bottom, left:right] == number
+        cells.append(tight(int(label), 1.0, int(top), int(left), mask))
+    return [cell for cell in cells if cell is not None]
+
+
+def draw_previews(config: PreviewConfig) -> None:
+    """Draw tiles as they are and as augmentation makes them, a PNG each."""
+    if config.preview is None:
+        raise InputError("--preview is missing: name the folder for the pictures")
+    data = load_training_data(config.data, config.image, config.run, lambda records: records)
+    plainly, augmented = (
+        TileDataset(data.train, data.cache, config.tiles, augment, data.swap_channels, config.run.seed)
+        for augment in (replace(config.augment, augment="none"), config.augment)
+    )
+    places = np.unique(np.linspace(0, len(plainly) - 1, config.pictures).astype(int)).tolist()
+    zoom = 2 if config.tiles.tile_size <= 256 else 1
+    for number, place in enumerate(places):
+        items = [plainly[(0, place)], *(augmented[(epoch, place)] for epoch in range(3))]
+        panels = [outline(item[0], targets_of(item), data.classes, zoom) for item in items]
+        gap = np.full((panels[0].shape[0], 8, 3), 255, np.uint8)
+        row = np.hstack([part for panel in panels for part in (panel, gap)][:-1])
+        write_png(Path(config.preview) / f"tile-{number:02d}.png", legend(row, data.classes))
+        print(f"tile-{number:02d}.png: {items[0][2]}, {', '.join(str(len(item[1]['ids'])) for item in items)} cells")
+    print(f"wrote {config.preview}: {len(places)} pictures, each of a tile as it is and as three epochs see it")
+
+
+if __name__ == "__main__":
+    run(lambda: draw_previews(CONFIG))

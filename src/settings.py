@@ -215,6 +215,14 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class PreviewConfig(TrainConfig):
+    """Everything that ``dataset.py`` can be told: what ``main.py`` can, so that its recipes will do."""
+
+    preview: str | None = option(None, "folder for the pictures of tiles as the network is given them")
+    pictures: int = option(8, "how many tiles are drawn", low=1)
+
+
+@dataclass(frozen=True)
 class InferenceConfig:
     """Everything that ``inference.py`` can be told. What is absent comes from the checkpoint."""
 

@@ -2,9 +2,11 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from engine.state import Progress
 from src.errors import InputError
 from utils import RunLog, choose_amp, choose_device
 
@@ -44,3 +46,24 @@ def test_log_is_cut_back_to_where_a_run_resumes(tmp_path: Path) -> None:
     fresh = RunLog(tmp_path)
     fresh.close()
     assert (tmp_path / "log.jsonl").read_text() == ""
+
+
+def test_tensorboard_gets_scalars_and_pictures(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    log = RunLog(tmp_path)
+    log.write("step", 1, 0, 0.5, loss=0.25)
+    log.picture("val/a", np.full((4, 6, 3), 200, np.uint8), 1)
+    log.close()
+    board = accumulator.EventAccumulator(str(tmp_path))
+    board.Reload()
+    assert [event.value for event in board.Scalars("step/loss")] == [0.25]
+    assert [(image.height, image.width) for image in board.Images("val/a")] == [(4, 6)]
+
+
+def test_a_run_says_how_it_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/some/where/main.py", "--data-path", "a b"])
+    log = RunLog(tmp_path)
+    log.start(Progress())
+    log.close()
+    event = json.loads((tmp_path / "log.jsonl").read_text())
+    assert event["command"] == "python main.py --data-path 'a b'" and event["versions"]["torch"] == torch.__version__
