@@ -9,7 +9,7 @@ from torch import Tensor
 
 from engine.export import SUFFIX, read_export
 from src.config import build
-from src.errors import InputError
+from src.errors import InputError, nearest_path
 from src.files import replacing
 from src.sealed import is_intact, seal
 from src.settings import TrainConfig
@@ -49,7 +49,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             program, or holds weights that no training leaves.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint")
+        raise InputError(f"{path}: no such checkpoint{nearest_path(path)}")
     content = read_export(path) if path.suffix == SUFFIX else _read(path)
     for part in ("model", "ema"):
         check_weights(content[part] or {}, path)

@@ -18,7 +18,7 @@ from types import UnionType
 from typing import Any, TypeVar
 
 from src.command import Parser
-from src.errors import InputError, nearest
+from src.errors import InputError, nearest, nearest_path
 from src.files import write_text
 
 Config = TypeVar("Config")
@@ -195,7 +195,8 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason}){nearest_path(path)}") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: is not valid TOML ({error})") from error
 

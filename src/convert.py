@@ -12,7 +12,7 @@ from tqdm import tqdm
 from src.classes import HOMEWORK_CLASSES, CellClass, load_classes, to_json
 from src.coco import check_results, read_results
 from src.command import Parser
-from src.errors import InputError, nearest, run
+from src.errors import InputError, nearest, nearest_path, run
 from src.exporters import EXPORTERS, export_coco
 from src.files import write_json
 from src.importers import AMBIGUOUS, IMPORTERS, Imported
@@ -83,7 +83,7 @@ def cut(name: str, imported: Imported, seed: int) -> Iterator[tuple[str, Importe
 def convert_in(kind: str, path: Path, out: Path, seed: int | None, max_pixels: int) -> str:
     """Import a data set; with a ``seed`` cut into rectangles, with a split by source image. A summary in one line."""
     if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
+        raise InputError(f"{path}: no such file or folder{nearest_path(path)}")
     source = IMPORTERS[kind](path, max_pixels)
     if not source.readers:
         raise InputError(f"{path}: holds nothing in the format {kind} (see --help)")

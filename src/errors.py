@@ -3,6 +3,7 @@
 import difflib
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 
@@ -14,6 +15,17 @@ def nearest(word: Any, known: Iterable[str]) -> str:
     """``"; did you mean …?"`` where a known name is close to a mistyped word, else an empty text."""
     close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def nearest_path(path: str | Path) -> str:
+    """As :func:`nearest`, for a path: among what lies where it should; empty where it is there after all."""
+    folder = Path(path).parent
+    if Path(path).exists():
+        return ""
+    try:
+        return nearest(path, [str(folder / sibling.name) for sibling in folder.iterdir()])
+    except OSError:
+        return ""
 
 
 def run(main: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError
+from src.errors import InputError, nearest_path
 
 
 @contextmanager
@@ -65,7 +65,8 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason}){nearest_path(path)}") from error
     except (ValueError, RecursionError) as error:  # a number of over 4,300 digits is a plain ValueError
         raise InputError(f"{path}: is not valid JSON ({error})") from error
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError, nearest
+from src.errors import InputError, nearest, nearest_path
 from src.files import read_json, write_json
 from src.tiff import MAX_PIXELS, Header, read_header
 
@@ -202,7 +202,7 @@ def _missing_test_images(test_dir: str | Path) -> str:
 def _list_folder(folder: Path, missing: str) -> list[Path]:
     """What lies in a folder, sorted by name, without hidden files. ``missing`` is said where there is no folder."""
     if not folder.exists():
-        raise InputError(missing)
+        raise InputError(missing + nearest_path(folder))
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:

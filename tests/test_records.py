@@ -288,3 +288,9 @@ def test_the_real_folders_are_found() -> None:
     assert [len(select(records, split, part)) for part in ("train", "val")] == [3, 1]
     images = find_test_images(folder / "test_release", folder / "test_image_name_to_ids.json")
     assert [(image.entry.id, image.entry.height) for image in images] == [(1, 114), (2, 106)]
+
+
+def test_a_mistyped_path_gets_the_nearest_name(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    check_refused(lambda: find_records(tmp_path / "trian", 4), f"{tmp_path}/trian", f"did you mean {tmp_path}/train?")
+    check_refused(lambda: read_split(tmp_path / "trainn"), f"{tmp_path}/trainn", f"did you mean {tmp_path}/train?")
