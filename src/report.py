@@ -109,7 +109,7 @@ def judge_all(truths: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], t
     return [judge(truth.instances, found[truth.id], threshold) for truth in bar]
 
 
-def write_report(path: Path, stories: Sequence[Story], gt: str | None, threshold: float) -> None:
+def write_report(path: Path, stories: Sequence[Story], images: str | None, threshold: float) -> None:
     """Write the page. The pictures and the plots of results are those of the first run."""
     first = stories[0]
     with_results = [story for story in stories if story.scores]
@@ -126,7 +126,7 @@ def write_report(path: Path, stories: Sequence[Story], gt: str | None, threshold
         result_plots=_result_plots(first, threshold) if first.scores else [],
         confusion=_confusion(first) if first.scores else None,
         causes=_causes(first) if first.scores else [],
-        viewers=_viewers(first, gt) if first.scores else [],
+        viewers=_viewers(first, images) if first.scores else [],
         configs=[(story.name, story.config) for story in stories],
         differences=_differences(stories),
     )
@@ -213,9 +213,9 @@ def _causes(story: Story) -> list[tuple[str, list[tuple[str, int]]]]:
     return [("missed cells", missed.most_common()), ("false detections", invented.most_common())]
 
 
-def _viewers(story: Story, gt: str | None) -> list[dict[str, Any]]:
-    """The worst and the best images, by F1, with the outlines of each layer."""
-    root = Path(gt or story.settings["data_path"])
+def _viewers(story: Story, folder: str | None) -> list[dict[str, Any]]:
+    """The worst and the best images, by F1, with the outlines of each layer; those that are in the folder."""
+    root = Path(folder or story.settings["data_path"])
     order = sorted((i for i, truth in enumerate(story.truths) if truth.instances), key=lambda i: story.images[i].f1())
     ends = dict.fromkeys([*order[:SHOWN], *order[-SHOWN:]])
     swap = story.settings.get("channel_order") == "bgr"
@@ -286,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sources = Sources(flags.pred, flags.gt, flags.id_map, flags.classes, flags.score_thresh)
     stories = [read_story(Path(folder), sources) for folder in flags.run]
     output = Path(flags.output or Path(flags.run[0]) / "report.html")
-    write_report(output, stories, flags.gt, flags.score_thresh)
+    write_report(output, stories, flags.images or flags.gt, flags.score_thresh)
     print(f"wrote {output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
@@ -296,6 +296,7 @@ def _parser() -> Parser:
     parser.add_argument("--run", action="append", metavar="DIR", help="run folder; given twice, two runs are compared")
     parser.add_argument("--pred", metavar="FILE", help="results JSON (default: the run's last best validation)")
     parser.add_argument("--gt", metavar="PATH", help="ground truth (default: the folder that the run was trained on)")
+    parser.add_argument("--images", metavar="DIR", help="where the images lie (default: with the ground truth)")
     parser.add_argument("--id-map", metavar="FILE", help="id map of --pred (default: the one beside it)")
     parser.add_argument("--classes", metavar="FILE", help="JSON of class ids, names and colors (default: the run's)")
     parser.add_argument(
