@@ -16,9 +16,7 @@ import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -30,21 +28,15 @@ from engine.interrupt import Stop
 from engine.loading import Batch, worker_errors
 from engine.losses import StepLosses
 from engine.optimization import learning_rate
-from engine.predict import Predictor, predict_images
 from engine.preparation import Run, prepare
 from engine.state import TrainingState
+from engine.validation import predict_val, report
 from src.classes import to_json
-from src.coco import result_entries, write_results
+from src.coco import write_results
 from src.config import flatten
 from src.curves import write_curves
-from src.draw import SURE, outline
 from src.errors import InputError, run
-from src.instances import Instance
-from src.score import score
-from src.tiff import read_rgb
 from utils import RunLog, peak_memory, seed_step
-
-PICTURED = 3  # val images that TensorBoard shows
 
 
 def main(config: TrainConfig) -> None:
@@ -220,26 +212,9 @@ def len_epoch(training: Run) -> int:
 
 def validate(training: Run, log: RunLog | None) -> None:
     """Predict the val images as a submission would, score them, and keep the model where AP50 is the best so far."""
-    config, data, progress = training.config, training.data, training.state.progress
-    model = training.state.predicting_model.eval()
-    predictor = Predictor(
-        [model], training.device, training.amp, config.image.scale, config.tiles.tile_size, config.predict
-    )
-    mine = range(training.world.rank, len(data.val), training.world.size)
-
-    def read(index: int) -> np.ndarray:
-        return read_rgb(data.val[index].image, config.image.intensity, data.swap_channels, config.image.max_pixels)
-
-    def finish(index: int, image: np.ndarray, instances: list[Instance]) -> list[dict[str, Any]]:
-        if log and index < PICTURED:
-            sure = [instance for instance in instances if instance.score >= SURE]
-            log.picture(f"val/{data.val[index].name}", outline(image, sure, data.classes), progress.step)
-        return result_entries(index + 1, instances, *image.shape[:2])  # the ids that the val truth has
-
-    bar = tqdm(mine, "validate", unit="image", leave=False, disable=None if log else True)
+    progress, patience = training.state.progress, training.config.run.patience
     with training.stop.leaving():  # nothing is kept of a validation that is not finished
-        entries = [entry for found in predict_images(predictor, bar, read, finish) for entry in found]
-    entries = [entry for share in training.world.gather(entries) for entry in share]
+        entries = predict_val(training, log)
     ap50 = training.world.from_main(report(training, entries, log) if log else 0.0)
     progress.validating = False
     progress.validations_without_gain += 1
@@ -248,29 +223,7 @@ def validate(training: Run, log: RunLog | None) -> None:
         if log:
             save(training, "best.pt")
             write_results(training.folder / "val-results.json", entries)
-    patience = config.run.patience
     progress.finished |= bool(patience) and progress.validations_without_gain >= patience
-
-
-def report(training: Run, entries: list[dict[str, Any]], log: RunLog) -> float:
-    """Score the val entries, log and say the figures; the AP50 (uncapped) that chooses the best checkpoint."""
-    data, progress = training.data, training.state.progress
-    scores = score(training.truth, entries, data.classes)
-    capped, uncapped = scores["at_100"], scores["uncapped"]
-    ap50 = uncapped["AP50"]
-    figures = {"AP50": ap50, "AP": uncapped["AP"], "AP50_at_100": capped["AP50"], "scores": scores}
-    log.write("val", progress.step, progress.epoch, progress.seconds, **figures)
-    per_class = ", ".join(f"{c.name} {figure(uncapped['per_class'][str(c.id)]['AP50'])}" for c in data.classes)
-    training.say(
-        f"epoch {progress.epoch}, step {progress.step}, {progress.seconds / 60:.1f} min: AP50 {figure(ap50)} "
-        f"({per_class}), AP {figure(uncapped['AP'])}, AP50 at 100 detections {figure(capped['AP50'])}"
-    )
-    return ap50 or 0.0
-
-
-def figure(value: float | None) -> str:
-    """A score for a table; ``-`` where a class has no ground truth."""
-    return "-" if value is None else f"{value:.3f}"
 
 
 def save(training: Run, name: str) -> None:

@@ -1,6 +1,5 @@
 """Measure the program against the plain way: python -m benchmarks [case ...] [--json FILE] [--check]."""
 
-import argparse
 import platform
 import sys
 import tempfile
@@ -10,12 +9,14 @@ import torch
 
 from benchmarks.cases import CASES
 from benchmarks.measure import table
+from src.command import Parser
+from src.errors import run
 from src.files import write_json
 
 
-def main() -> int:
-    """Run the cases and print the table; with ``--check`` 1 where a promise is not kept."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+def main() -> None:
+    """Run the cases and print the table; with ``--check`` exit code 1 where a promise is not kept."""
+    parser = Parser(__doc__, "python -m benchmarks tile score --json results.json", "python -m benchmarks")
     parser.add_argument("cases", nargs="*", metavar="case", help=f"which ones: {', '.join(CASES)} (default: all)")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each side, in turn (default: 5)")
     parser.add_argument("--json", metavar="FILE", help="write all samples here")
@@ -34,8 +35,10 @@ def main() -> int:
         machine = {"cpu": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
         versions = {"python": platform.python_version(), "torch": torch.__version__}
         write_json(flags.json, {**machine, **versions, "rows": [row.to_json() for row in rows]}, indent=1)
-    return int(flags.check and not all(row.kept for row in rows))
+        print(f"wrote {flags.json}")
+    if flags.check and not all(row.kept for row in rows):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

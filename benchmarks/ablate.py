@@ -64,6 +64,7 @@ class Study:
     part: str
     classes: str | None
     budget: Mapping[str, float]
+    pq_threshold: float
     runs: Path
     log: Path
 
@@ -153,7 +154,8 @@ def measure(study: Study, variant: Variant, seed: int) -> dict[str, Any]:
     classes = load_classes(study.classes) if study.classes else HOMEWORK_CLASSES
     names = read_split(study.split)[study.part]
     id_map = output.with_name(f"{output.stem}.id-map.json")
-    scores = score(load_ground_truth(study.data_path, len(classes), id_map, names), read_results(output), classes)
+    truths = load_ground_truth(study.data_path, len(classes), id_map, names)
+    scores = score(truths, read_results(output), classes, study.pq_threshold)
     steps = [event for event in read_lines(folder / "log.jsonl") if event["event"] == "step"]
     return {
         **label(study, variant, seed),
@@ -181,6 +183,7 @@ def label(study: Study, variant: Variant, seed: int) -> dict[str, Any]:
         "budget": dict(study.budget),
         "data": study.data_path.resolve().parent.name,
         "part": study.part,
+        "pq_threshold": study.pq_threshold,
         "split_digest": digest(parts["train"], parts[study.part]),
     }
 
@@ -222,7 +225,7 @@ def main() -> None:
     recipe = {key: value for key, value in read_recipe(flags.recipe).items() if key not in BUDGETS}
     study = Study(
         recipe, Path(flags.recipe).name, Path(flags.data_path), Path(flags.split), flags.part, flags.classes, budget,
-        Path(flags.runs), Path(flags.log),
+        flags.pq_threshold, Path(flags.runs), Path(flags.log),
     )  # fmt: skip
     variants = [parse_variant(text) for text in flags.variant]
     for seed in range(flags.first_seed, flags.first_seed + flags.seeds):
@@ -251,6 +254,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("--part", default="val", help="part that is predicted (default: val)")
     parser.add_argument("--classes", metavar="FILE", help="JSON of classes (default: the homework's)")
+    parser.add_argument(
+        "--pq-threshold", type=float, default=0.5, metavar="S", help="lowest score in PQ and F1 (default: 0.5)"
+    )
     parser.add_argument("--seeds", type=int, default=1, help="seeds to measure (default: 1)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them (default: 0)")
     parser.add_argument("--max-minutes", type=float, help="minutes of training, each")

@@ -1,6 +1,5 @@
 """What RoIs and wider heads cost in a training step of a recipe: ``python -m benchmarks.head_cost``."""
 
-import argparse
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +17,9 @@ from engine.loading import collate
 from engine.optimization import build_optimizer
 from engine.weights import resolve
 from model import build_model
+from src.command import Parser
 from src.config import build, read_recipe
+from src.errors import run
 from src.settings import AugmentSettings, TrainConfig
 
 CELL_SIZE = 24.0  # px, of the benchmark's cells
@@ -64,9 +65,13 @@ def step_of(
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", default="script/recipes/cpu.toml")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = Parser(
+        __doc__,
+        example="python -m benchmarks.head_cost --repeats 5",
+        prog="python -m benchmarks.head_cost",
+    )
+    parser.add_argument("--recipe", default="script/recipes/cpu.toml", help="the step that is varied (default: of cpu)")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements of each, in turn (default: 5)")
     args = parser.parse_args()
     config = build(TrainConfig, read_recipe(args.recipe))
     with tempfile.TemporaryDirectory() as folder:
@@ -79,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,12 +1,13 @@
 """Memory of the main process and of each loader worker over many epochs: ``python -m benchmarks.memory_curve``."""
 
-import argparse
 import tempfile
 from pathlib import Path
 
 from benchmarks.cases import open_dataset
 from benchmarks.material import write_record
 from engine.loading import EpochSampler, build_loader
+from src.command import Parser
+from src.errors import run
 from src.settings import AugmentSettings
 
 
@@ -18,9 +19,11 @@ def private_megabytes(pid: int | str) -> float:
 
 def main() -> None:
     """Print one line every few epochs."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--workers", type=int, default=2)
+    parser = Parser(
+        __doc__, "python -m benchmarks.memory_curve --epochs 50 --workers 2", "python -m benchmarks.memory_curve"
+    )
+    parser.add_argument("--epochs", type=int, default=50, help="passes over the tiles (default: 50)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that load (default: 2)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         record = write_record(Path(folder) / "image", 1400, 1872, 1000)
@@ -39,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

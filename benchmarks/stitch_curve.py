@@ -1,11 +1,12 @@
 """CPU time of stitching (one thread) against the number of detections: ``python -m benchmarks.stitch_curve``."""
 
-import argparse
 import time
 
 import cv2
 import numpy as np
 
+from src.command import Parser
+from src.errors import run
 from src.instances import Instance, clip, tight
 from src.stitch import stitch
 from src.tiles import Tile, tile_grid
@@ -42,9 +43,12 @@ def detect(rng: np.random.Generator, side: int, tiles: list[Tile]) -> list[list[
 
 def main() -> None:
     """Print one line for each size."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--counts", type=int, nargs="+", default=[1000, 3000, 10_000, 30_000, 100_000])
-    parser.add_argument("--seed", type=int, default=0)
+    parser = Parser(
+        __doc__, "python -m benchmarks.stitch_curve --counts 1000 10000", "python -m benchmarks.stitch_curve"
+    )
+    sizes = [1000, 3000, 10_000, 30_000, 100_000]
+    parser.add_argument("--counts", type=int, nargs="+", default=sizes, help="detections (default: 1000 to 100,000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of where they lie (default: 0)")
     args = parser.parse_args()
     print("detections  tiles  objects  seconds  us/detection")
     for count in args.counts:
@@ -60,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

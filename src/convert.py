@@ -4,6 +4,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from src.command import Parser
 from src.errors import InputError, nearest, nearest_path, run
 from src.exporters import EXPORTERS, export_coco
 from src.files import write_json
-from src.importers import AMBIGUOUS, IMPORTERS, Imported
+from src.importers import AMBIGUOUS, IMPORTERS, Imported, Source, import_coco
 from src.instances import clip, resolve_overlaps, to_label_map
 from src.records import read_id_map
 from src.rle import decode_entries
@@ -80,13 +81,22 @@ def cut(name: str, imported: Imported, seed: int) -> Iterator[tuple[str, Importe
         yield f"{name}_q{number}", Imported(image, kept), len(seen) - len(kept)
 
 
-def convert_in(kind: str, path: Path, out: Path, seed: int | None, max_pixels: int) -> str:
-    """Import a data set; with a ``seed`` cut into rectangles, with a split by source image. A summary in one line."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder{nearest_path(path)}")
-    source = IMPORTERS[kind](path, max_pixels)
+def open_source(kind: str, path: Path, images: str | None, max_pixels: int) -> Source:
+    """Find what is to be imported; ``images`` is COCO's alone."""
+    for place in (path, *([Path(images)] if images else [])):
+        if not place.exists():
+            raise InputError(f"{place}: no such file or folder{nearest_path(place)}")
+    if images and kind != "coco":
+        raise InputError("--images: is for --from coco; the other formats know where their images lie")
+    importer = partial(import_coco, images=Path(images)) if images else IMPORTERS[kind]
+    source = importer(path, max_pixels)
     if not source.readers:
         raise InputError(f"{path}: holds nothing in the format {kind} (see --help)")
+    return source
+
+
+def convert_in(source: Source, out: Path, seed: int | None) -> str:
+    """Import a data set; with a ``seed`` cut into rectangles, with a split by source image. Lines that sum it up."""
     counts: Counter[str] = Counter()
     groups, class_counts = {}, {}
     for name in tqdm(source.readers, "convert", unit="image", leave=False, disable=None):
@@ -171,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kind = choose("--from", flags.source, [*IMPORTERS, RESULTS])
     refuse_overwriting(out, flags.force)
     if kind != RESULTS:
-        print(convert_in(kind, path, out, flags.rectangles, flags.max_pixels))
+        print(convert_in(open_source(kind, path, flags.images, flags.max_pixels), out, flags.rectangles))
         return
     target = choose("--to", flags.to, [*EXPORTERS, "coco"])
     named = path.with_name(f"{path.stem}.classes.json")
@@ -185,6 +195,7 @@ def _parser() -> Parser:
     parser.add_argument("out", metavar="OUT", help="folder to write (for --to coco a file)")
     formats = ", ".join([*IMPORTERS, RESULTS])
     parser.add_argument("--from", dest="source", metavar="FORMAT", help=f"format of IN: {formats}")
+    parser.add_argument("--images", metavar="DIR", help="with --from coco: where its images lie (default: beside IN)")
     parser.add_argument("--to", metavar="FORMAT", help=f"with --from results: {', '.join(EXPORTERS)} or coco")
     parser.add_argument("--id-map", metavar="FILE", help="id map of the results (default: the one beside them)")
     parser.add_argument(

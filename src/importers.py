@@ -89,8 +89,8 @@ def _open_picture(path: Path, max_pixels: int) -> Any:
     return picture
 
 
-def import_coco(path: Path, max_pixels: int) -> Source:
-    """A COCO JSON file with its images in the same folder, or in ``images`` beside it; crowd regions are dropped."""
+def import_coco(path: Path, max_pixels: int, images: Path | None = None) -> Source:
+    """A COCO JSON file and its images, by default beside it or in ``images`` beside it; crowd regions are dropped."""
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("categories"), list) or not data["categories"]:
         raise InputError(f"{path}: expected a COCO JSON object with images, annotations and categories")
@@ -106,10 +106,10 @@ def import_coco(path: Path, max_pixels: int) -> Source:
     readers: dict[str, Callable[[], Imported]] = {}
     for truth in truths:
         check_component(truth.file_name, path)
-        places = (path.parent / truth.file_name, path.parent / "images" / truth.file_name)
-        file = next((place for place in places if place.exists()), None)
+        folders = [images] if images else [path.parent, path.parent / "images"]
+        file = next((folder / truth.file_name for folder in folders if (folder / truth.file_name).exists()), None)
         if file is None:
-            raise InputError(f"{path}: names {truth.file_name}, which is neither beside it nor in images/")
+            raise InputError(f"{path}: names {truth.file_name}, which is not in {folders[0]} (see --images)")
 
         def read(file: Path = file, instances: list[Instance] = truth.instances) -> Imported:
             return Imported(read_picture(file, max_pixels), instances)

@@ -193,7 +193,7 @@ def main() -> None:
         raise InputError("--out is missing: name the folder to write")
     cells = write_sample(Path(config.out), config.images, config.seed, config.size)
     num_test = max(2, config.images // 4)
-    print(f"{config.out}: {config.images} training and {num_test} test images with {cells} cells")
+    print(f"wrote {config.out}: {config.images} training and {num_test} test images with {cells} cells")
 
 
 if __name__ == "__main__":

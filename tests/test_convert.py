@@ -102,6 +102,12 @@ def test_coco(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "dropped: 1 x crowd region" in said and names_in(tmp_path / "out") == ["large", "small"]
     found = masks_of(tmp_path / "out/x")
     assert np.array_equal(found[1], labels(B)) and np.array_equal(found[2], labels(A))
+    (tmp_path / "in/images").rename(tmp_path / "pictures")
+    given = ["--from", "coco", tmp_path / "in/x.json", tmp_path / "again"]
+    with pytest.raises(InputError, match=r"names x\.png, which is not in .*/in \(see --images\)"):
+        convert(capsys, *given)
+    convert(capsys, *given, "--images", tmp_path / "pictures")
+    assert sorted(masks_of(tmp_path / "again/x")) == [1, 2]
 
 
 def test_consep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

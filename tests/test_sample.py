@@ -282,5 +282,5 @@ def test_the_last_line_says_what_was_written(
     monkeypatch.setattr("src.sample.make_tissue", without_neutrophils)
     monkeypatch.setattr("sys.argv", ["sample", "--out", "new", "--images", "8"])
     main()
-    assert capsys.readouterr().out == "new: 8 training and 2 test images with 30 cells\n"
+    assert capsys.readouterr().out == "wrote new: 8 training and 2 test images with 30 cells\n"
     assert len(find_records(tmp_path / "new" / "train", NUM_CLASSES)) == 8
