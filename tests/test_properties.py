@@ -20,6 +20,7 @@ from src.coco import read_results
 from src.config import build, flags_of, flatten, read_recipe, to_toml
 from src.errors import InputError
 from src.ground_truth import load_ground_truth
+from src.importers import import_coco
 from src.instances import Instance, from_label_map, tight, to_label_map
 from src.records import read_groups, read_id_map, read_split
 from src.rle import decode_entries, encode
@@ -241,6 +242,11 @@ def holds_names(reads: Callable[[Path], Any]) -> Callable[[Path], None]:
             files = {
                 "split.json": {"train": ["good", name]},
                 "ids.json": [{"file_name": name, "id": 1, "height": 3, "width": 3}],
+                "coco.json": {
+                    "images": [{"file_name": name or "..", "id": 1, "height": 3, "width": 3}],
+                    "categories": [{"id": 1, "name": "cell"}],
+                    "annotations": [],
+                },
             }
             for file, content in files.items():
                 (folder / file).write_text(json.dumps(content))
@@ -257,7 +263,8 @@ def holds_names(reads: Callable[[Path], Any]) -> Callable[[Path], None]:
 
 
 def test_no_name_leaves_its_folder(tmp_path: Path) -> None:
-    holds_names(lambda path: read_split(path) if path.stem == "split" else read_id_map(path))(tmp_path)
+    readers = {"split": read_split, "ids": read_id_map, "coco": lambda path: import_coco(path, 100)}
+    holds_names(lambda path: readers[path.stem](path))(tmp_path)
 
 
 def test_names_can_fail(tmp_path: Path) -> None:
