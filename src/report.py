@@ -2,7 +2,7 @@
 
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,20 +20,13 @@ from src.files import read_lines
 from src.ground_truth import ImageTruth, load_ground_truth
 from src.instances import Instance
 from src.outcomes import Outcomes, cause_of_invention, cause_of_miss, confusion, judge
-from src.page import picture, plot, write_page
-from src.polygons import outlines
+from src.page import plot, write_page
 from src.records import ImageId
 from src.rle import decode_entries
 from src.score import precision, score
 from src.tiff import read_rgb
+from src.viewers import LAYERS, viewers_of
 
-SHOWN = 3  # images of each end
-LAYERS = {
-    "truth": "true cells",
-    "found": "found",
-    "invented": "false positives",
-    "missed": "false negatives",
-}
 TABLE = (("AP50", "uncapped"), ("AP50", "at_100"), ("AP", "uncapped"), ("AP75", "uncapped"))
 
 
@@ -126,7 +119,7 @@ def write_report(path: Path, stories: Sequence[Story], images: str | None, thres
         result_plots=_result_plots(first, threshold) if first.scores else [],
         confusion=_confusion(first) if first.scores else None,
         causes=_causes(first) if first.scores else [],
-        viewers=_viewers(first, images) if first.scores else [],
+        viewers=viewers_of(first.truths, first.images, first.classes, _reader(first, images)) if first.scores else [],
         configs=[(story.name, story.config) for story in stories],
         differences=_differences(stories),
     )
@@ -213,55 +206,16 @@ def _causes(story: Story) -> list[tuple[str, list[tuple[str, int]]]]:
     return [("missed cells", missed.most_common()), ("false detections", invented.most_common())]
 
 
-def _viewers(story: Story, folder: str | None) -> list[dict[str, Any]]:
-    """The worst and the best images, by F1, with the outlines of each layer; those that are in the folder."""
-    root = Path(folder or story.settings["data_path"])
-    order = sorted((i for i, truth in enumerate(story.truths) if truth.instances), key=lambda i: story.images[i].f1())
-    ends = dict.fromkeys([*order[:SHOWN], *order[-SHOWN:]])
-    swap = story.settings.get("channel_order") == "bgr"
-    viewers = []
-    for index in ends:
-        truth, image = story.truths[index], story.images[index]
+def _reader(story: Story, folder: str | None) -> Callable[[ImageTruth], np.ndarray | None]:
+    """Reads an image of the ground truth as the run did; ``None`` where it is not there."""
+    root, settings = Path(folder or story.settings["data_path"]), story.settings
+
+    def read(truth: ImageTruth) -> np.ndarray | None:
         path = next((p for p in (root / truth.name / "image.tif", root / truth.file_name) if p.is_file()), None)
-        if path is None:
-            continue
-        pixels = read_rgb(path, story.settings.get("intensity", "full"), swap)
-        viewers.append({
-            "name": truth.name,
-            "caption": f"F1 {image.f1():.2f}, {len(truth.instances)} cells, {len(image.missed())} missed,"
-            f" {len(image.invented())} false",
-            "data": picture(pixels),
-            "width": truth.width,
-            "height": truth.height,
-            "layers": _layers(image, story.classes),
-        })  # fmt: skip
-    return viewers
+        swap = settings.get("channel_order") == "bgr"
+        return None if path is None else read_rgb(path, settings.get("intensity", "full"), swap)
 
-
-def _layers(image: Outcomes, classes: Sequence[CellClass]) -> dict[str, list[tuple[str, str]]]:
-    """Layer → colour and path of each class."""
-    sure = [cell for cell, is_sure in zip(image.found, image.is_sure, strict=True) if is_sure]
-    cells: Mapping[str, list[Instance]] = {
-        "truth": image.truths,
-        "found": sure,
-        "invented": [image.found[index] for index in image.invented()],
-        "missed": [image.truths[index] for index in image.missed()],
-    }
-    return {
-        layer: [(c.color, svg_path([cell for cell in of_layer if cell.category_id == c.id])) for c in classes]
-        for layer, of_layer in cells.items()
-    }
-
-
-def svg_path(cells: Sequence[Instance]) -> str:
-    """The outlines of cells as one SVG path, along the edges of their pixels."""
-    parts = []
-    for cell in cells:
-        for ring in (ring for rings in outlines(cell) for ring in rings):
-            steps = np.diff(ring, axis=0).tolist()
-            moves = "".join(f"h{dx}" if dx else f"v{dy}" for dx, dy in steps)
-            parts.append(f"M{ring[0][0]} {ring[0][1]}{moves}z")
-    return "".join(parts)
+    return read
 
 
 def _differences(stories: Sequence[Story]) -> list[tuple[str, str, str]]:

@@ -17,9 +17,10 @@ from src.files import append_line
 from src.ground_truth import load_ground_truth
 from src.instances import Instance
 from src.records import ImageId, find_records, write_id_map
-from src.report import main, svg_path
+from src.report import main
 from src.score import score
 from src.settings import TrainConfig
+from src.viewers import svg_path
 from tests.helpers import write_dataset
 
 CLASSES = [{"id": 1, "name": "large", "color": "#ff0000"}, {"id": 2, "name": "small", "color": "#00aa00"}]

@@ -1,0 +1,66 @@
+"""Images with their cells as layers of outlines, to be shown, hidden and enlarged on a report's page."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from src.classes import CellClass
+from src.ground_truth import ImageTruth
+from src.instances import Instance
+from src.outcomes import Outcomes
+from src.page import picture
+from src.polygons import outlines
+
+SHOWN = 3  # images of each end
+LAYERS = {"truth": "true cells", "found": "found", "invented": "false positives", "missed": "false negatives"}
+
+
+def viewers_of(
+    truths: Sequence[ImageTruth],
+    images: Sequence[Outcomes],
+    classes: Sequence[CellClass],
+    read: Callable[[ImageTruth], np.ndarray | None],
+) -> list[dict[str, Any]]:
+    """The worst and the best images, by F1, as the template takes them; those that ``read`` finds."""
+    order = sorted((i for i, truth in enumerate(truths) if truth.instances), key=lambda i: images[i].f1())
+    viewers = []
+    for index in dict.fromkeys([*order[:SHOWN], *order[-SHOWN:]]):
+        truth, image, pixels = truths[index], images[index], read(truths[index])
+        if pixels is None:
+            continue
+        caption = f"F1 {image.f1():.2f}, {len(truth.instances)} cells, {len(image.missed())} missed"
+        viewers.append({
+            "name": truth.name,
+            "caption": f"{caption}, {len(image.invented())} false",
+            "data": picture(pixels),
+            "width": truth.width,
+            "height": truth.height,
+            "layers": layers_of(image, classes),
+        })  # fmt: skip
+    return viewers
+
+
+def layers_of(image: Outcomes, classes: Sequence[CellClass]) -> dict[str, list[tuple[str, str]]]:
+    """Layer → colour and path of each class."""
+    cells: Mapping[str, list[Instance]] = {
+        "truth": image.truths,
+        "found": [cell for cell, is_sure in zip(image.found, image.is_sure, strict=True) if is_sure],
+        "invented": [image.found[index] for index in image.invented()],
+        "missed": [image.truths[index] for index in image.missed()],
+    }
+    return {
+        layer: [(c.color, svg_path([cell for cell in of_layer if cell.category_id == c.id])) for c in classes]
+        for layer, of_layer in cells.items()
+    }
+
+
+def svg_path(cells: Sequence[Instance]) -> str:
+    """The outlines of cells as one SVG path, along the edges of their pixels."""
+    parts = []
+    for cell in cells:
+        for ring in (ring for rings in outlines(cell) for ring in rings):
+            steps = np.diff(ring, axis=0).tolist()
+            moves = "".join(f"h{dx}" if dx else f"v{dy}" for dx, dy in steps)
+            parts.append(f"M{ring[0][0]} {ring[0][1]}{moves}z")
+    return "".join(parts)
