@@ -28,7 +28,7 @@ from src.settings import InferenceConfig, TrainConfig
 from src.tiff import CellPixels
 from src.tiles import Tile, tile_grid
 
-MANY = settings(max_examples=150, deadline=None, database=None, derandomize=True)
+MANY = settings(max_examples=75, deadline=None, database=None, derandomize=True)
 WITH_FILES = settings(MANY, suppress_health_check=[HealthCheck.function_scoped_fixture])
 MASKS = arrays.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))

@@ -90,6 +90,7 @@ def test_a_killed_worker_ends_the_run_at_once_and_leaves_none_behind(data: Path,
     wait_for(lambda: not any(map(is_alive, workers)), 5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks /proc for a process's children")
 def test_torchrun_starts_again_where_a_process_was_killed(data: Path, tmp_path: Path) -> None:
     settings = {**TINY, "max_steps": 12, "epochs": 100, "val_every": 4}
