@@ -15,7 +15,6 @@ from src.errors import run
 from src.ground_truth import ImageTruth, load_ground_truth
 from src.instances import Instance, clip
 from src.outcomes import Outcomes, cause_of_invention, cause_of_miss
-from src.records import ImageId
 from src.report import judge_all
 from src.tiff import read_rgb
 
@@ -81,7 +80,7 @@ def main() -> None:
     classes = load_classes(flags.classes) if flags.classes else HOMEWORK_CLASSES
     truths = load_ground_truth(flags.gt, len(classes), flags.id_map)
     entries = read_results(flags.pred)
-    check_results(entries, [ImageId(t.file_name, t.id, t.height, t.width) for t in truths], len(classes), flags.pred)
+    check_results(entries, [truth.entry for truth in truths], len(classes), flags.pred)
     images = judge_all(truths, entries, flags.score_thresh)
     for name, find in (("misses", misses), ("inventions", inventions)):
         errors = find(images, truths)

@@ -15,14 +15,8 @@ from src.sealed import is_intact, seal
 from src.settings import TrainConfig
 
 FORMAT = 2
-KEYS = (
-    "settings",
-    "classes",
-    "split",
-    "checksums",
-    "model",
-    "ema",
-)  # what prediction reads; to go on training takes more
+# What prediction reads; to go on training takes more.
+KEYS = ("settings", "classes", "split", "checksums", "model", "ema")
 
 
 def save_checkpoint(path: Path, content: dict[str, Any], previous: Path | None = None) -> None:

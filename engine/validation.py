@@ -10,7 +10,7 @@ from engine.preparation import Run
 from src.coco import result_entries
 from src.draw import SURE, outline
 from src.instances import Instance
-from src.score import score
+from src.score import figure, score
 from src.tiff import read_rgb
 from utils import RunLog
 
@@ -54,8 +54,3 @@ def report(training: Run, entries: list[dict[str, Any]], log: RunLog) -> float:
         f"({per_class}), AP {figure(uncapped['AP'])}, AP50 at 100 detections {figure(capped['AP50'])}"
     )
     return ap50 or 0.0
-
-
-def figure(value: float | None) -> str:
-    """A score for a table; ``-`` where a class has no ground truth."""
-    return "-" if value is None else f"{value:.3f}"

@@ -2,6 +2,7 @@
 
 import sys
 import zipfile
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from reprlib import repr
@@ -16,6 +17,7 @@ from src.rle import RleError, decode, decode_entries, decompress, encode
 __all__ = [
     "RESULTS_NAME",
     "RleError",
+    "cells_by_image",
     "check_results",
     "decode",
     "decode_entries",
@@ -74,6 +76,15 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
         if not isinstance(entry, dict):
             raise InputError(f"{path}: entry {index} is no JSON object")
     return entries
+
+
+def cells_by_image(entries: Sequence[dict[str, Any]]) -> dict[int, list[Instance]]:
+    """Image id → the objects of its entries, in their order; an empty mask is none, and an absent image has none."""
+    found: dict[int, list[Instance]] = defaultdict(list)
+    for entry, instance in zip(entries, decode_entries(entries), strict=True):
+        if instance is not None:
+            found[entry["image_id"]].append(instance)
+    return found
 
 
 def write_submission_zip(path: str | Path, results_path: str | Path) -> None:

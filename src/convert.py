@@ -1,7 +1,7 @@
 """Bring images with their cells from other formats into this program's folders, and results into other formats."""
 
 import zlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from src.classes import HOMEWORK_CLASSES, CellClass, load_classes, to_json
-from src.coco import check_results, read_results
+from src.coco import cells_by_image, check_results, read_results
 from src.command import Parser
 from src.errors import InputError, nearest, nearest_path, run
 from src.exporters import EXPORTERS, export_coco
@@ -19,7 +19,6 @@ from src.files import write_json
 from src.importers import AMBIGUOUS, IMPORTERS, Imported, Source, import_coco
 from src.instances import clip, resolve_overlaps, to_label_map
 from src.records import read_id_map
-from src.rle import decode_entries
 from src.split import make_split
 from src.tiff import write_image, write_mask
 from src.tiles import Tile
@@ -130,10 +129,7 @@ def convert_out(path: Path, out: Path, kind: str, id_map: Path, classes: Sequenc
     entries, images = read_results(path), read_id_map(id_map)
     check_results(entries, images, len(classes), str(path))
     sure = [entry for entry in entries if entry["score"] >= threshold]
-    covered, cells = 0, defaultdict(list)
-    for entry, cell in zip(sure, decode_entries(sure), strict=True):
-        if cell is not None:
-            cells[entry["image_id"]].append(cell)
+    covered, cells = 0, cells_by_image(sure)
     if kind == "coco":
         export_coco(out, images, cells, classes)
     else:

@@ -33,6 +33,11 @@ class ImageTruth:
         """The file's name without folders and ``.tif``."""
         return TIFF_SUFFIX.sub("", Path(self.file_name).name)
 
+    @property
+    def entry(self) -> ImageId:
+        """What an id map says of the image."""
+        return ImageId(self.file_name, self.id, self.height, self.width)
+
 
 def load_ground_truth(
     path: str | Path,

@@ -20,12 +20,7 @@ from src.tiff import read_image, read_mask
 
 PICTURES = re.compile(r"\.(tiff?|png|jpe?g|bmp)$", re.IGNORECASE)
 LABELS = re.compile(r"_(cp_masks|masks?|labels?)$", re.IGNORECASE)
-CONSEP_CLASSES = tuple(
-    replace(cell_class, name=name)
-    for cell_class, name in zip(
-        HOMEWORK_CLASSES, ("epithelial", "inflammatory", "spindle-shaped", "other"), strict=True
-    )
-)
+CONSEP_CLASSES = name_classes(["epithelial", "inflammatory", "spindle-shaped", "other"])
 # The types of CoNSeP as the HoVer-Net paper merges them: other, inflammatory, healthy and malignant epithelial,
 # fibroblast, muscle, endothelial.
 CONSEP_CATEGORIES = {1: 4, 2: 2, 3: 1, 4: 1, 5: 3, 6: 3, 7: 3}
@@ -98,10 +93,8 @@ def import_coco(path: Path, max_pixels: int, images: Path | None = None) -> Sour
     crowds = 0
     if isinstance(annotations := data.get("annotations"), list):
         kept = [item for item in annotations if not (isinstance(item, dict) and item.get("iscrowd"))]
-        data, crowds = (
-            {**data, "annotations": [_renumbered(item, numbers) for item in kept]},
-            len(annotations) - len(kept),
-        )
+        crowds = len(annotations) - len(kept)
+        data = {**data, "annotations": [_renumbered(item, numbers) for item in kept]}
     truths = read_coco(data, path, len(classes))
     readers: dict[str, Callable[[], Imported]] = {}
     for truth in truths:

@@ -10,7 +10,7 @@ from src.instances import Instance, tight
 Ring = np.ndarray  # (N, 2) corners, x and y, the first not repeated
 
 
-def fill(corners: Ring, category_id: int, height: int, width: int, score: float = 1.0) -> Instance | None:
+def fill(corners: Ring, category_id: int, height: int, width: int) -> Instance | None:
     """The pixels of a ``height × width`` image whose centres lie in a polygon or on its edge; ``None`` without any.
 
     ``corners`` (N, 2) float, x and y, where the centre of the first pixel is at (0, 0).
@@ -23,7 +23,7 @@ def fill(corners: Ring, category_id: int, height: int, width: int, score: float 
         return None
     mask = np.zeros((bottom - top, right - left), bool)
     mask[polygon(corners[:, 1] - top, corners[:, 0] - left, mask.shape)] = True
-    return tight(category_id, score, int(top), int(left), mask)
+    return tight(category_id, 1.0, int(top), int(left), mask)
 
 
 def outlines(instance: Instance) -> list[list[Ring]]:
@@ -34,9 +34,9 @@ def outlines(instance: Instance) -> list[list[Ring]]:
     """
     polygons = []
     for piece in _pieces(instance.mask):
-        (outer,) = _edges(piece)
+        outer = _edges(piece)
         whole = cv2.fillPoly(np.zeros(piece.shape, np.uint8), [_outer_pixels(piece)], 1).astype(bool)
-        holes = [_edges(hole)[0] for hole in _pieces(whole & ~piece)]
+        holes = [_edges(hole) for hole in _pieces(whole & ~piece)]
         corner = np.array([instance.left, instance.top])
         polygons.append([ring + corner for ring in (outer, *holes)])
     return polygons
@@ -53,11 +53,11 @@ def _outer_pixels(piece: np.ndarray) -> np.ndarray:
     return cv2.findContours(piece.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0][0]
 
 
-def _edges(piece: np.ndarray) -> list[Ring]:
+def _edges(piece: np.ndarray) -> Ring:
     """Outer ring of one piece along its pixels' edges: of each pixel made four the outermost lie beside a corner."""
     doubled = piece.repeat(2, axis=0).repeat(2, axis=1).astype(np.uint8)
     contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     corners = (contours[0][:, 0] + 1) // 2
     corners = corners[(corners != np.roll(corners, 1, axis=0)).any(axis=1)]
     before, after = corners - np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0) - corners
-    return [corners[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]]  # those on a straight edge say nothing
+    return corners[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]  # those on a straight edge say nothing

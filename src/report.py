@@ -13,18 +13,15 @@ from tqdm import tqdm
 
 from src import report_plots
 from src.classes import HOMEWORK_CLASSES, CellClass, load_classes
-from src.coco import check_results, read_results
+from src.coco import cells_by_image, check_results, read_results
 from src.command import Parser
 from src.errors import InputError, run
 from src.files import read_lines
 from src.ground_truth import ImageTruth, load_ground_truth
-from src.instances import Instance
 from src.outcomes import Outcomes, cause_of_invention, cause_of_miss, confusion, judge
 from src.page import plot, write_page
-from src.records import ImageId
-from src.rle import decode_entries
-from src.score import precision, score
-from src.tiff import read_rgb
+from src.score import figure, precision, score
+from src.tiff import MAX_PIXELS, read_rgb
 from src.viewers import LAYERS, viewers_of
 
 TABLE = (("AP50", "uncapped"), ("AP50", "at_100"), ("AP", "uncapped"), ("AP75", "uncapped"))
@@ -78,9 +75,10 @@ def read_story(folder: Path, sources: Sources) -> Story:
     if not sources.pred and not pred.is_file():
         return story
     id_map = sources.id_map or (folder / "val-id-map.json" if not sources.pred else _beside(pred))
-    truths = load_ground_truth(sources.gt or settings["data_path"], len(classes), id_map)
+    limit = settings.get("max_pixels", MAX_PIXELS)
+    truths = load_ground_truth(sources.gt or settings["data_path"], len(classes), id_map, max_pixels=limit)
     entries = read_results(pred)
-    check_results(entries, [ImageId(t.file_name, t.id, t.height, t.width) for t in truths], len(classes), str(pred))
+    check_results(entries, [truth.entry for truth in truths], len(classes), str(pred))
     return Story(
         folder.name, folder, story.events, config, classes, truths, entries,
         judge_all(truths, entries, sources.threshold), score(truths, entries, classes, sources.threshold),
@@ -94,10 +92,7 @@ def _beside(pred: Path) -> Path | None:
 
 def judge_all(truths: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], threshold: float) -> list[Outcomes]:
     """What became of the cells of every image."""
-    found: dict[int, list[Instance]] = {truth.id: [] for truth in truths}
-    for entry, cell in zip(entries, decode_entries(entries), strict=True):
-        if cell is not None:
-            found[entry["image_id"]].append(cell)
+    found = cells_by_image(entries)
     bar = tqdm(truths, "match", unit="image", leave=False, disable=None)
     return [judge(truth.instances, found[truth.id], threshold) for truth in bar]
 
@@ -136,13 +131,9 @@ def _summary(story: Story) -> dict[str, Any]:
         lines.append(f"{steps[-1]['step']} steps in {minutes:.1f} min of training, {speed:.2f} tiles a second")
     if story.scores:
         ap50, at_100 = (story.scores[cap]["AP50"] for cap in ("uncapped", "at_100"))
-        lines.append(f"AP50 {_figure(ap50)} uncapped, {_figure(at_100)} at 100, on {len(story.truths)} images")
+        lines.append(f"AP50 {figure(ap50)} uncapped, {figure(at_100)} at 100, on {len(story.truths)} images")
     versions = ", ".join(f"{key} {value}" for key, value in starts[-1]["versions"].items()) if starts else ""
     return {"name": story.name, "lines": lines, "command": starts[0]["command"] if starts else "", "versions": versions}
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _score_rows(story: Story) -> list[tuple[str, ...]]:
@@ -155,7 +146,7 @@ def _score_rows(story: Story) -> list[tuple[str, ...]]:
         quality = scores["pq"]["per_class"][key] if cell_class else scores["pq"]["agnostic"]
         f1 = scores["f1"]["per_class"][key] if cell_class else scores["f1"]["detection"]
         values = [family[name] for family, (name, _) in zip(families, TABLE, strict=True)]
-        rows.append((cell_class.name if cell_class else "all", *map(_figure, (*values, quality["PQ"], f1))))
+        rows.append((cell_class.name if cell_class else "all", *map(figure, (*values, quality["PQ"], f1))))
     return rows
 
 
@@ -212,8 +203,8 @@ def _reader(story: Story, folder: str | None) -> Callable[[ImageTruth], np.ndarr
 
     def read(truth: ImageTruth) -> np.ndarray | None:
         path = next((p for p in (root / truth.name / "image.tif", root / truth.file_name) if p.is_file()), None)
-        swap = settings.get("channel_order") == "bgr"
-        return None if path is None else read_rgb(path, settings.get("intensity", "full"), swap)
+        how = (settings["intensity"], settings["channel_order"] == "bgr", settings.get("max_pixels", MAX_PIXELS))
+        return None if path is None else read_rgb(path, *how)
 
     return read
 

@@ -1,7 +1,6 @@
 """Score a results file: mask AP at 100 detections and uncapped, per class, panoptic quality and centroid F1."""
 
 import io
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any
@@ -10,15 +9,14 @@ import numpy as np
 
 from src.centroids import RADIUS, class_f1, detection_f1, pair
 from src.classes import HOMEWORK_CLASSES, CellClass, load_classes
-from src.coco import check_results, encode, read_results
+from src.coco import cells_by_image, check_results, encode, read_results
 from src.command import Parser
 from src.errors import InputError, run
 from src.files import write_json
 from src.ground_truth import ImageTruth, load_ground_truth
 from src.instances import Instance, resolve_overlaps
 from src.panoptic import agnostic_quality, class_quality, match
-from src.records import ImageId, part_names, read_id_map, read_split
-from src.rle import decode_entries
+from src.records import part_names, read_id_map, read_split
 
 BACKENDS = ("faster-coco-eval", "pycocotools")
 CAPS = (("at_100", 100), ("uncapped", 10_000))
@@ -50,7 +48,7 @@ def score(
     Raises:
         InputError: a malformed entry (see :func:`src.coco.check_results`).
     """
-    check_results(entries, [_image_id(truth) for truth in ground_truth], len(classes))
+    check_results(entries, [truth.entry for truth in ground_truth], len(classes))
     values = precision(ground_truth, entries, len(classes), backend)
     families = {name: _ap_family(values[..., m]) for m, (name, _) in enumerate(CAPS)}
     found = _confident(ground_truth, entries, pq_threshold)
@@ -88,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     classes = load_classes(flags.classes) if flags.classes else HOMEWORK_CLASSES
     entries = read_results(flags.pred)
     truths = load_ground_truth(flags.gt, len(classes), flags.id_map, _part(flags.split, flags.part), flags.max_pixels)
-    known = read_id_map(flags.id_map) if flags.id_map else [_image_id(truth) for truth in truths]
+    known = read_id_map(flags.id_map) if flags.id_map else [truth.entry for truth in truths]
     check_results(entries, known, len(classes), flags.pred)
     scored = {truth.id for truth in truths}  # a part of a split may be fewer images than the id map has
     chosen = [entry for entry in entries if entry["image_id"] in scored]
@@ -128,10 +126,6 @@ def _part(split: str | None, part: str | None) -> list[str] | None:
     if split is None and part is not None:
         raise InputError("--part needs --split")
     return None if split is None else part_names(read_split(split), part or "val")
-
-
-def _image_id(truth: ImageTruth) -> ImageId:
-    return ImageId(truth.file_name, truth.id, truth.height, truth.width)
 
 
 def precision(
@@ -195,6 +189,11 @@ def _ap_family(precision: np.ndarray) -> dict[str, Any]:
     return {**means, "per_class": per_class}
 
 
+def figure(value: float | None) -> str:
+    """A score for a reader; ``-`` where there is no ground truth."""
+    return "-" if value is None else f"{value:.3f}"
+
+
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
@@ -204,11 +203,7 @@ def _confident(
     ground_truth: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], threshold: float
 ) -> dict[int, list[Instance]]:
     """The objects of each image whose score is at least the threshold, one at a place: PQ and F1 know no overlaps."""
-    found: dict[int, list[Instance]] = defaultdict(list)
-    confident = [entry for entry in entries if entry["score"] >= threshold]
-    for entry, instance in zip(confident, decode_entries(confident), strict=True):
-        if instance is not None:
-            found[entry["image_id"]].append(instance)
+    found = cells_by_image([entry for entry in entries if entry["score"] >= threshold])
     return {truth.id: resolve_overlaps(found[truth.id], truth.height, truth.width) for truth in ground_truth}
 
 
