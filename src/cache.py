@@ -13,6 +13,7 @@ import threading
 import uuid
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,7 +124,10 @@ def default_folder() -> Path:
 
 @dataclass
 class ImageCache:
-    """A folder of prepared images that grows to at most ``max_gb`` gigabytes. Threads may share it."""
+    """A folder of prepared images that grows to ``max_gb`` gigabytes. Threads and processes may share it.
+
+    The folder is measured now and then alone, so each process may pass the limit by a hundredth of it.
+    """
 
     folder: Path
     max_gb: float
@@ -132,6 +136,8 @@ class ImageCache:
     max_pixels: int = MAX_PIXELS
     decoded: int = field(default=0, init=False)  # images, since the cache was opened
     _full: bool = field(default=False, init=False)
+    _measured: int = field(default=0, init=False)  # bytes in the folder when it was measured last
+    _stored: float = field(default=math.inf, init=False)  # bytes that this process has added since
 
     def get(self, record: Record) -> PreparedImage:
         """A record's prepared image as memory maps; decoded now where it is not in the cache yet."""
@@ -158,7 +164,7 @@ class ImageCache:
     def _store(self, entry: Path, prepared: PreparedImage) -> bool:
         """Write an entry beside its place and move it there; say so once where there is no room."""
         size = prepared.image.nbytes + prepared.label_map.nbytes
-        if self._full or folder_bytes(self.folder) + size > self.max_gb * 1e9:
+        if self._full or not self._has_room(size):
             self._give_up(f"--cache-gb {self.max_gb:g} is used up")
             return False
         temporary = self.folder / f".{entry.name}.{uuid.uuid4().hex[:8]}"
@@ -175,6 +181,14 @@ class ImageCache:
             return False
         return True
 
+    def _has_room(self, size: int) -> bool:
+        """Whether ``size`` more bytes keep the folder in its limit; measuring it for each image would cost too much."""
+        limit = self.max_gb * 1e9
+        if self._stored + size > limit / 100:
+            self._measured, self._stored = folder_bytes(self.folder), 0
+        self._stored += size
+        return self._measured + self._stored <= limit
+
     def _give_up(self, reason: str) -> None:
         if not self._full and self.max_gb > 0:
             print(f"cache {self.folder}: {reason}; further images are decoded each time they are used", file=sys.stderr)
@@ -182,5 +196,10 @@ class ImageCache:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files of a cache folder."""
-    return sum(file.stat().st_size for file in folder.glob("*/*.npy"))
+    """Bytes of all files of a cache folder, without those that another process moves or removes meanwhile."""
+    total = 0
+    for place, _, names in os.walk(folder):  # which passes over folders that are gone
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += Path(place, name).stat().st_size
+    return total

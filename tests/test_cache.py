@@ -1,10 +1,12 @@
 import os
+import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from src.cache import ImageCache, prepare, stack_layers
+from src.cache import ImageCache, folder_bytes, prepare, stack_layers
 from src.records import find_records
 from src.tiff import cell_pixels, write_mask
 from tests.helpers import write_dataset
@@ -60,6 +62,38 @@ def test_without_room_the_work_goes_on(tmp_path: Path, capsys: pytest.CaptureFix
     assert [cache.get(record).image.shape for record in records] == [(96, 80, 3)] * 2
     assert capsys.readouterr().err.count("is used up") == 1
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_limit_holds_over_many_images(tmp_path: Path) -> None:
+    records = find_records(write_dataset(tmp_path / "data", "abcdefgh"), 2)
+    ImageCache(tmp_path / "one", 1.0, "full", 1.0).get(records[0])
+    room = 4.5 * folder_bytes(tmp_path / "one")
+    for _ in range(2):  # the second finds the folder filled by the first
+        cache = ImageCache(tmp_path / "cache", room / 1e9, "full", 1.0)
+        for record in records:
+            cache.get(record)
+    assert len(list((tmp_path / "cache").iterdir())) == 4 and folder_bytes(tmp_path / "cache") < room
+
+
+def test_a_folder_is_measured_while_others_write_into_it(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "image.npy").write_bytes(bytes(10))
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            (tmp_path / "new").mkdir()
+            (tmp_path / "new" / "image.npy").touch()
+            (tmp_path / "new").rename(tmp_path / "entry")
+            shutil.rmtree(tmp_path / "entry")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert {folder_bytes(tmp_path) for _ in range(2000)} == {10}
+    finally:
+        done.set()
+        writer.join()
 
 
 def test_scale_enlarges_image_and_cells_alike(tmp_path: Path) -> None:
