@@ -30,7 +30,7 @@ from src.classes import CellClass, parse_classes, to_json
 from src.coco import check_results, result_entries, write_results, write_submission_zip
 from src.draw import SURE, write_overlay
 from src.errors import InputError, run
-from src.files import file_digest, write_json
+from src.files import companion, file_digest, write_json
 from src.instances import Instance
 from src.partial import PartialResults
 from src.records import TestImage, find_test_images, part_names, read_split, write_id_map
@@ -174,8 +174,8 @@ def write(
     write_results(config.output, entries)
     output = Path(config.output)
     if not config.id_map and Path(config.test_dir) != Path(HOMEWORK_TEST):
-        write_id_map(output.with_name(f"{output.stem}.id-map.json"), id_map)
-    write_json(output.with_name(f"{output.stem}.classes.json"), to_json(classes))
+        write_id_map(companion(output, "id-map"), id_map)
+    write_json(companion(output, "classes"), to_json(classes))
     if config.zip:
         write_submission_zip(config.zip, output)
     found = {entry["image_id"] for entry in entries}

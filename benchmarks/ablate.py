@@ -21,7 +21,7 @@ from src.coco import read_results
 from src.command import Parser
 from src.config import build, read_recipe, write_toml
 from src.errors import InputError, run
-from src.files import append_line, read_lines, write_json
+from src.files import append_line, companion, read_lines, write_json
 from src.ground_truth import load_ground_truth
 from src.records import read_split
 from src.score import score
@@ -153,7 +153,7 @@ def measure(study: Study, variant: Variant, seed: int) -> dict[str, Any]:
     output = predict(study, variant, folder)
     classes = load_classes(study.classes) if study.classes else HOMEWORK_CLASSES
     names = read_split(study.split)[study.part]
-    id_map = output.with_name(f"{output.stem}.id-map.json")
+    id_map = companion(output, "id-map")
     truths = load_ground_truth(study.data_path, len(classes), id_map, names)
     scores = score(truths, read_results(output), classes, study.pq_threshold)
     steps = [event for event in read_lines(folder / "log.jsonl") if event["event"] == "step"]

@@ -15,7 +15,7 @@ from src.coco import cells_by_image, check_results, read_results
 from src.command import Parser
 from src.errors import InputError, nearest, nearest_path, run
 from src.exporters import EXPORTERS, export_coco
-from src.files import write_json
+from src.files import companion, write_json
 from src.importers import AMBIGUOUS, IMPORTERS, Imported, Source, import_coco
 from src.instances import clip, resolve_overlaps, to_label_map
 from src.records import read_id_map
@@ -147,14 +147,6 @@ def convert_out(path: Path, out: Path, kind: str, id_map: Path, classes: Sequenc
     return "\n".join(lines)
 
 
-def beside(path: Path, given: str | None, suffix: str, flag: str) -> Path:
-    """The file that a flag names, else the one that ``inference.py`` writes beside its results."""
-    found = Path(given) if given else path.with_name(f"{path.stem}.{suffix}.json")
-    if not found.is_file():
-        raise InputError(f"{found}: no such file; name one with {flag}")
-    return found
-
-
 def choose(flag: str, given: str | None, known: Sequence[str]) -> str:
     """One of the known words, or an error that names the nearest."""
     if given is None:
@@ -180,9 +172,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(convert_in(open_source(kind, path, flags.images, flags.max_pixels), out, flags.rectangles))
         return
     target = choose("--to", flags.to, [*EXPORTERS, "coco"])
-    named = path.with_name(f"{path.stem}.classes.json")
+    named = companion(path, "classes")
     classes = load_classes(flags.classes or named) if flags.classes or named.is_file() else HOMEWORK_CLASSES
-    print(convert_out(path, out, target, beside(path, flags.id_map, "id-map", "--id-map"), classes, flags.score_thresh))
+    id_map = Path(flags.id_map or companion(path, "id-map"))
+    if not id_map.is_file():
+        raise InputError(f"{id_map}: no such file; name one with --id-map")
+    print(convert_out(path, out, target, id_map, classes, flags.score_thresh))
 
 
 def _parser() -> Parser:

@@ -48,6 +48,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
+def companion(results: str | Path, what: str) -> Path:
+    """``results.<what>.json``: the ``id-map`` or the ``classes`` that a prediction leaves beside ``results.json``."""
+    return Path(results).with_name(f"{Path(results).stem}.{what}.json")
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with replacing(path) as temporary:

@@ -16,7 +16,7 @@ from src.classes import HOMEWORK_CLASSES, CellClass, load_classes
 from src.coco import cells_by_image, check_results, read_results
 from src.command import Parser
 from src.errors import InputError, run
-from src.files import read_lines
+from src.files import companion, read_lines
 from src.ground_truth import ImageTruth, load_ground_truth
 from src.outcomes import Outcomes, cause_of_invention, cause_of_miss, confusion, judge
 from src.page import plot, write_page
@@ -74,7 +74,7 @@ def read_story(folder: Path, sources: Sources) -> Story:
     pred = Path(sources.pred or folder / "val-results.json")
     if not sources.pred and not pred.is_file():
         return story
-    id_map = sources.id_map or (folder / "val-id-map.json" if not sources.pred else _beside(pred))
+    id_map = sources.id_map or (_id_map_beside(pred) if sources.pred else folder / "val-id-map.json")
     limit = settings.get("max_pixels", MAX_PIXELS)
     truths = load_ground_truth(sources.gt or settings["data_path"], len(classes), id_map, max_pixels=limit)
     entries = read_results(pred)
@@ -85,8 +85,9 @@ def read_story(folder: Path, sources: Sources) -> Story:
     )  # fmt: skip
 
 
-def _beside(pred: Path) -> Path | None:
-    found = pred.with_name(f"{pred.stem}.id-map.json")
+def _id_map_beside(pred: Path) -> Path | None:
+    """Without one the ground truth's own ids hold."""
+    found = companion(pred, "id-map")
     return found if found.is_file() else None
 
 
