@@ -11,10 +11,13 @@ import numpy as np
 import tifffile
 import torch
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.transforms.functional import to_tensor
 
+from src.ground_truth import ImageTruth
 from src.records import Record
 from src.tiles import Tile
 
@@ -89,3 +92,30 @@ def dense_targets(targets: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor
         }
         for target in targets
     ]
+
+
+def average_precision(truths: Sequence[ImageTruth], entries: list[dict[str, Any]], caps: Sequence[int]) -> np.ndarray:
+    """Precision ``(T, R, K, M)`` by pycocotools, of true cells that become RLE through one full-size mask each."""
+    annotations: list[dict[str, Any]] = []
+    for truth in truths:
+        for cell in truth.instances:
+            mask = np.zeros((truth.height, truth.width), np.uint8)
+            mask[cell.top : cell.bottom, cell.left : cell.right] = cell.mask
+            rle = coco_mask.encode(np.asfortranarray(mask))
+            annotation = {"id": len(annotations) + 1, "image_id": truth.id, "category_id": cell.category_id}
+            box, area = coco_mask.toBbox(rle).tolist(), float(coco_mask.area(rle))
+            annotations.append({**annotation, "segmentation": rle, "area": area, "bbox": box, "iscrowd": 0})
+    truth_coco = COCO()
+    truth_coco.dataset = {
+        "info": {},
+        "images": [{"id": truth.id, "height": truth.height, "width": truth.width} for truth in truths],
+        "categories": [{"id": number} for number in sorted({item["category_id"] for item in annotations})],
+        "annotations": annotations,
+    }
+    truth_coco.createIndex()
+    evaluation = COCOeval(truth_coco, truth_coco.loadRes(entries), "segm")
+    evaluation.params.maxDets = list(caps)
+    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]  # as ours, which asks for no more
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return np.asarray(evaluation.eval["precision"])[:, :, :, 0, :]
