@@ -22,7 +22,8 @@ from src.files import replacing
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 MAX_PIXELS = 100_000_000  # a 436 kB file can unfold into 400 MB; whole slides are not read
-MAX_DECODERS = 4  # threads that unpack the strips of one file
+MAX_DECODERS = 4  # threads that unpack the strips of one file …
+MIN_SHARED = 1_000_000  # … of so many compressed bytes; a mask, which holds next to nothing, one unpacks sooner
 MAX_SMALL_ID = 1 << 24  # ids below are renumbered through a table, others by sorting
 PLAIN_PHOTOMETRICS = ("MINISWHITE", "MINISBLACK", "RGB")
 
@@ -205,7 +206,7 @@ def _check_colors(page: tifffile.TiffPage, path: str | Path) -> None:
 
 def _decode(page: tifffile.TiffPage) -> np.ndarray:
     """The pixels as ``(H, W, S)``, also where the file keeps its channels as planes."""
-    pixels = page.asarray(maxworkers=MAX_DECODERS)
+    pixels = page.asarray(maxworkers=MAX_DECODERS if sum(page.databytecounts) >= MIN_SHARED else 1)
     if page.axes == "SYX":
         return np.moveaxis(pixels, 0, -1)
     return pixels.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
