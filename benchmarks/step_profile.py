@@ -1,0 +1,114 @@
+"""Where the time and the memory of a training step go: ``python -m benchmarks.step_profile``."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.head_cost import CELL_SIZE, batch_of, step_of
+from engine.weights import resolve
+from model import build_model
+from src.command import Parser
+from src.config import build, read_recipe
+from src.errors import run
+from src.settings import TrainConfig
+
+PARTS = (
+    "backbone.body", "backbone.fpn", "rpn", "roi_heads.box_head", "roi_heads.box_predictor", "roi_heads.mask_head",
+    "roi_heads.mask_predictor",
+)  # fmt: skip
+FAMILIES = {
+    "convolutions": ("convolution", "mkldnn", "slow_conv", "cudnn"),
+    "RoIAlign": ("roi_align",),
+    "linear layers": ("addmm", "::mm", "linear"),
+    "normalisation": ("batch_norm", "group_norm", "layer_norm"),
+    "non-maximum suppression": ("nms",),
+    "the optimizer": ("_foreach", "_fused_adam", "_fused_sgd", "addcdiv", "lerp"),
+}
+
+
+def family_of(operation: str) -> str:
+    """The kind of work that an operation of the profiler is."""
+    return next((name for name, marks in FAMILIES.items() if any(mark in operation for mark in marks)), "all else")
+
+
+@contextmanager
+def saved_bytes(model: nn.Module) -> Iterator[Counter[str]]:
+    """Count, by the part of the model that runs, the bytes that autograd keeps for the backward pass, each once."""
+    kept: Counter[str] = Counter()
+    seen: set[int] = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    alive: list[Tensor] = []  # what was counted; freed, its place in memory could become another's
+    inside = ["all else"]
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            alive.append(tensor)
+            kept[inside[-1]] += storage.nbytes()
+        return tensor
+
+    hooks = []
+    for name, part in model.named_modules():
+        if name not in PARTS:
+            continue
+        hooks.append(part.register_forward_pre_hook(lambda *_, name=name: inside.append(name)))
+        hooks.append(part.register_forward_hook(lambda *_: inside.pop() and None))
+    try:
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            yield kept
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def memory_rows(config: TrainConfig, tiles: Tensor, targets: list[dict[str, Tensor]]) -> list[tuple[str, float]]:
+    """MB that each part of the model keeps for its backward pass, the largest first."""
+    model = build_model(resolve(config.model, CELL_SIZE), 5).train()
+    with saved_bytes(model) as kept:
+        losses = model(tiles, targets)
+    torch.stack(list(losses.values())).sum().backward()
+    return [(name, size / 1e6) for name, size in kept.most_common()]
+
+
+def time_rows(step: Any, steps: int) -> list[tuple[str, float]]:
+    """Share of a step's own time on the CPU that each kind of work takes, the largest first."""
+    step()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(steps):
+            step()
+    spent: Counter[str] = Counter()
+    for event in profiler.key_averages():
+        spent[family_of(event.key)] += event.self_cpu_time_total
+    return [(name, time / sum(spent.values())) for name, time in spent.most_common()]
+
+
+def main() -> None:
+    """Print two tables."""
+    parser = Parser(__doc__, "python -m benchmarks.step_profile --tiles 4", "python -m benchmarks.step_profile")
+    parser.add_argument("--recipe", default="script/recipes/cpu.toml", help="whose step (default: that of cpu)")
+    parser.add_argument("--tiles", type=int, help="tiles a step (default: the recipe's)")
+    parser.add_argument("--steps", type=int, default=5, help="steps that are timed (default: 5)")
+    flags = parser.parse_args()
+    config = build(TrainConfig, read_recipe(flags.recipe))
+    config = replace(config, run=replace(config.run, batch_size=flags.tiles or config.run.batch_size))
+    with tempfile.TemporaryDirectory() as folder:
+        tiles, targets = batch_of(config, Path(folder))
+        print("| work | share of the time |\n|---|---|")
+        for name, share in time_rows(step_of(config, {}, tiles, targets), flags.steps):
+            print(f"| {name} | {share:.1%} |")
+        print("\n| kept for the backward pass by | MB |\n|---|---|")
+        for name, size in memory_rows(config, tiles, targets):
+            print(f"| {name} | {size:.0f} |")
+
+
+if __name__ == "__main__":
+    run(main)
