@@ -35,6 +35,7 @@ from src.settings import AugmentSettings, PreviewConfig, TileSettings
 from src.tiles import FILL, Tile, pad_to, tile_grid
 from src.training_data import load_training_data
 
+CANDIDATES = 64  # tiles among which the densest is looked for
 cv2.setNumThreads(0)  # a tile is too small to share out, and a worker forked beside OpenCV's threads would hang
 
 
@@ -93,6 +94,11 @@ class TileDataset(Dataset[Item]):
         """Of an image and its label map, at most: what a worker hands over."""
         deepest = max(prepared.label_map[0, 0].nbytes for prepared in map(self._open, range(len(self.records))))
         return (3 + deepest) * self.settings.tile_size**2
+
+    def densest(self) -> Item:
+        """The one with the most cells among some tiles spread over all."""
+        places = range(0, len(self), max(1, len(self) // CANDIDATES))
+        return max((self[(0, index)] for index in places), key=lambda item: len(item[1]["ids"]))
 
     def _open(self, record: int) -> PreparedImage:
         """Memory maps are cheap to keep; images that the cache had no room for are not, and few of them stay."""

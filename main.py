@@ -15,28 +15,45 @@ if __name__ == "__main__":
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from dataset import TileDataset
 from engine import distributed
-from engine.checkpoint import save_checkpoint
+from engine.batch_size import fitting_batch
+from engine.checkpoint import checkpoint_to_resume, save_checkpoint
 from engine.interrupt import Stop
-from engine.loading import Batch, worker_errors
+from engine.loading import Batch, EpochSampler, build_loader, choose_workers, worker_errors
 from engine.losses import StepLosses
-from engine.optimization import learning_rate
-from engine.preparation import Run, prepare
+from engine.optimization import class_weights, learning_rate
+from engine.preparation import Run, compare, describe, first_state, keep_earlier_run, load_data, resolved, val_truth
 from engine.state import TrainingState
 from engine.validation import predict_val, report
+from engine.weights import load_pretrained
+from model import TiledMaskRCNN, build_model
 from src.classes import to_json
 from src.coco import write_results
 from src.config import flatten
 from src.curves import write_curves
 from src.errors import InputError, run
-from utils import RunLog, peak_memory, seed_step
+from src.settings import parse_loss_weights
+from src.training_data import TrainingData
+from utils import (
+    RunLog,
+    available_cores,
+    choose_amp,
+    choose_device,
+    peak_memory,
+    place,
+    seed_everything,
+    seed_step,
+    share_cores,
+)
 
 
 def main(config: TrainConfig) -> None:
@@ -63,6 +80,51 @@ def main(config: TrainConfig) -> None:
     distributed.stop(world)
 
 
+def prepare(config: TrainConfig, world: distributed.World, stop: Stop) -> Run:
+    """Load the data, build or resume everything, and write down what was decided."""
+    device = choose_device(config.predict.device, world.local_rank)
+    share_cores(device, world.size)
+    checkpoint = checkpoint_to_resume(config.run.resume, Path(config.data.output_dir))
+    data = load_data(config, world)
+    config = resolved(config, data, checkpoint)
+    dataset = TileDataset(data.train, data.cache, config.tiles, config.augment, data.swap_channels, config.run.seed)
+    seed_everything(config.run.seed + world.rank)
+    model, note = first_model(config, data, device)
+    amp, weights = choose_amp(config.optimizer.amp, device), parse_loss_weights(config.optimizer.loss_weights)
+    if not config.run.batch_size:  # auto
+        fitting = int(world.from_main(fitting_batch(model, dataset.densest(), amp, device)))
+        config = replace(config, run=replace(config.run, batch_size=fitting))
+    notes = [*data.notes, note, *(compare(checkpoint, config, data) if checkpoint else [])]
+    sampler = EpochSampler(len(dataset), config.run.seed, world.rank, world.size)
+    cuda, batch_bytes = device.type == "cuda", config.run.batch_size * dataset.bytes_per_tile()
+    workers = choose_workers(config.run.workers, cuda, available_cores() // world.size, batch_bytes * world.size)
+    loader = build_loader(dataset, sampler, config.run.batch_size, workers, cuda)
+    state = first_state(config, model, amp)
+    if config.optimizer.compile:
+        model.backbone.compile(dynamic=False)  # of the network's parts the one whose shapes never change
+    network = DistributedDataParallel(model) if world.size > 1 else model
+    if world.is_main and config.run.resume is None:
+        keep_earlier_run(Path(config.data.output_dir))
+    truth = val_truth(data, config) if world.is_main and data.val else []
+    training = Run(config, world, device, amp, data, sampler, loader, network, state, weights, truth, stop)
+    describe(training, notes, len(dataset))
+    if checkpoint:
+        state.restore(checkpoint)
+        training.say(f"resumed at epoch {state.progress.epoch}, step {state.progress.step}")
+    elif config.run.resume:
+        training.say(f"nothing to resume in {training.folder}: a new run")
+    return training
+
+
+def first_model(config: TrainConfig, data: TrainingData, device: torch.device) -> tuple[TiledMaskRCNN, str]:
+    """The network with its first weights, and a word about them."""
+    model = build_model(config.model, len(data.classes) + 1, config.predict.score_thresh)
+    report = load_pretrained(model, config.model)
+    weights = class_weights(config.optimizer.class_weights, data.class_counts.tolist())
+    model.roi_heads.class_weights = None if weights is None else weights.to(device)
+    return place(model, device), f"weights: {config.model.weights}" + (f", {report}" if report else "")
+
+
 def train(training: Run, log: RunLog | None) -> None:
     """Epoch after epoch until the budget is spent, validating and saving in between.
 
@@ -70,12 +132,12 @@ def train(training: Run, log: RunLog | None) -> None:
         SystemExit: a signal came; the run is saved.
     """
     progress, settings = training.state.progress, training.config.run
-    progress.finished = share_done(training) >= 1 and not progress.validating
+    progress.finished = training.share_done() >= 1 and not progress.validating
     while not progress.finished:
         if not progress.validating:
             train_epoch(training, log)
             due = settings.val_every and progress.epoch % settings.val_every == 0 and progress.batch == 0
-            progress.validating = bool(training.data.val) and bool(due or share_done(training) >= 1)
+            progress.validating = bool(training.data.val) and bool(due or training.share_done() >= 1)
         try:
             if training.world.any(bool(training.stop.signal)):
                 training.stop.leave()
@@ -86,7 +148,7 @@ def train(training: Run, log: RunLog | None) -> None:
                 save(training, "last.pt")
                 training.say(f"stopped by a signal and saved: --resume auto goes on at step {progress.step}")
             raise
-        progress.finished |= share_done(training) >= 1
+        progress.finished |= training.share_done() >= 1
         if training.world.is_main and (progress.epoch % settings.save_every == 0 or progress.finished):
             save(training, "last.pt")
             write_curves(training.folder)
@@ -116,7 +178,7 @@ def train_epoch(training: Run, log: RunLog | None) -> None:
     training.sampler.epoch, training.sampler.skip = progress.epoch, progress.batch * training.config.run.batch_size
     training.network.train()
     bar = tqdm(training.loader, f"epoch {progress.epoch}", unit="batch", leave=False, disable=None if log else True)
-    started, done, previous = time.perf_counter(), share_done(training), None
+    started, done, previous = time.perf_counter(), training.share_done(), None
     for index, batch in enumerate(bar, start=1):
         update = index % accumulate == 0 or index == len(training.loader)
         rate = learning_rate(training.config.optimizer, progress.step, progress.epoch, done)
@@ -128,7 +190,7 @@ def train_epoch(training: Run, log: RunLog | None) -> None:
         seconds = time.perf_counter() - started
         progress.seconds, started = progress.seconds + seconds, started + seconds
         speed = len(batch.tiles) * training.world.size / seconds
-        done = share_done(training)
+        done = training.share_done()
         previous = Step(progress.step, progress.epoch, progress.seconds, rate, speed, done, update, losses)
         if update and (done >= 1 or training.world.any(bool(training.stop.signal))):
             break
@@ -187,24 +249,6 @@ def optimizer_step(state: TrainingState, clip_norm: float, rate: float) -> Tenso
     if state.averaged:
         state.averaged.update(state.model, state.progress.step)
     return norm
-
-
-def share_done(training: Run) -> float:
-    """Share of the budget (epochs, steps or minutes, whichever ends first) that is used up; alike on all processes."""
-    progress, settings = training.state.progress, training.config.run
-    steps_per_epoch = max(-(-len_epoch(training) // training.config.optimizer.accumulate), 1)
-    shares = [progress.step / (settings.epochs * steps_per_epoch)]
-    if settings.max_steps:
-        shares.append(progress.step / settings.max_steps)
-    if settings.max_minutes:
-        shares.append(training.world.from_main(progress.seconds) / 60 / settings.max_minutes)
-    return max(shares)
-
-
-def len_epoch(training: Run) -> int:
-    """Batches in a whole epoch."""
-    tiles, size = -(-training.sampler.length // training.sampler.world_size), training.config.run.batch_size
-    return max(tiles // size, 1)
 
 
 # --- validation and files --------------------------------------------------------------------------------------------

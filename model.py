@@ -17,6 +17,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from engine.roi_heads import Target, TiledRoIHeads
+from engine.weights import count_parameters
 from src.errors import InputError
 from src.settings import ModelSettings, parse_numbers
 
@@ -94,11 +95,6 @@ def build_model(settings: ModelSettings, num_classes: int, score_thresh: float =
             f"--backbone {settings.backbone}: {parameters / 1e6:.1f} M parameters exceed 200 M; see --allow-large"
         )
     return model
-
-
-def count_parameters(model: nn.Module) -> int:
-    """All parameters, trained or not."""
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def anchor_sizes(settings: ModelSettings) -> tuple[float, ...]:

@@ -4,32 +4,48 @@ import platform
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from benchmarks.cases import CASES
-from benchmarks.measure import table
 from src.command import Parser
-from src.errors import run
+from src.errors import nearest, run
 from src.files import write_json
 
+CASES = (
+    "tile", "whole-image", "loading", "mask-targets", "training-step", "results", "stitching", "evaluation",
+    "prediction", "starting",
+)  # fmt: skip
 
-def main() -> None:
-    """Run the cases and print the table; with ``--check`` exit code 1 where a promise is not kept."""
-    parser = Parser(__doc__, "python -m benchmarks tile score --json results.json", "python -m benchmarks")
+
+def parse_flags() -> Any:
+    """Read the command line."""
+    parser = Parser(__doc__, "python -m benchmarks tile evaluation --json results.json", "python -m benchmarks")
     parser.add_argument("cases", nargs="*", metavar="case", help=f"which ones: {', '.join(CASES)} (default: all)")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each side, in turn (default: 5)")
     parser.add_argument("--json", metavar="FILE", help="write all samples here")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is not kept")
     flags = parser.parse_args()
-    unknown = set(flags.cases) - set(CASES)
-    if unknown or flags.repeats < 1:
-        parser.error(f"unknown case {', '.join(sorted(unknown))}" if unknown else "--repeats must be at least 1")
+    for name in flags.cases:
+        if name not in CASES:
+            parser.error(f"unknown case {name}{nearest(name, CASES)}")
+    if flags.repeats < 1:
+        parser.error("--repeats must be at least 1")
+    return flags
+
+
+def main() -> None:
+    """Run the cases and print the table; with ``--check`` exit code 1 where a promise is not kept."""
+    flags = parse_flags()
+
+    import torch  # after the flags are read, so that --help answers at once
+
+    from benchmarks import cases
+    from benchmarks.measure import table
+
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in flags.cases or CASES:
             print(f"{name} …", file=sys.stderr)
-            rows += CASES[name](Path(folder), flags.repeats)
+            rows += getattr(cases, name.replace("-", "_"))(Path(folder), flags.repeats)
     print(table(rows))
     if flags.json:
         machine = {"cpu": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}

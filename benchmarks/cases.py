@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
+import utils
 from benchmarks import plain, stitch_curve
 from benchmarks.material import cells, raw_detections, truth_and_predictions, write_record
 from benchmarks.measure import Row, interleaved, milliseconds, peak_megabytes, waits
@@ -40,6 +41,7 @@ from src.tiles import Tile, tile_grid
 ROOT = Path(__file__).resolve().parents[1]
 MIDDLE = Tile(256, 256, 512, 512)
 TILES = TileSettings(tile_size=512, overlap=256)
+COMMAND = "\nif __name__ == "  # what a module that is a command holds
 LOADS = 8  # tiles in a measured call, so that all kinds of augmentation are among them
 
 
@@ -164,7 +166,7 @@ def loading(folder: Path, repeats: int) -> list[Row]:
     """Tiles a second that the loader gives with worker processes."""
     record = write_record(folder / "loading", 1400, 1872, 2300)
     rows = []
-    for workers in (0, 1, 2):
+    for workers in (number for number in (0, 1, 2, 4, 8) if number <= utils.available_cores()):
         dataset = open_dataset(record, folder / "cache", AugmentSettings())
         sampler = EpochSampler(len(dataset), 0)
         loader = build_loader(dataset, sampler, 4, workers, cuda=False)
@@ -251,6 +253,8 @@ class TimedNetwork(nn.Module):
         """Run the network, then hand out the answers of the next tiles."""
         start = time.perf_counter()
         self.network(tiles)
+        if tiles.is_cuda:
+            torch.cuda.synchronize(tiles.device)
         self.seconds += time.perf_counter() - start
         chosen = [self.answers[(self.calls + i) % len(self.answers)] for i in range(len(tiles))]
         self.calls += len(tiles)
@@ -281,8 +285,9 @@ def prediction(folder: Path, repeats: int) -> list[Row]:
     settings = ModelSettings(
         weights="none", norm="frozen", head_norm="off", trainable_layers=5, anchors="default", detections_per_tile=100
     )
-    network = TimedNetwork(build_model(settings, 5).eval(), answers)
-    predictor = Predictor([network], torch.device("cpu"), None, 1.0, 512, PredictSettings())
+    device = utils.choose_device("auto")
+    network = TimedNetwork(utils.place(build_model(settings, 5), device).eval(), answers)
+    predictor = Predictor([network], device, utils.choose_amp("auto", device), 1.0, 512, PredictSettings())
     shares = []
     for _ in range(repeats):
         network.seconds, start = 0.0, time.perf_counter()
@@ -296,8 +301,10 @@ def prediction(folder: Path, repeats: int) -> list[Row]:
 def starting(folder: Path, repeats: int) -> list[Row]:
     """Help of every command and import of every module of src."""
     modules = [f"src.{path.stem}" for path in sorted((ROOT / "src").glob("*.py")) if path.stem != "__init__"]
-    commands = [["main.py", "--help"], ["inference.py", "--help"]]
-    commands += [["-m", name, "--help"] for name in ("src.score", "src.sample")]
+    scripts = [[name] for name in ("main.py", "inference.py", "dataset.py")]
+    packages = [path for folder in ("src", "benchmarks") for path in sorted((ROOT / folder).glob("*.py"))]
+    commands = [["-m", f"{path.parent.name}.{path.stem}"] for path in packages if COMMAND in path.read_text()]
+    commands = [[*command, "--help"] for command in scripts + commands]
     groups = {"--help": commands, "import of a module of src": [["-c", f"import {name}"] for name in modules]}
     rows = []
     for what, arguments in groups.items():
@@ -311,11 +318,3 @@ def starting(folder: Path, repeats: int) -> list[Row]:
 
 def _run(arguments: list[str]) -> None:
     subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-
-
-CASES: dict[str, Callable[[Path, int], list[Row]]] = {
-    function.__name__.replace("_", "-"): function
-    for function in (
-        tile, whole_image, loading, mask_targets, training_step, results, stitching, evaluation, prediction, starting
-    )
-}  # fmt: skip

@@ -1,27 +1,42 @@
 """What RoIs and wider heads cost in a training step of a recipe: ``python -m benchmarks.head_cost``."""
 
+from typing import Any
+
+from src.command import Parser
+from src.errors import run
+
+
+def parse_flags() -> Any:
+    """Read the command line."""
+    parser = Parser(__doc__, "python -m benchmarks.head_cost --repeats 5", "python -m benchmarks.head_cost")
+    parser.add_argument("--recipe", default="script/recipes/cpu.toml", help="the step that is varied (default: of cpu)")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements of each, in turn (default: 5)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    FLAGS = run(parse_flags)  # before torch is imported, so that --help answers at once
+
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.cases import open_dataset
 from benchmarks.material import write_record
 from benchmarks.measure import interleaved
-from engine.loading import collate
+from engine.loading import Batch, collate
 from engine.optimization import build_optimizer
 from engine.weights import resolve
 from model import build_model
-from src.command import Parser
 from src.config import build, read_recipe
-from src.errors import run
 from src.settings import AugmentSettings, TrainConfig
+from utils import choose_amp, place
 
+CPU = torch.device("cpu")
 CELL_SIZE = 24.0  # px, of the benchmark's cells
 VARIANTS: dict[str, dict[str, Any]] = {
     "as the recipe says": {},
@@ -38,50 +53,42 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def batch_of(config: TrainConfig, folder: Path) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """A batch of dense tiles as the recipe cuts them."""
+def batch_of(config: TrainConfig, folder: Path, device: torch.device = CPU) -> Batch:
+    """A batch of dense tiles as the recipe cuts them, on a device."""
     record = write_record(folder / "image", 1024, 1024, 900)
     dataset = open_dataset(record, folder / "cache", AugmentSettings(), config.tiles)
-    batch = collate([dataset[(0, index)] for index in range(config.run.batch_size)])
-    return batch.tiles, batch.targets()
+    return collate([dataset[(0, index)] for index in range(config.run.batch_size)]).to(device)
 
 
-def step_of(
-    config: TrainConfig, factors: dict[str, float], tiles: Tensor, targets: list[dict[str, Tensor]]
-) -> Callable[[], None]:
-    """A training step of the recipe with some settings multiplied."""
+def step_of(config: TrainConfig, factors: dict[str, float], batch: Batch) -> Callable[[], None]:
+    """A training step of the recipe with some settings multiplied, on the device of the batch."""
+    device = batch.tiles.device
     settings = resolve(config.model, CELL_SIZE)
     settings = replace(settings, **{name: round(getattr(settings, name) * by) for name, by in factors.items()})
-    model = build_model(settings, 5).train()
+    model, amp = place(build_model(settings, 5), device).train(), choose_amp(config.optimizer.amp, device)
     optimizer = build_optimizer(model, config.optimizer)
 
     def step() -> None:
-        torch.stack(list(model(tiles, targets).values())).sum().backward()
+        with torch.autocast(device.type, amp, enabled=amp is not None):
+            losses = model(batch.tiles, batch.targets())
+        torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return step
 
 
-def main() -> None:
+def main(flags: Any) -> None:
     """Print a table."""
-    parser = Parser(
-        __doc__,
-        example="python -m benchmarks.head_cost --repeats 5",
-        prog="python -m benchmarks.head_cost",
-    )
-    parser.add_argument("--recipe", default="script/recipes/cpu.toml", help="the step that is varied (default: of cpu)")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each, in turn (default: 5)")
-    args = parser.parse_args()
-    config = build(TrainConfig, read_recipe(args.recipe))
+    config = build(TrainConfig, read_recipe(flags.recipe))
     with tempfile.TemporaryDirectory() as folder:
-        tiles, targets = batch_of(config, Path(folder))
-        base = step_of(config, {}, tiles, targets)
+        batch = batch_of(config, Path(folder))
+        base = step_of(config, {}, batch)
         print("| training step | ms | times the recipe's |\n|---|---|---|")
         for name, factors in VARIANTS.items():
-            own, other = interleaved(args.repeats, step_of(config, factors, tiles, targets), base)
+            own, other = interleaved(flags.repeats, step_of(config, factors, batch), base)
             print(f"| {name} | {1000 * median(own):.0f} | {median(own) / median(other):.2f} |", flush=True)
 
 
 if __name__ == "__main__":
-    run(main)
+    run(lambda: main(FLAGS))

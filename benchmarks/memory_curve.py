@@ -1,13 +1,29 @@
 """Memory of the main process and of each loader worker over many epochs: ``python -m benchmarks.memory_curve``."""
 
+from typing import Any
+
+from src.command import Parser
+from src.errors import run
+
+
+def parse_flags() -> Any:
+    """Read the command line."""
+    example = "python -m benchmarks.memory_curve --epochs 50 --workers 2"
+    parser = Parser(__doc__, example, "python -m benchmarks.memory_curve")
+    parser.add_argument("--epochs", type=int, default=50, help="passes over the tiles (default: 50)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that load (default: 2)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    FLAGS = run(parse_flags)  # before torch is imported, so that --help answers at once
+
 import tempfile
 from pathlib import Path
 
 from benchmarks.cases import open_dataset
 from benchmarks.material import write_record
 from engine.loading import EpochSampler, build_loader
-from src.command import Parser
-from src.errors import run
 from src.settings import AugmentSettings
 
 
@@ -17,21 +33,15 @@ def private_megabytes(pid: int | str) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Dirty", "Private_Clean"))) / 1e3
 
 
-def main() -> None:
+def main(flags: Any) -> None:
     """Print one line every few epochs."""
-    parser = Parser(
-        __doc__, "python -m benchmarks.memory_curve --epochs 50 --workers 2", "python -m benchmarks.memory_curve"
-    )
-    parser.add_argument("--epochs", type=int, default=50, help="passes over the tiles (default: 50)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that load (default: 2)")
-    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         record = write_record(Path(folder) / "image", 1400, 1872, 1000)
         dataset = open_dataset(record, Path(folder) / "cache", AugmentSettings())
         sampler = EpochSampler(len(dataset), seed=0)
-        loader = build_loader(dataset, sampler, batch_size=4, workers=args.workers, cuda=False)
+        loader = build_loader(dataset, sampler, batch_size=4, workers=flags.workers, cuda=False)
         print("epoch  main MB  worker MB")
-        for epoch in range(1, args.epochs + 1):
+        for epoch in range(1, flags.epochs + 1):
             sampler.epoch = epoch
             batches = iter(loader)
             for _ in batches:
@@ -42,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(lambda: main(FLAGS))

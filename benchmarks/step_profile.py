@@ -1,4 +1,25 @@
-"""Where the time and the memory of a training step go: ``python -m benchmarks.step_profile``."""
+"""How fast a training step is, and where its time and memory go: ``python -m benchmarks.step_profile``."""
+
+from typing import Any
+
+from src.command import Parser
+from src.errors import run
+
+
+def parse_flags() -> Any:
+    """Read the command line."""
+    parser = Parser(__doc__, "python -m benchmarks.step_profile --tiles 4", "python -m benchmarks.step_profile")
+    parser.add_argument("--recipe", default="script/recipes/cpu.toml", help="whose step (default: that of cpu)")
+    parser.add_argument("--tiles", type=int, help="tiles a step (default: the recipe's)")
+    parser.add_argument("--steps", type=int, default=5, help="steps that are timed (default: 5)")
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cuda", "mps", "cpu"), help="where (default: auto)"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    FLAGS = run(parse_flags)  # before torch is imported, so that --help answers at once
 
 import tempfile
 from collections import Counter
@@ -6,20 +27,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import DeviceType
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.head_cost import CELL_SIZE, batch_of, step_of
+from benchmarks.measure import Call, interleaved
+from engine.loading import Batch
 from engine.weights import resolve
 from model import build_model
-from src.command import Parser
 from src.config import build, read_recipe
-from src.errors import run
 from src.settings import TrainConfig
+from utils import choose_amp, choose_device, peak_memory, place
 
 PARTS = (
     "backbone.body", "backbone.fpn", "rpn", "roi_heads.box_head", "roi_heads.box_predictor", "roi_heads.mask_head",
@@ -70,45 +93,61 @@ def saved_bytes(model: nn.Module) -> Iterator[Counter[str]]:
             hook.remove()
 
 
-def memory_rows(config: TrainConfig, tiles: Tensor, targets: list[dict[str, Tensor]]) -> list[tuple[str, float]]:
+def memory_rows(config: TrainConfig, batch: Batch) -> list[tuple[str, float]]:
     """MB that each part of the model keeps for its backward pass, the largest first."""
-    model = build_model(resolve(config.model, CELL_SIZE), 5).train()
-    with saved_bytes(model) as kept:
-        losses = model(tiles, targets)
+    device = batch.tiles.device
+    model, amp = place(build_model(resolve(config.model, CELL_SIZE), 5), device).train(), choose_amp("auto", device)
+    with saved_bytes(model) as kept, torch.autocast(device.type, amp, enabled=amp is not None):
+        losses = model(batch.tiles, batch.targets())
     torch.stack(list(losses.values())).sum().backward()
     return [(name, size / 1e6) for name, size in kept.most_common()]
 
 
-def time_rows(step: Any, steps: int) -> list[tuple[str, float]]:
-    """Share of a step's own time on the CPU that each kind of work takes, the largest first."""
+def time_rows(step: Call, steps: int, device: torch.device) -> list[tuple[str, float]]:
+    """Share of a step's own time on the device that each kind of work takes, the largest first."""
     step()
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    on_gpu = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities) as profiler:
         for _ in range(steps):
             step()
     spent: Counter[str] = Counter()
     for event in profiler.key_averages():
-        spent[family_of(event.key)] += event.self_cpu_time_total
+        if event.device_type == DeviceType.CPU:  # an operation; what it starts on a GPU is counted with it
+            spent[family_of(event.key)] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
     return [(name, time / sum(spent.values())) for name, time in spent.most_common()]
 
 
-def main() -> None:
-    """Print two tables."""
-    parser = Parser(__doc__, "python -m benchmarks.step_profile --tiles 4", "python -m benchmarks.step_profile")
-    parser.add_argument("--recipe", default="script/recipes/cpu.toml", help="whose step (default: that of cpu)")
-    parser.add_argument("--tiles", type=int, help="tiles a step (default: the recipe's)")
-    parser.add_argument("--steps", type=int, default=5, help="steps that are timed (default: 5)")
-    flags = parser.parse_args()
-    config = build(TrainConfig, read_recipe(flags.recipe))
+def step_seconds(step: Call, steps: int, device: torch.device) -> list[float]:
+    """Seconds of some steps, each waited for, after one that does not count."""
+
+    def whole() -> None:
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return interleaved(steps, whole)[0]
+
+
+def main(flags: Any) -> None:
+    """Print the speed and two tables."""
+    config, device = build(TrainConfig, read_recipe(flags.recipe)), choose_device(flags.device)
     config = replace(config, run=replace(config.run, batch_size=flags.tiles or config.run.batch_size))
     with tempfile.TemporaryDirectory() as folder:
-        tiles, targets = batch_of(config, Path(folder))
+        batch = batch_of(config, Path(folder), device)
+        step = step_of(config, {}, batch)
+        seconds = median(step_seconds(step, flags.steps, device))
+        print(
+            f"{1000 * seconds:.0f} ms a step, {len(batch.tiles) / seconds:.1f} tiles/s on {device}, "
+            f"peak memory {peak_memory(device) / 1e9:.2f} GB\n"
+        )
         print("| work | share of the time |\n|---|---|")
-        for name, share in time_rows(step_of(config, {}, tiles, targets), flags.steps):
+        for name, share in time_rows(step, flags.steps, device):
             print(f"| {name} | {share:.1%} |")
         print("\n| kept for the backward pass by | MB |\n|---|---|")
-        for name, size in memory_rows(config, tiles, targets):
+        for name, size in memory_rows(config, batch):
             print(f"| {name} | {size:.0f} |")
 
 
 if __name__ == "__main__":
-    run(main)
+    run(lambda: main(FLAGS))

@@ -6,12 +6,10 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from dataset import TileDataset
 from engine.loading import Item, collate
 
 DEFAULT = 4  # where memory is not what limits a step
-SHARE = 0.85  # of the memory that is free; the rest is for fragments and for tiles denser than those tried
-CANDIDATES = 64  # tiles among which the densest is looked for
+SHARE = 0.85  # of the memory that is free; the rest is for fragments and for tiles that need more than the one tried
 
 
 def largest_batch(peak_of: Callable[[int], int], capacity: int) -> int:
@@ -25,18 +23,17 @@ def largest_batch(peak_of: Callable[[int], int], capacity: int) -> int:
     return max(1, 1 + (capacity - one) // max(two - one, 1))
 
 
-def fitting_batch(model: nn.Module, dataset: TileDataset, amp: torch.dtype | None, device: torch.device) -> int:
-    """Tiles a step that ``device`` has memory for; tried on a copy of the model, whose statistics and seeds stay."""
+def fitting_batch(model: nn.Module, tile: Item, amp: torch.dtype | None, device: torch.device) -> int:
+    """Tiles a step like ``tile`` that ``device`` has memory for; tried on a copy of the model, whose statistics and
+    seeds stay."""
     if device.type != "cuda":
         return DEFAULT
-    places = range(0, len(dataset), max(1, len(dataset) // CANDIDATES))
-    densest = max((dataset[(0, index)] for index in places), key=lambda item: len(item[1]["ids"]))
     optimizer_state = 2 * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     capacity = int(SHARE * torch.cuda.mem_get_info(device)[0]) - optimizer_state
     trial = deepcopy(model).train()
     with torch.random.fork_rng([device]):
-        step_memory(trial, densest, 1, amp, device)  # libraries take their workspaces in the first step
-        count = largest_batch(lambda count: step_memory(trial, densest, count, amp, device), capacity)
+        step_memory(trial, tile, 1, amp, device)  # libraries take their workspaces in the first step
+        count = largest_batch(lambda count: step_memory(trial, tile, count, amp, device), capacity)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     return count

@@ -6,7 +6,8 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from src.settings import OptimizerSettings
+from src.errors import InputError
+from src.settings import OptimizerSettings, parse_numbers
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
@@ -63,18 +64,24 @@ def _state(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
 
 
-def class_weights(text_or_numbers: tuple[float, ...] | str, counts: list[int]) -> Tensor | None:
+def class_weights(text: str, counts: list[int]) -> Tensor | None:
     """Weights ``(K + 1,)`` of the classifier loss, background first; ``None`` for equal ones.
 
-    ``auto`` weighs a class by the inverse square root of its number of cells, with a mean of 1 over the cells.
-
     Args:
+        text: ``none``; ``auto``, which weighs a class by the inverse square root of its number of cells, with a mean
+            of 1 over the cells; or K + 1 numbers.
         counts: cells of classes 1..K in the training part.
+
+    Raises:
+        InputError: for other text than that.
     """
-    if text_or_numbers == "none":
+    if text == "none":
         return None
-    if text_or_numbers != "auto":
-        return torch.tensor(text_or_numbers, dtype=torch.float32)
+    if text != "auto":
+        numbers = parse_numbers(text, "--class-weights")
+        if len(numbers) != len(counts) + 1:
+            raise InputError(f"--class-weights: expected {len(counts) + 1} numbers, background first, got {text}")
+        return torch.tensor(numbers, dtype=torch.float32)
     cells = torch.tensor(counts, dtype=torch.float64).clamp(min=1)
     inverse = cells.rsqrt()
     inverse /= (inverse * cells).sum() / cells.sum()

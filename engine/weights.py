@@ -66,6 +66,11 @@ def resolve(settings: ModelSettings, cell_size: float) -> ModelSettings:
     )
 
 
+def count_parameters(model: nn.Module) -> int:
+    """All parameters, trained or not."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def load_pretrained(model: nn.Module, settings: ModelSettings) -> LoadReport | None:
     """Load what ``settings.weights`` names into ``model``; ``None`` from scratch.
 

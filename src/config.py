@@ -18,7 +18,7 @@ from types import UnionType
 from typing import Any, TypeVar
 
 from src.command import Parser
-from src.errors import InputError, nearest, nearest_path
+from src.errors import InputError, nearest, nearest_path, run
 from src.files import write_text
 
 Config = TypeVar("Config")
@@ -206,11 +206,7 @@ def parse(cls: type[Config], description: str, example: str, argv: Sequence[str]
 
     ``--help`` and ``--print-config`` print and exit with 0. Errors are one line and exit code 2.
     """
-    try:
-        return _parse(cls, description, example, argv)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    return run(lambda: _parse(cls, description, example, argv))
 
 
 def _parse(cls: type[Config], description: str, example: str, argv: Sequence[str] | None) -> Config:

@@ -4,7 +4,9 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
 
 
 class InputError(Exception):
@@ -28,10 +30,10 @@ def nearest_path(path: str | Path) -> str:
         return ""
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], Value]) -> Value:
     """Call a command's ``main``; an :class:`InputError` becomes one line on stderr and exit code 2."""
     try:
-        main()
+        return main()
     except InputError as error:
         sys.exit(_complain(error))
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from src.command import Parser
 from src.config import flag_table
 from src.errors import run
 from src.files import write_text
@@ -20,8 +21,9 @@ def with_tables(text: str) -> str:
 
 
 def main() -> None:
-    """Rewrite README.md in the current folder."""
-    path = Path("README.md")
+    """Rewrite README.md beside this package."""
+    Parser(__doc__, "python -m src.readme", "python -m src.readme").parse_args()
+    path = Path(__file__).resolve().parents[1] / "README.md"
     write_text(path, with_tables(path.read_text(encoding="utf-8")))
     print(f"wrote {path}")
 

@@ -11,8 +11,8 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
 
 from engine.mask_targets import sample_mask_targets
 from engine.roi_heads import box_head_losses, mask_loss
-from engine.weights import load_matching, load_pretrained, resolve
-from model import anchor_sizes, build_model, count_parameters
+from engine.weights import count_parameters, load_matching, load_pretrained, resolve
+from model import anchor_sizes, build_model
 from src.advice import auto_anchors
 from src.errors import InputError
 from src.settings import ModelSettings
