@@ -16,9 +16,9 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from src.classes import HOMEWORK_CLASSES, load_classes
+from src.classes import classes_of_results
 from src.coco import read_results
-from src.command import Parser
+from src.command import Parser, score_of
 from src.config import build, read_recipe, write_toml
 from src.errors import InputError, run
 from src.files import append_line, companion, read_lines, write_json
@@ -151,7 +151,7 @@ def measure(study: Study, variant: Variant, seed: int) -> dict[str, Any]:
     """Train, predict and score: a line of the log."""
     folder = train(study, variant, seed)
     output = predict(study, variant, folder)
-    classes = load_classes(study.classes) if study.classes else HOMEWORK_CLASSES
+    classes = classes_of_results(study.classes, output)
     names = read_split(study.split)[study.part]
     id_map = companion(output, "id-map")
     truths = load_ground_truth(study.data_path, len(classes), id_map, names)
@@ -255,7 +255,7 @@ def _parser() -> Parser:
     parser.add_argument("--part", default="val", help="part that is predicted (default: val)")
     parser.add_argument("--classes", metavar="FILE", help="JSON of classes (default: the homework's)")
     parser.add_argument(
-        "--pq-threshold", type=float, default=0.5, metavar="S", help="lowest score in PQ and F1 (default: 0.5)"
+        "--pq-threshold", type=score_of, default=0.5, metavar="S", help="lowest score in PQ and F1 (default: 0.5)"
     )
     parser.add_argument("--seeds", type=int, default=1, help="seeds to measure (default: 1)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them (default: 0)")

@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from src.classes import HOMEWORK_CLASSES, CellClass, load_classes
+from src.classes import CellClass, classes_of_results
 from src.coco import check_results, read_results
-from src.command import Parser
+from src.command import Parser, score_of
 from src.draw import legend, outline, write_png
 from src.errors import run
 from src.ground_truth import ImageTruth, load_ground_truth
@@ -77,7 +77,7 @@ def portrait(
 def main() -> None:
     """Write ``misses.png`` and ``inventions.png`` and print how often each cause occurs."""
     flags = _parser().parse_args()
-    classes = load_classes(flags.classes) if flags.classes else HOMEWORK_CLASSES
+    classes = classes_of_results(flags.classes, flags.pred)
     truths = load_ground_truth(flags.gt, len(classes), flags.id_map)
     entries = read_results(flags.pred)
     check_results(entries, [truth.entry for truth in truths], len(classes), flags.pred)
@@ -113,7 +113,7 @@ def _parser() -> Parser:
     parser.add_argument("--id-map", required=True, metavar="FILE", help="id map of the results")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the two pictures")
     parser.add_classes()
-    parser.add_argument("--score-thresh", type=float, default=0.5, metavar="S", help="score that counts (default: 0.5)")
+    parser.add_argument("--score-thresh", type=score_of, default=0.5, metavar="S", help="lowest score (default: 0.5)")
     parser.add_argument("--number", type=int, default=30, metavar="N", help="pictures of each kind (default: 30)")
     parser.add_argument("--bgr", action="store_true", help="the images hold blue first")
     return parser

@@ -115,7 +115,7 @@ def first_state(config: TrainConfig, model: nn.Module, amp: torch.dtype | None) 
 
 def val_truth(data: TrainingData, config: TrainConfig) -> list[ImageTruth]:
     """The true cells of the val images; their ids are 1, 2, … in the split's order, and the id map is kept."""
-    id_map = Path(config.data.output_dir) / "val-id-map.json"
+    id_map = Path(config.data.output_dir) / "val-results.id-map.json"
     ids = [ImageId(f"{record.name}.tif", i, record.height, record.width) for i, record in enumerate(data.val, start=1)]
     write_id_map(id_map, ids)
     return load_ground_truth(config.data.data_path, len(data.classes), id_map, max_pixels=config.image.max_pixels)

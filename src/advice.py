@@ -57,7 +57,7 @@ def advise(images: Sequence[ImageCells]) -> Advice:
     """
     spans = np.concatenate([image.boxes[:, 2:] - image.boxes[:, :2] for image in images])
     median = float(np.median(np.sqrt(spans.prod(axis=1))))
-    scale = 1.0 if GOOD_SIZE[0] <= median <= GOOD_SIZE[1] else round(max(WANTED_SIZE / median, 0.05), 2)
+    scale = 1.0 if GOOD_SIZE[0] <= median <= GOOD_SIZE[1] else round(min(max(WANTED_SIZE / median, 0.05), 16), 2)
     longest = np.median([max(image.height, image.width) * scale for image in images])
     tile_size = next((size for size in TILE_SIZES if longest <= size), TILE_SIZES[-1])
     overlap = min(-(-int(np.quantile(spans.max(axis=1), 0.995) * scale) // 32) * 32, tile_size // 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
-from src.files import read_json
+from src.files import companion, read_json
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,21 @@ def _color(number: int) -> str:
 def load_classes(path: str | Path) -> tuple[CellClass, ...]:
     """Read ``[{"id": 1, "name": "epithelial", "color": "#d62728"}, …]``; ids must be 1..K, names unique."""
     return parse_classes(read_json(path), str(path))
+
+
+def classes_of_data(given: str | Path | None, folder: str | Path) -> tuple[CellClass, ...]:
+    """The classes of the file that a flag gives, else of ``classes.json`` in the data folder, else the homework's."""
+    return _first_classes(given, Path(folder) / "classes.json")
+
+
+def classes_of_results(given: str | Path | None, results: str | Path) -> tuple[CellClass, ...]:
+    """The classes of the file that a flag gives, else of what lies beside a results file, else the homework's."""
+    return _first_classes(given, companion(results, "classes"), Path(results).with_name("classes.json"))
+
+
+def _first_classes(given: str | Path | None, *beside: Path) -> tuple[CellClass, ...]:
+    path = given or next((path for path in beside if path.is_file()), None)
+    return load_classes(path) if path else HOMEWORK_CLASSES
 
 
 def parse_classes(entries: Any, source: str) -> tuple[CellClass, ...]:

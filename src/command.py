@@ -4,12 +4,29 @@ import argparse
 import itertools
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from src.errors import InputError, nearest
 from src.tiff import MAX_PIXELS
 
 MAX_PIXELS_HELP = "files of more px (height times width) are refused before memory is used"
+
+
+def score_of(text: str) -> float:
+    """A score on a command line."""
+    with suppress(ValueError):
+        if 0 <= (value := float(text)) <= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+
+
+def seed_of(text: str) -> int:
+    """A seed on a command line."""
+    with suppress(ValueError):
+        if (value := int(text)) >= 0:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,9 +42,10 @@ class Parser(argparse.ArgumentParser):
             **more,
         )
 
-    def add_classes(self) -> None:
+    def add_classes(self, place: str = "beside the results") -> None:
         """``--classes``, as most commands have it."""
-        self.add_argument("--classes", metavar="FILE", help="JSON of class ids, names and colors (default: homework's)")
+        text = f"JSON of class ids, names and colors (default: that {place}, else the homework's)"
+        self.add_argument("--classes", metavar="FILE", help=text)
 
     def add_max_pixels(self) -> None:
         """``--max-pixels``, of every command that reads images or masks."""

@@ -3,20 +3,24 @@
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from tqdm import tqdm
 
-from src.classes import HOMEWORK_CLASSES, CellClass, load_classes, to_json
+from src.classes import CellClass, classes_of_results, to_json
 from src.coco import cells_by_image, check_results, read_results
-from src.command import Parser
+from src.command import Parser, score_of, seed_of
+from src.draw import SURE
 from src.errors import InputError, nearest, nearest_path, run
 from src.exporters import EXPORTERS, export_coco
-from src.files import companion, write_json
-from src.importers import AMBIGUOUS, IMPORTERS, Imported, Source, import_coco
+from src.files import companion, id_map_of, write_json, writing
+from src.imported import Imported, Source
+from src.importers import AMBIGUOUS, IMPORTERS, import_coco
 from src.instances import clip, resolve_overlaps, to_label_map
 from src.records import read_id_map
 from src.split import make_split
@@ -24,6 +28,7 @@ from src.tiff import write_image, write_mask
 from src.tiles import Tile
 
 RESULTS = "results"
+IMPORT_FLAGS, EXPORT_FLAGS = ("images", "rectangles"), ("to", "id_map", "classes", "score_thresh")
 MIN_FRAGMENT = 12  # px; of a cell that a rectangle's edge cuts less is no cell
 CUTS = (0.3, 0.7)  # share of a side at which rectangles are cut, at random between
 EXAMPLE = """python -m src.convert --from dsb2018 stage1_train data/train
@@ -82,11 +87,10 @@ def cut(name: str, imported: Imported, seed: int) -> Iterator[tuple[str, Importe
 
 def open_source(kind: str, path: Path, images: str | None, max_pixels: int) -> Source:
     """Find what is to be imported; ``images`` is COCO's alone."""
-    for place in (path, *([Path(images)] if images else [])):
-        if not place.exists():
-            raise InputError(f"{place}: no such file or folder{nearest_path(place)}")
     if images and kind != "coco":
         raise InputError("--images: is for --from coco; the other formats know where their images lie")
+    for place in (path, *([Path(images)] if images else [])):
+        _require(place)
     importer = partial(import_coco, images=Path(images)) if images else IMPORTERS[kind]
     source = importer(path, max_pixels)
     if not source.readers:
@@ -94,10 +98,31 @@ def open_source(kind: str, path: Path, images: str | None, max_pixels: int) -> S
     return source
 
 
-def convert_in(source: Source, out: Path, seed: int | None) -> str:
+def _require(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder{nearest_path(path)}")
+
+
+@contextmanager
+def whole_or_not(out: Path) -> Iterator[Path]:
+    """A folder to write into that becomes ``out`` when all is written; where ``out`` holds something, ``out`` itself.
+
+    A file that cannot be read then leaves nothing that looks like a data set, and what was there stays.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        yield out
+        return
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+            yield Path(folder) / out.name
+            (Path(folder) / out.name).replace(out)
+
+
+def convert_in(source: Source, out: Path, seed: int | None) -> list[str]:
     """Import a data set; with a ``seed`` cut into rectangles, with a split by source image. Lines that sum it up."""
     counts: Counter[str] = Counter()
-    groups, class_counts = {}, {}
+    groups, class_counts, lines = {}, {}, []
     for name in tqdm(source.readers, "convert", unit="image", leave=False, disable=None):
         imported = source.readers[name]()
         parts = [(name, imported, 0)] if seed is None else cut(name, imported, seed)
@@ -110,18 +135,21 @@ def convert_in(source: Source, out: Path, seed: int | None) -> str:
     write_json(out / "classes.json", to_json(source.classes), indent=1)
     if seed is not None:
         write_json(out / "groups.json", groups, indent=1)
-        write_json(out / "split.json", make_split(list(groups), class_counts, groups, 0.2, seed)[0], indent=1)
+        split, note = make_split(list(groups), class_counts, groups, 0.2, seed)
+        write_json(out / "split.json", split, indent=1)
+        lines.append(note)
     dropped = source.dropped + Counter({
         "hidden by another cell of the class": counts["hidden"],
         f"fragments under {MIN_FRAGMENT} px": counts["fragments"],
     })  # fmt: skip
-    lines = [f"dropped: {count} x {reason}" for reason, count in sorted(dropped.items()) if count]
+    lines += [f"dropped: {count} x {reason}" for reason, count in sorted(dropped.items()) if count]
+    lines += [f"look at {count} {what}" for what, count in sorted(source.notes.items()) if count]
     if counts["ambiguous regions"]:
         lines.append(f"kept apart: {counts['ambiguous regions']} ambiguous regions, in ambiguous.tif")
     if counts["covered in part"]:
         lines.append(f"{counts['covered in part']} cells are covered in part by others of their class")
     names = ", ".join(f"{c.id} {c.name}" for c in source.classes)
-    return "\n".join([*lines, f"wrote {out}: {len(groups)} images, {counts['cells']} cells; classes {names}"])
+    return [*lines, f"{len(groups)} images, {counts['cells']} cells; classes {names}"]
 
 
 def convert_out(path: Path, out: Path, kind: str, id_map: Path, classes: Sequence[CellClass], threshold: float) -> str:
@@ -167,17 +195,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = _parser().parse_args(arguments)
     path, out = Path(flags.input), Path(flags.out)
     kind = choose("--from", flags.source, [*IMPORTERS, RESULTS])
+    for name in IMPORT_FLAGS if kind == RESULTS else EXPORT_FLAGS:
+        if getattr(flags, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')}: says nothing to --from {kind} (see --help)")
     refuse_overwriting(out, flags.force)
     if kind != RESULTS:
-        print(convert_in(open_source(kind, path, flags.images, flags.max_pixels), out, flags.rectangles))
+        source = open_source(kind, path, flags.images, flags.max_pixels)
+        with whole_or_not(out) as folder:
+            *lines, last = convert_in(source, folder, flags.rectangles)
+        print("\n".join([*lines, f"wrote {out}: {last}"]))
         return
     target = choose("--to", flags.to, [*EXPORTERS, "coco"])
-    named = companion(path, "classes")
-    classes = load_classes(flags.classes or named) if flags.classes or named.is_file() else HOMEWORK_CLASSES
-    id_map = Path(flags.id_map or companion(path, "id-map"))
-    if not id_map.is_file():
-        raise InputError(f"{id_map}: no such file; name one with --id-map")
-    print(convert_out(path, out, target, id_map, classes, flags.score_thresh))
+    _require(path)
+    id_map = id_map_of(path, flags.id_map)
+    if id_map is None:
+        raise InputError(f"{companion(path, 'id-map')}: no such file; name an id map with --id-map")
+    classes = classes_of_results(flags.classes, path)
+    threshold = SURE if flags.score_thresh is None else flags.score_thresh
+    print(convert_out(path, out, target, id_map, classes, threshold))
 
 
 def _parser() -> Parser:
@@ -189,14 +224,12 @@ def _parser() -> Parser:
     parser.add_argument("--images", metavar="DIR", help="with --from coco: where its images lie (default: beside IN)")
     parser.add_argument("--to", metavar="FORMAT", help=f"with --from results: {', '.join(EXPORTERS)} or coco")
     parser.add_argument("--id-map", metavar="FILE", help="id map of the results (default: the one beside them)")
+    parser.add_classes()
     parser.add_argument(
-        "--classes", metavar="FILE", help="JSON of class ids, names and colors (default: the one beside the results)"
+        "--score-thresh", type=score_of, metavar="S", help=f"lowest score that is exported (default: {SURE})"
     )
     parser.add_argument(
-        "--score-thresh", type=float, default=0.5, metavar="S", help="lowest score that is exported (default: 0.5)"
-    )
-    parser.add_argument(
-        "--rectangles", type=int, metavar="SEED", help="cut each image into four, with a split by source image"
+        "--rectangles", type=seed_of, metavar="SEED", help="cut each image into four, with a split by source image"
     )
     parser.add_argument("--force", action="store_true", help="write over what is in OUT")
     parser.add_max_pixels()

@@ -14,7 +14,7 @@ SCORES = {"AP50": "AP50 uncapped", "AP50_at_100": "AP50 at 100", "AP": "AP uncap
 
 def write_curves(folder: Path) -> None:
     """Draw ``curves.png`` of a run folder; without a step in the log there is nothing to draw."""
-    events = read_lines(folder / "log.jsonl")
+    events = [event for event in read_lines(folder / "log.jsonl") if "event" in event]
     steps, validations = ([event for event in events if event["event"] == kind] for kind in ("step", "val"))
     if not steps:
         return

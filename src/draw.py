@@ -10,6 +10,7 @@ from src.classes import CellClass
 from src.files import replacing
 from src.instances import Instance
 
+FONT = (cv2.FONT_HERSHEY_SIMPLEX, 0.42)
 SURE = 0.5  # the score from which a cell is drawn, and from which PQ counts it
 
 
@@ -33,13 +34,18 @@ def outline(
 
 def legend(picture: np.ndarray, classes: Sequence[CellClass]) -> np.ndarray:
     """The picture with a white strip below that names the classes in their colours."""
-    rows = -(-len(classes) // max(picture.shape[1] // 130, 1))
-    strip = np.full((20 * rows + 4, picture.shape[1], 3), 255, np.uint8)
-    per_row = -(-len(classes) // rows)
-    for index, cell_class in enumerate(classes):
-        x, y = (index % per_row) * 130 + 4, (index // per_row) * 20 + 16
+    width, places, x, y = picture.shape[1], [], 4, 16
+    for cell_class in classes:
+        needed = 14 + cv2.getTextSize(cell_class.name, *FONT, 1)[0][0]
+        if x > 4 and x + needed > width:
+            x, y = 4, y + 20
+        places.append((x, y))
+        x += needed + 16
+    strip = np.full((y + 8, width, 3), 255, np.uint8)
+    for cell_class, (x, y) in zip(classes, places, strict=True):
         cv2.rectangle(strip, (x, y - 9), (x + 9, y), cell_class.rgb, -1)
-        cv2.putText(strip, cell_class.name, (x + 14, y), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+        cv2.rectangle(strip, (x, y - 9), (x + 9, y), (0, 0, 0), 1)  # or white would not show
+        cv2.putText(strip, cell_class.name, (x + 14, y), *FONT, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([picture, strip])
 
 

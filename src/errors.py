@@ -1,6 +1,7 @@
 """How the program says that its input is wrong: one line, exit code 2."""
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -38,6 +39,9 @@ def run(main: Callable[[], Value]) -> Value:
         sys.exit(_complain(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever read what is printed, as head does, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def _complain(error: InputError) -> int:

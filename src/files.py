@@ -53,6 +53,12 @@ def companion(results: str | Path, what: str) -> Path:
     return Path(results).with_name(f"{Path(results).stem}.{what}.json")
 
 
+def id_map_of(results: str | Path, given: str | None) -> Path | None:
+    """The id map that a flag gives, else the one beside the results; ``None`` without either."""
+    beside = companion(results, "id-map")
+    return Path(given) if given else beside if beside.is_file() else None
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with replacing(path) as temporary:

@@ -3,23 +3,25 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from src.classes import HOMEWORK_CLASSES, CellClass, name_classes
+from src.classes import HOMEWORK_CLASSES, CellClass, name_classes, parse_classes, to_json
 from src.errors import InputError
 from src.files import read_json
-from src.ground_truth import read_coco
+from src.ground_truth import ImageTruth, read_coco
+from src.imported import Imported, Source, add, check_size, files_in, open_picture, read_labels, read_picture
 from src.instances import Instance, from_label_map
 from src.polygons import fill
 from src.records import check_component
-from src.tiff import read_image, read_mask
 
 PICTURES = re.compile(r"\.(tiff?|png|jpe?g|bmp)$", re.IGNORECASE)
 LABELS = re.compile(r"_(cp_masks|masks?|labels?)$", re.IGNORECASE)
+NO_IMAGES = re.compile(r"_(flows|outlines|seg|cp_output)$", re.IGNORECASE)  # what cellpose leaves beside its masks
 CONSEP_CLASSES = name_classes(["epithelial", "inflammatory", "spindle-shaped", "other"])
 # The types of CoNSeP as the HoVer-Net paper merges them: other, inflammatory, healthy and malignant epithelial,
 # fibroblast, muscle, endothelial.
@@ -27,74 +29,25 @@ CONSEP_CATEGORIES = {1: 4, 2: 2, 3: 1, 4: 1, 5: 3, 6: 3, 7: 3}
 AMBIGUOUS = 0  # category of regions that are of no class; they are kept apart
 
 
-@dataclass(frozen=True, eq=False)
-class Imported:
-    """An image ``(H, W, 3)`` uint8 RGB with its objects; those of category ``AMBIGUOUS`` are no cells."""
-
-    image: np.ndarray
-    instances: list[Instance]
-
-
-@dataclass(frozen=True)
-class Source:
-    """What was found: a reader for each image's name, the classes, and what was dropped so far, by reason."""
-
-    readers: Mapping[str, Callable[[], Imported]]
-    classes: tuple[CellClass, ...]
-    dropped: Counter[str] = field(default_factory=Counter)
-
-
-def add(readers: dict[str, Callable[[], Imported]], name: str, path: Path, read: Callable[[], Imported]) -> None:
-    """Add the reader of an image; names become folders, so they are plain and unique."""
-    check_component(name, path)
-    if name in readers:
-        raise InputError(f"{path}: is a second image of the name {name}")
-    readers[name] = read
-
-
-def read_picture(path: Path, max_pixels: int) -> np.ndarray:
-    """An image file of any common type as ``(H, W, 3)`` uint8; alpha is dropped."""
-    if path.suffix.lower() in (".tif", ".tiff", ".svs"):
-        return read_image(path, max_pixels=max_pixels, first_page=path.suffix.lower() == ".svs")
-    return np.asarray(_open_picture(path, max_pixels).convert("RGB"))
-
-
-def read_labels(path: Path, max_pixels: int) -> np.ndarray:
-    """A label image, TIFF or PNG, as ``(H, W)`` int32 with ids 1..N."""
-    if path.suffix.lower() in (".tif", ".tiff"):
-        return read_mask(path, max_pixels)
-    labels = np.asarray(_open_picture(path, max_pixels))
-    if labels.ndim != 2:
-        raise InputError(f"{path}: has {labels.shape[2]} channels; a label image has one, holding ids")
-    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32) + int(labels.min() > 0)
-
-
-def _open_picture(path: Path, max_pixels: int) -> Any:
-    from PIL import Image
-
-    try:
-        picture = Image.open(path)
-        if picture.width * picture.height > max_pixels:
-            raise InputError(
-                f"{path}: is {picture.height} x {picture.width} px; more than {max_pixels} px are not read"
-            )
-        picture.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be read as an image ({error})") from error
-    return picture
-
-
 def import_coco(path: Path, max_pixels: int, images: Path | None = None) -> Source:
-    """A COCO JSON file and its images, by default beside it or in ``images`` beside it; crowd regions are dropped."""
+    """A COCO JSON file and its images, by default beside it or in ``images`` beside it.
+
+    Crowd regions are dropped, and annotations without a segmentation.
+    """
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("categories"), list) or not data["categories"]:
         raise InputError(f"{path}: expected a COCO JSON object with images, annotations and categories")
     numbers, classes = _coco_classes(data["categories"], path)
-    crowds = 0
+    dropped: Counter[str] = Counter()
     if isinstance(annotations := data.get("annotations"), list):
-        kept = [item for item in annotations if not (isinstance(item, dict) and item.get("iscrowd"))]
-        crowds = len(annotations) - len(kept)
-        data = {**data, "annotations": [_renumbered(item, numbers) for item in kept]}
+        reasons = [_reason_to_drop(item) for item in annotations]
+        dropped = Counter(reason for reason in reasons if reason)
+        kept = [
+            _renumbered(item, numbers, f"{path}: annotation {index}")
+            for index, (item, reason) in enumerate(zip(annotations, reasons, strict=True))
+            if not reason
+        ]
+        data = {**data, "annotations": kept}
     truths = read_coco(data, path, len(classes))
     readers: dict[str, Callable[[], Imported]] = {}
     for truth in truths:
@@ -104,18 +57,31 @@ def import_coco(path: Path, max_pixels: int, images: Path | None = None) -> Sour
         if file is None:
             raise InputError(f"{path}: names {truth.file_name}, which is not in {folders[0]} (see --images)")
 
-        def read(file: Path = file, instances: list[Instance] = truth.instances) -> Imported:
-            return Imported(read_picture(file, max_pixels), instances)
+        def read(file: Path = file, truth: ImageTruth = truth) -> Imported:
+            pixels = read_picture(file, max_pixels)
+            check_size(path, (truth.height, truth.width), pixels, file)
+            return Imported(pixels, truth.instances)
 
         add(readers, PICTURES.sub("", truth.file_name), file, read)
-    return Source(readers, classes, Counter({"crowd region": crowds}))
+    return Source(readers, classes, dropped)
 
 
-def _renumbered(annotation: Any, numbers: Mapping[Any, int]) -> Any:
+def _reason_to_drop(annotation: Any) -> str:
+    """Why an annotation is no cell; empty where it is one, or malformed, to be refused by its number."""
+    if not isinstance(annotation, dict):
+        return ""
+    if annotation.get("iscrowd"):
+        return "crowd region"
+    return "annotation without a segmentation" if annotation.get("segmentation", []) in ([], None) else ""
+
+
+def _renumbered(annotation: Any, numbers: Mapping[Any, int], where: str) -> Any:
     """An annotation with its category as 1..K; what is malformed stays so, to be refused by its number."""
     if not isinstance(annotation, dict) or type(annotation.get("category_id")) is not int:
         return annotation
-    return {**annotation, "category_id": numbers.get(annotation["category_id"], 0)}
+    if annotation["category_id"] not in numbers:
+        raise InputError(f"{where}: category_id {annotation['category_id']} is not among the file's categories")
+    return {**annotation, "category_id": numbers[annotation["category_id"]]}
 
 
 def _coco_classes(categories: Sequence[Any], path: Path) -> tuple[dict[Any, int], tuple[CellClass, ...]]:
@@ -126,43 +92,58 @@ def _coco_classes(categories: Sequence[Any], path: Path) -> tuple[dict[Any, int]
     numbers = {category["id"]: number for number, category in enumerate(ordered, start=1)}
     if len(numbers) != len(categories):
         raise InputError(f"{path}: two categories have the same id")
-    return numbers, name_classes([category["name"] for category in ordered])
+    classes = name_classes([category["name"].strip() for category in ordered])
+    return numbers, parse_classes(to_json(classes), str(path))
 
 
 def import_labels(folder: Path, max_pixels: int) -> Source:
     """Label images of one class: ``x_masks.png`` beside ``x.png``, or ``masks/x.tif`` for ``images/x.tif``."""
-    files = [path for path in sorted(folder.rglob("*")) if PICTURES.search(path.name)]
-    is_label = {path: bool(LABELS.search(path.stem) or path.parent.name in ("masks", "labels")) for path in files}
-    labels = {LABELS.sub("", path.stem): path for path in files if is_label[path]}
+    files = [path for path in files_in(folder) if PICTURES.search(path.name) and not NO_IMAGES.search(path.stem)]
+    labels: dict[str, Path] = {}
+    for path in filter(partial(_is_label, folder), files):
+        name = LABELS.sub("", path.stem)
+        if name in labels:
+            raise InputError(f"{path}: is a second label image of {name} beside {labels[name]}")
+        labels[name] = path
+    source = Source({}, name_classes(["cell"]))
     readers: dict[str, Callable[[], Imported]] = {}
-    for path in files:
-        if is_label[path]:
-            continue
+    for path in sorted(set(files) - set(labels.values())):
         if path.stem not in labels:
             raise InputError(f"{path}: has no label image ({path.stem}_masks.tif beside it, or masks/{path.name})")
 
         def read(path: Path = path, label: Path = labels[path.stem]) -> Imported:
             pixels, found = read_picture(path, max_pixels), read_labels(label, max_pixels)
-            _check_size(label, found.shape, pixels)
+            check_size(label, found.shape, pixels)
+            source.notes["label images with one id alone: are they masks of 0 and 255?"] += int(found.max()) == 1
             return Imported(pixels, from_label_map(found[None]))
 
         add(readers, path.stem, path, read)
-    return Source(readers, name_classes(["cell"]))
+    source.dropped["label image without an image"] = len(labels.keys() - readers.keys())
+    return replace(source, readers=readers)
+
+
+def _is_label(folder: Path, path: Path) -> bool:
+    """Whether a picture below a folder is a label image, by its own name or by that of the folder it lies in."""
+    parents = path.relative_to(folder).parts[-2:-1]
+    return bool(LABELS.search(path.stem)) or parents in (("masks",), ("labels",))
 
 
 def import_dsb2018(folder: Path, max_pixels: int) -> Source:
     """The layout of the Data Science Bowl 2018: ``<id>/images/<id>.png`` and one ``<id>/masks/*.png`` a nucleus."""
     source = Source({}, name_classes(["nucleus"]))
     readers: dict[str, Callable[[], Imported]] = {}
-    for image in sorted(folder.glob("*/images/*")):
-        if not PICTURES.search(image.name):
+    for image in files_in(folder, "images/*"):
+        if not PICTURES.search(image.name) or image.parents[1] == folder:
+            continue
+        if not (image.parents[1] / "masks").is_dir():
+            source.dropped["image without a folder of masks"] += 1
             continue
 
         def read(image: Path = image) -> Imported:
             pixels, instances = read_picture(image, max_pixels), []
             for path in sorted((image.parents[1] / "masks").glob("*.png")):
-                mask = np.asarray(_open_picture(path, max_pixels).convert("L")) > 0
-                _check_size(path, mask.shape, pixels)
+                mask = np.asarray(open_picture(path, max_pixels).convert("L")) > 0
+                check_size(path, mask.shape, pixels)
                 found = from_label_map(mask[None].astype(np.int32))
                 source.dropped["empty mask"] += not found
                 instances += found
@@ -175,13 +156,13 @@ def import_dsb2018(folder: Path, max_pixels: int) -> Source:
 def import_consep(folder: Path, max_pixels: int) -> Source:
     """CoNSeP as it is published: ``Images/x.png`` and ``Labels/x.mat`` with ``inst_map`` and ``inst_type``."""
     readers: dict[str, Callable[[], Imported]] = {}
-    for path in sorted(folder.rglob("Labels/*.mat")):
+    for path in files_in(folder, "Labels/*.mat"):
         image = path.parents[1] / "Images" / f"{path.stem}.png"
 
         def read(path: Path = path, image: Path = image) -> Imported:
             pixels = read_picture(image, max_pixels)
             labels, types = _read_mat(path, max_pixels)
-            _check_size(path, labels.shape, pixels)
+            check_size(path, labels.shape, pixels)
             instances = [
                 replace(instance, category_id=CONSEP_CATEGORIES[types[int(_value(labels, instance))]])
                 for instance in from_label_map(labels[None])
@@ -222,7 +203,7 @@ def import_monusac(folder: Path, max_pixels: int) -> Source:
     source = Source({}, HOMEWORK_CLASSES)
     numbers = {cell_class.name: cell_class.id for cell_class in HOMEWORK_CLASSES} | {"ambiguous": AMBIGUOUS}
     readers: dict[str, Callable[[], Imported]] = {}
-    for xml in sorted(folder.rglob("*.xml")):
+    for xml in files_in(folder, "*.xml"):
         image = next((f for s in (".svs", ".tif", ".tiff") if (f := xml.with_suffix(s)).exists()), None)
         if image is None:
             raise InputError(f"{xml}: has neither an .svs nor a .tif image beside it")
@@ -261,11 +242,6 @@ def _regions(xml: Path) -> list[tuple[str, np.ndarray]]:
     if any(not np.isfinite(corners).all() for _, corners in regions):
         raise InputError(f"{xml}: holds a vertex that is no number")
     return regions
-
-
-def _check_size(path: Path, shape: tuple[int, ...], image: np.ndarray) -> None:
-    if shape != image.shape[:2]:
-        raise InputError(f"{path}: is {shape} px, but its image is {image.shape[:2]} px")
 
 
 IMPORTERS: Mapping[str, Callable[[Path, int], Source]] = {

@@ -34,7 +34,8 @@ def plot(draw: Callable[[Any], None], size: tuple[float, float] = (5.2, 3.2)) ->
 
     look: Any = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
     look |= dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
-    with rc_context({**look, "svg.fonttype": "none", "svg.hashsalt": "page", "font.size": 9}):
+    look |= {"svg.fonttype": "none", "svg.hashsalt": "page", "font.size": 9, "text.parse_math": False}
+    with rc_context(look):
         figure = Figure(figsize=size, layout="constrained", facecolor="none")
         axes = figure.subplots()
         axes.set_facecolor("none")
@@ -44,6 +45,11 @@ def plot(draw: Callable[[Any], None], size: tuple[float, float] = (5.2, 3.2)) ->
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     return Markup(re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL))
+
+
+def label(name: str) -> str:
+    """A name for a plot's legend: matplotlib leaves out those that begin with an underscore."""
+    return f"\u200b{name}" if name.startswith("_") else name
 
 
 def picture(image: np.ndarray, quality: int = 88) -> str:

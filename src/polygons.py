@@ -7,6 +7,7 @@ import numpy as np
 
 from src.instances import Instance, tight
 
+FAR = 1e6  # px; a corner beyond is as good as at it, and overflows nothing
 Ring = np.ndarray  # (N, 2) corners, x and y, the first not repeated
 
 
@@ -17,6 +18,7 @@ def fill(corners: Ring, category_id: int, height: int, width: int) -> Instance |
     """
     from skimage.draw import polygon  # slow to import
 
+    corners = corners.clip(-FAR, FAR)
     left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0)
     right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 1, (width, height))
     if left >= right or top >= bottom:
@@ -33,20 +35,18 @@ def outlines(instance: Instance) -> list[list[Ring]]:
     corner alone are pieces of their own.
     """
     polygons = []
-    for piece in _pieces(instance.mask):
-        outer = _edges(piece)
+    for piece, corner in _pieces(instance.mask, np.array([instance.left, instance.top])):
         whole = cv2.fillPoly(np.zeros(piece.shape, np.uint8), [_outer_pixels(piece)], 1).astype(bool)
-        holes = [_edges(hole) for hole in _pieces(whole & ~piece)]
-        corner = np.array([instance.left, instance.top])
-        polygons.append([ring + corner for ring in (outer, *holes)])
+        holes = [_edges(hole) + place for hole, place in _pieces(whole & ~piece, corner)]
+        polygons.append([_edges(piece) + corner, *holes])
     return polygons
 
 
-def _pieces(mask: np.ndarray) -> Iterator[np.ndarray]:
-    """The parts of a mask that share edges, each as a mask of the whole size."""
-    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    for label in range(1, count):
-        yield labels == label
+def _pieces(mask: np.ndarray, corner: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The parts of a mask that share edges, each cut out, with its corner (x, y) where the mask's is at ``corner``."""
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    for label, (left, top, width, height, _) in enumerate(boxes[1:count], start=1):
+        yield labels[top : top + height, left : left + width] == label, corner + np.array([left, top])
 
 
 def _outer_pixels(piece: np.ndarray) -> np.ndarray:

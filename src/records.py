@@ -12,7 +12,9 @@ from src.tiff import MAX_PIXELS, Header, read_header
 
 SAMPLE_HINT = "make synthetic data with `python -m src.sample --out DIR --images 12 --seed 0`"
 TIFF_SUFFIX = re.compile(r"\.tiff?$", re.IGNORECASE)
+IMAGE_NAME = re.compile(r"image\.tiff?", re.IGNORECASE)
 MASK_NAME = re.compile(r"class(\d+)\.tiff?", re.IGNORECASE)
+AMBIGUOUS_NAME = re.compile(r"ambiguous\.tiff?", re.IGNORECASE)  # regions of no class, which training does not read
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,7 @@ def read_record(folder: Path, num_classes: int, check_masks: bool = True, max_pi
 
 
 def _find_image(folder: Path, files: Sequence[Path]) -> Path:
-    images = [path for path in files if path.name.lower() in ("image.tif", "image.tiff")]
+    images = [path for path in files if IMAGE_NAME.fullmatch(path.name)]
     if not images and any(folder.glob("*/image.tif*")):
         raise InputError(f"{folder}: has no image.tif but folders with one: did you mean {folder} itself?")
     if len(images) != 1:

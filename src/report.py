@@ -1,9 +1,8 @@
 """One page about a run: how it was trained, how good it is, and where it errs. Two runs are compared."""
 
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from src import report_plots
-from src.classes import HOMEWORK_CLASSES, CellClass, load_classes
+from src.classes import CellClass, classes_of_results
 from src.coco import cells_by_image, check_results, read_results
-from src.command import Parser
-from src.errors import InputError, run
-from src.files import companion, read_lines
+from src.command import Parser, score_of
+from src.config import read_recipe
+from src.errors import InputError, nearest_path, run
+from src.files import companion, id_map_of, read_lines
 from src.ground_truth import ImageTruth, load_ground_truth
 from src.outcomes import Outcomes, cause_of_invention, cause_of_miss, confusion, judge
 from src.page import plot, write_page
@@ -40,11 +40,8 @@ class Story:
     entries: list[dict[str, Any]]
     images: list[Outcomes]
     scores: dict[str, Any] | None
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The run's configuration, flat."""
-        return tomllib.loads(self.config)
+    settings: dict[str, Any]
+    lack: str = ""  # why there are no scores
 
 
 @dataclass(frozen=True)
@@ -63,32 +60,38 @@ def read_story(folder: Path, sources: Sources) -> Story:
     log, recipe = folder / "log.jsonl", folder / "config.toml"
     for path in (log, recipe):
         if not path.is_file():
-            raise InputError(f"{path}: no such file; --run takes a folder that main.py made")
-    config = recipe.read_text(encoding="utf-8")
-    settings = tomllib.loads(config)
-    classes_file = sources.classes or next(
-        (str(path) for path in (folder / "classes.json", Path(settings.get("classes", "-"))) if path.is_file()), None
-    )
-    classes = load_classes(classes_file) if classes_file else HOMEWORK_CLASSES
-    story = Story(folder.name, folder, read_lines(log), config, classes, [], [], [], None)
-    pred = Path(sources.pred or folder / "val-results.json")
+            raise InputError(f"{path}: no such file; --run takes a folder that main.py made{nearest_path(folder)}")
+    settings, config = read_recipe(recipe), recipe.read_text(encoding="utf-8")
+    events = [event for event in read_lines(log) if "event" in event]
+    pred, own = Path(sources.pred or folder / "val-results.json"), folder / "classes.json"
+    named = sources.classes or (own if own.is_file() and not companion(pred, "classes").is_file() else None)
+    classes, name = classes_of_results(named, pred), folder.resolve().name
+    gt = Path(sources.gt or settings["data_path"])
+    lack = ""
     if not sources.pred and not pred.is_file():
-        return story
-    id_map = sources.id_map or (_id_map_beside(pred) if sources.pred else folder / "val-id-map.json")
-    limit = settings.get("max_pixels", MAX_PIXELS)
-    truths = load_ground_truth(sources.gt or settings["data_path"], len(classes), id_map, max_pixels=limit)
+        lack = "No validation was made yet, so there are no scores; --pred and --gt show a results file."
+    elif not sources.gt and not gt.exists():
+        lack = f"The data of the run are not in {gt}, so there are no scores; --gt says where they are."
+    if lack:
+        return Story(name, folder, events, config, classes, [], [], [], None, settings, lack)
+    limit, id_map = settings.get("max_pixels", MAX_PIXELS), id_map_of(pred, sources.id_map)
+    truths = load_ground_truth(gt, len(classes), id_map, max_pixels=limit)
     entries = read_results(pred)
     check_results(entries, [truth.entry for truth in truths], len(classes), str(pred))
     return Story(
-        folder.name, folder, story.events, config, classes, truths, entries,
-        judge_all(truths, entries, sources.threshold), score(truths, entries, classes, sources.threshold),
+        name, folder, events, config, classes, truths, entries, judge_all(truths, entries, sources.threshold),
+        score(truths, entries, classes, sources.threshold), settings,
     )  # fmt: skip
 
 
-def _id_map_beside(pred: Path) -> Path | None:
-    """Without one the ground truth's own ids hold."""
-    found = companion(pred, "id-map")
-    return found if found.is_file() else None
+def told_apart(stories: Sequence[Story]) -> list[Story]:
+    """The runs with names of their own: of folders of one name as much of the path as tells them apart."""
+    paths = [story.folder.resolve().parts for story in stories]
+    for length in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(path[-length:]) for path in paths]
+        if len(set(names)) == len(names):
+            return [replace(story, name=name) for story, name in zip(stories, names, strict=True)]
+    raise InputError("--run: the same folder is given twice")
 
 
 def judge_all(truths: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], threshold: float) -> list[Outcomes]:
@@ -102,6 +105,7 @@ def write_report(path: Path, stories: Sequence[Story], images: str | None, thres
     """Write the page. The pictures and the plots of results are those of the first run."""
     first = stories[0]
     with_results = [story for story in stories if story.scores]
+    viewers = viewers_of(first.truths, first.images, first.classes, _reader(first, images)) if first.scores else []
     write_page(
         path,
         "report.html",
@@ -115,7 +119,8 @@ def write_report(path: Path, stories: Sequence[Story], images: str | None, thres
         result_plots=_result_plots(first, threshold) if first.scores else [],
         confusion=_confusion(first) if first.scores else None,
         causes=_causes(first) if first.scores else [],
-        viewers=viewers_of(first.truths, first.images, first.classes, _reader(first, images)) if first.scores else [],
+        viewers=viewers,
+        lacks=[story.lack for story in stories if story.lack],
         configs=[(story.name, story.config) for story in stories],
         differences=_differences(stories),
     )
@@ -230,7 +235,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if flags.pred and len(flags.run) > 1:
         raise InputError("--pred: with two runs each is shown with its own validation")
     sources = Sources(flags.pred, flags.gt, flags.id_map, flags.classes, flags.score_thresh)
-    stories = [read_story(Path(folder), sources) for folder in flags.run]
+    if flags.images and not Path(flags.images).is_dir():
+        raise InputError(f"--images {flags.images}: no such folder{nearest_path(flags.images)}")
+    stories = told_apart([read_story(Path(folder), sources) for folder in flags.run])
     output = Path(flags.output or Path(flags.run[0]) / "report.html")
     write_report(output, stories, flags.images or flags.gt, flags.score_thresh)
     print(f"wrote {output}: {output.stat().st_size / 1e6:.1f} MB")
@@ -246,7 +253,7 @@ def _parser() -> Parser:
     parser.add_argument("--id-map", metavar="FILE", help="id map of --pred (default: the one beside it)")
     parser.add_argument("--classes", metavar="FILE", help="JSON of class ids, names and colors (default: the run's)")
     parser.add_argument(
-        "--score-thresh", type=float, default=0.5, metavar="S", help="score from which a cell counts (default: 0.5)"
+        "--score-thresh", type=score_of, default=0.5, metavar="S", help="score from which a cell counts (default: 0.5)"
     )
     parser.add_argument("--output", metavar="FILE", help="page to write (default: report.html in the run folder)")
     return parser

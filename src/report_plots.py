@@ -8,7 +8,7 @@ import numpy as np
 from src.classes import CellClass
 from src.curves import LOSSES, smooth
 from src.outcomes import NONE, Outcomes
-from src.page import INK
+from src.page import INK, label
 
 DASHES = ("-", "--")  # of the first run and the second
 BINS = np.linspace(0, 1, 11)
@@ -20,18 +20,20 @@ def losses(axes: Any, runs: Mapping[str, Events]) -> None:
     for dash, (name, events) in zip(DASHES, runs.items(), strict=False):
         steps = [event for event in events if event["event"] == "step"]
         for number, loss in enumerate(LOSSES):
-            label = f"{loss} ({name})" if len(runs) > 1 and number == 0 else loss if dash == "-" else None
+            text = f"{loss} ({name})" if len(runs) > 1 and number == 0 else loss if dash == "-" else None
             values = smooth([event[loss] for event in steps])
-            axes.plot([e["step"] for e in steps], values, dash, color=f"C{number}", label=label, lw=2 - bool(number))
+            axes.plot([e["step"] for e in steps], values, dash, color=f"C{number}", label=text, lw=2 - bool(number))
     axes.set(xlabel="step", ylabel="training loss", yscale="log")
-    axes.legend(ncols=2, fontsize=7)
+    axes.legend(ncols=3, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1))  # beside the curves, not on them
 
 
 def rates(axes: Any, runs: Mapping[str, Events]) -> None:
     """The learning rate over the steps."""
     for dash, (name, events) in zip(DASHES, runs.items(), strict=False):
         steps = [event for event in events if event["event"] == "step"]
-        axes.plot([event["step"] for event in steps], [event["lr"] for event in steps], dash, color=INK, label=name)
+        axes.plot(
+            [event["step"] for event in steps], [event["lr"] for event in steps], dash, color=INK, label=label(name)
+        )
     axes.set(xlabel="step", ylabel="learning rate")
     axes.legend()
 
@@ -42,8 +44,8 @@ def validations(axes: Any, runs: Mapping[str, Events]) -> None:
         for number, key in enumerate(("AP50", "AP50_at_100", "AP")):
             points = [(e["step"], e[key]) for e in events if e["event"] == "val" and e.get(key) is not None]
             if points:
-                label = f"{key.replace('_', ' ')}" + (f" ({name})" if len(runs) > 1 else "")
-                axes.plot(*zip(*points, strict=True), dash, marker="o", ms=3, color=f"C{number}", label=label)
+                text = f"{key.replace('_', ' ')}" + (f" ({name})" if len(runs) > 1 else "")
+                axes.plot(*zip(*points, strict=True), dash, marker="o", ms=3, color=f"C{number}", label=text)
     axes.set(xlabel="step", ylabel="validation", ylim=(0, None))
     if axes.lines:
         axes.legend(fontsize=7)
@@ -53,7 +55,7 @@ def precision_recall(axes: Any, precision: np.ndarray, classes: Sequence[CellCla
     """Precision ``(101, K)`` over recall at IoU 0.5, a curve a class."""
     for cell_class, values in zip(classes, precision.T, strict=True):
         if (values > -1).any():
-            axes.plot(np.linspace(0, 1, 101), values, color=cell_class.color, label=cell_class.name)
+            axes.plot(np.linspace(0, 1, 101), values, color=cell_class.color, label=label(cell_class.name))
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
     axes.legend()
 
@@ -91,7 +93,7 @@ def counts(axes: Any, images: Sequence[Outcomes], classes: Sequence[CellClass]) 
         found = [
             sum(c.category_id == cell_class.id and c.score >= image.threshold for c in image.found) for image in images
         ]
-        axes.scatter(true, found, s=14, alpha=0.8, color=cell_class.color, label=cell_class.name)
+        axes.scatter(true, found, s=14, alpha=0.8, color=cell_class.color, label=label(cell_class.name))
         highest = max(highest, *true, *found)
     axes.plot([0, highest], [0, highest], color=INK, lw=0.8, ls=":")
     axes.set(xlabel="true cells of an image", ylabel="cells found", xscale="symlog", yscale="symlog")
@@ -113,9 +115,8 @@ def sizes(axes: Any, images: Sequence[Outcomes], classes: Sequence[CellClass]) -
         count = np.bincount(which, minlength=len(edges))
         found = np.bincount(which, np.array(hits, float), minlength=len(edges))
         enough = count >= 10
-        axes.plot(
-            edges[enough] + 2, found[enough] / count[enough], "o-", ms=3, color=cell_class.color, label=cell_class.name
-        )
+        look = {"ms": 3, "color": cell_class.color, "label": label(cell_class.name)}
+        axes.plot(edges[enough] + 2, found[enough] / count[enough], "o-", **look)
     axes.set(xlabel="diameter of equal area, px", ylabel="share found", ylim=(0, 1))
     axes.legend()
 

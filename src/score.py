@@ -4,16 +4,17 @@ import gc
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from src.centroids import RADIUS, class_f1, detection_f1, pair
-from src.classes import HOMEWORK_CLASSES, CellClass, load_classes
+from src.classes import CellClass, classes_of_results
 from src.coco import cells_by_image, check_results, encode, read_results
-from src.command import Parser
+from src.command import Parser, score_of
 from src.errors import InputError, run
-from src.files import write_json
+from src.files import id_map_of, write_json
 from src.ground_truth import ImageTruth, load_ground_truth
 from src.instances import Instance, resolve_overlaps
 from src.panoptic import agnostic_quality, class_quality, match
@@ -98,17 +99,17 @@ def format_table(result: dict[str, Any], classes: Sequence[CellClass]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ``--help`` describes it."""
     flags = _parser().parse_args(arguments)
-    if not 0 <= flags.pq_threshold <= 1:
-        raise InputError(f"--pq-threshold must be in [0, 1], got {flags.pq_threshold:g}")
-    classes = load_classes(flags.classes) if flags.classes else HOMEWORK_CLASSES
-    entries = read_results(flags.pred)
-    truths = load_ground_truth(flags.gt, len(classes), flags.id_map, _part(flags.split, flags.part), flags.max_pixels)
-    known = read_id_map(flags.id_map) if flags.id_map else [truth.entry for truth in truths]
+    entries, id_map = read_results(flags.pred), id_map_of(flags.pred, flags.id_map)
+    classes = classes_of_results(flags.classes, flags.pred)
+    truths = load_ground_truth(flags.gt, len(classes), id_map, _part(flags.split, flags.part), flags.max_pixels)
+    known = read_id_map(id_map) if id_map else [truth.entry for truth in truths]
     check_results(entries, known, len(classes), flags.pred)
     scored = {truth.id for truth in truths}  # a part of a split may be fewer images than the id map has
     chosen = [entry for entry in entries if entry["image_id"] in scored]
     result = score(truths, chosen, classes, flags.pq_threshold, flags.backend)
     print(format_table(result, classes))
+    if id_map is None and Path(flags.gt).is_dir():
+        print("without an id map the ids of the predictions were taken as 1..N in the order of the images' names")
     if flags.json:
         write_json(flags.json, result, indent=2)
         print(f"wrote {flags.json}")
@@ -121,13 +122,13 @@ def _parser() -> Parser:
     parser.add_argument(
         "--gt", required=True, metavar="PATH", help="folder of <name>/classN.tif, or a COCO JSON (RLE or polygons)"
     )
-    parser.add_argument("--id-map", metavar="FILE", help="id map of the predictions (default: 1..N by name)")
+    parser.add_argument("--id-map", metavar="FILE", help="id map of --pred (default: beside it, else 1..N by name)")
     parser.add_argument("--split", metavar="FILE", help="JSON of part -> names; scores only the images of --part")
     parser.add_argument("--part", metavar="NAME", help="part of --split to score (default with --split: val)")
     parser.add_classes()
     parser.add_argument(
         "--pq-threshold",
-        type=float,
+        type=score_of,
         default=0.5,
         metavar="S",
         help="lowest score that counts in PQ and F1 (default: 0.5)",

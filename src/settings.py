@@ -188,10 +188,11 @@ class DataSettings:
     data_path: str = option(HOMEWORK_TRAIN, "training folder: <name>/image.tif with class1.tif … classK.tif")
     output_dir: str = option("./logs", "run folder")
     num_classes: int | None = option(
-        None, "number of classes with the background; absent: 5, or as in --classes", low=2
+        None, "number of classes with the background; absent: 5, or as in the file of classes", low=2
     )
     classes: str | None = option(
-        None, 'JSON file of classes [{"id": 1, "name": …, "color": "#rrggbb"}]; absent: the homework\'s four'
+        None,
+        'JSON file of classes [{"id": 1, "name": …, "color": "#rrggbb"}]; absent: classes.json in --data-path, else the homework\'s four',
     )
     split: str | None = option(None, "JSON file of part → names; train and val are used")
     val_fraction: float = option(0.2, "share of the images for validation, without --split", low=0, high=0.9)

@@ -61,13 +61,13 @@ class ImageFacts:
 
 
 def resolve_classes(settings: DataSettings) -> tuple[CellClass, ...]:
-    """The classes of a run; --num-classes counts the background and must agree with --classes."""
-    if settings.classes:
-        classes = load_classes(settings.classes)
+    """The classes of a run; --num-classes counts the background and must agree with a file of classes."""
+    beside = Path(settings.data_path) / "classes.json"
+    if settings.classes or beside.is_file():
+        path = settings.classes or beside
+        classes = load_classes(path)
         if settings.num_classes not in (None, len(classes) + 1):
-            raise InputError(
-                f"--num-classes {settings.num_classes}: {settings.classes} and the background make {len(classes) + 1}"
-            )
+            raise InputError(f"--num-classes {settings.num_classes}: {path} and the background make {len(classes) + 1}")
         return classes
     count = (settings.num_classes or len(HOMEWORK_CLASSES) + 1) - 1
     names = [cell_class.name for cell_class in HOMEWORK_CLASSES[:count]]

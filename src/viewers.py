@@ -23,7 +23,8 @@ def viewers_of(
     read: Callable[[ImageTruth], np.ndarray | None],
 ) -> list[dict[str, Any]]:
     """The worst and the best images, by F1, as the template takes them; those that ``read`` finds."""
-    order = sorted((i for i, truth in enumerate(truths) if truth.instances), key=lambda i: images[i].f1())
+    telling = (i for i, image in enumerate(images) if image.truths or image.is_sure.any())
+    order = sorted(telling, key=lambda i: images[i].f1())
     viewers = []
     for index in dict.fromkeys([*order[:SHOWN], *order[-SHOWN:]]):
         truth, image, pixels = truths[index], images[index], read(truths[index])

@@ -16,10 +16,14 @@ def test_cells_of_a_good_size_are_left_so() -> None:
     assert "--scale 1 --tile-size 512 --overlap 32 --predict-overlap 32 --anchors 12,24" in advice.flags()
 
 
-@pytest.mark.parametrize(("size", "scale"), [(7, 4.0), (280, 0.1), (14, 2.0)])
+@pytest.mark.parametrize(("size", "scale"), [(7, 4.0), (280, 0.1), (14, 2.0), (2, 14.0)])
 def test_small_and_large_cells_are_scaled_to_one_size(size: int, scale: float) -> None:
     advice = advise([cells(size, [(0, 0), (300, 300)])])
     assert advice.scale == scale and advice.anchors.startswith("14,28,56")
+
+
+def test_the_scale_is_one_that_training_takes() -> None:
+    assert advise([cells(1, [(0, 0), (300, 300)])]).scale == 16
 
 
 def test_small_images_get_small_tiles_and_dense_ones_many_detections() -> None:

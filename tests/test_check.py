@@ -30,21 +30,44 @@ def test_what_the_data_are_like(data: Path, capsys: pytest.CaptureFixture[str]) 
     assert lines[0].split()[:5] == ["class", "cells", "images", "per", "image"]
     assert lines[1].startswith("1 large") and lines[2].startswith("2 small") and lines[1].split()[3] == "3"
     assert "3 images of 80 to 96 px a side" in lines[3] and lines[-1] == f"{data}: nothing is wrong"
+    assert "pairs of cells that share pixels, large with small: 1" in lines
     assert "flags that suit: --scale 2" in lines[-2] or "flags that suit: --scale 3" in lines[-2]
 
 
 def test_all_problems_come_at_once(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data / "a/image.tif").write_bytes(b"no image")
     write_mask(data / "b/class3.tif", np.ones((96, 80), np.uint16))
+    (data / "b/class1.tif").write_bytes(b"no mask")
     for path in (data / "c").glob("class*.tif"):
-        path.unlink()
+        path.rename(path.with_name(path.name.replace("class", "class_")))
     with pytest.raises(SystemExit) as ended:
         run(data)
     assert ended.value.code == 1
-    problems = [line for line in capsys.readouterr().out.splitlines() if line.startswith("problem: ")]
-    assert len(problems) == 3
-    for name, problem in zip(("a/image.tif", "b/class3.tif", "c: has no cells"), problems, strict=True):
+    lines = capsys.readouterr().out.splitlines()
+    problems = [line for line in lines if line.startswith("problem: ")]
+    named = ("a/image.tif", "b/class1.tif", "b/class3.tif", "c/class_1.tif: is not read", "c/class_2.tif")
+    for name, problem in zip(named, problems, strict=True):
         assert name in problem
+    assert lines[-1] == f"{data}: 5 problems" and "1 images have no cells: c" in lines
+
+
+def test_without_an_image_that_can_be_read_there_is_no_page(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in data.glob("*/image.tif"):
+        path.write_bytes(b"no image")
+    with pytest.raises(SystemExit):
+        run(data, "--html", str(data.parent / "check.html"))
+    assert capsys.readouterr().out.splitlines()[-1].endswith("check.html: not written, because no image could be read")
+    assert not (data.parent / "check.html").exists()
+
+
+def test_classes_in_the_folder_are_used_and_any_name_can_be_drawn(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "classes.json").write_text(CLASSES.replace("large", "_a$\\\\frac{$").replace("small", "<b>"))
+    main([str(data), "--html", str(data.parent / "check.html")])
+    assert capsys.readouterr().out.splitlines()[1].startswith("1 _a$")
+    page = (data.parent / "check.html").read_text()
+    assert page.count("\u200b_a$\\frac{$") == 3  # once in each plot with a legend
 
 
 def test_every_flipped_bit_is_found(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,7 +105,7 @@ def test_twins_and_overlaps_are_found(data: Path, capsys: pytest.CaptureFixture[
     said = capsys.readouterr().out
     assert "a and z show nearly the same" in said and "a and b" not in said
     shared = sum(len(np.unique(read_mask(data / name / "class1.tif"))) - 1 for name in "b")
-    assert f"{shared} cells of large share pixels with cells of small" in said
+    assert f"pairs of cells that share pixels, large with small: {shared}" in said
 
 
 def test_the_page_holds_it_all_and_nothing_from_elsewhere(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

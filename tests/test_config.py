@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +105,14 @@ def test_flatten_is_the_inverse_of_build() -> None:
     config = build(TrainConfig, {"tile_size": 64, "lr": 0.1})
     assert config.tiles.tile_size == 64 and config.optimizer.lr == 0.1
     assert build(TrainConfig, flatten(config)) == config
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    command = [sys.executable, "-c", "from src.errors import run; run(lambda: [print(i) for i in range(10**6)])"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1]) as p:
+        assert p.stdout and p.stderr and p.stdout.readline() == b"0\n"
+        p.stdout.close()
+        assert p.stderr.read() == b"" and p.wait() == 141
 
 
 def test_keys_are_unique_and_every_flag_has_help() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from src.convert import main, rectangles
 from src.errors import InputError
 from src.ground_truth import load_ground_truth
 from src.instances import Instance, from_label_map, to_label_map
+from src.polygons import fill, outlines
 from src.records import find_records, read_split
 from src.tiff import read_image, read_mask
 
@@ -189,7 +191,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
         with pytest.raises(InputError, match=words):
             convert(capsys, *arguments)
     save(tmp_path / "in/x_masks.png", labels(A)[:-1])
-    with pytest.raises(InputError, match=r"x_masks\.png: is \(39, 50\) px, but its image is \(40, 50\) px"):
+    with pytest.raises(InputError, match=r"x_masks\.png: is of 39 x 50 px, but its image is 40 x 50 px"):
         convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "out")
 
 
@@ -204,6 +206,106 @@ def test_a_second_import_needs_force_and_leaves_no_mask_of_before(
         convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "out")
     convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "out", "--force")
     assert not masks_of(tmp_path / "out/x")
+
+
+def coco_file(path: Path, **changes: object) -> Path:
+    """A COCO file of one image with one square cell, beside its image."""
+    save(path.parent / "x.png", PIXELS)
+    data = {
+        "images": [{"id": 7, "file_name": "x.png", "height": 40, "width": 50}],
+        "categories": [{"id": 3, "name": "cell"}],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 3, "segmentation": [[5, 4, 15, 4, 15, 12, 5, 12]]}],
+    }
+    path.write_text(json.dumps({**data, **changes}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"images": [{"id": 7, "file_name": "x.png", "height": 20, "width": 25}]}, "is of 20 x 25 px, but .* 40 x 50"),
+        ({"images": [{"id": 7, "file_name": "x.png", "height": 80, "width": 100}]}, "is of 80 x 100 px, but .* 40 x"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 3, "name": "a "}]}, "two classes have the same name"),
+        ({"categories": [{"id": 4, "name": "a"}]}, "annotation 0: category_id 3 is not among the file's categories"),
+    ],
+)
+def test_a_coco_file_that_contradicts_itself_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        convert(capsys, "--from", "coco", coco_file(tmp_path / "x.json", **changes), tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.json", "x.png"]
+
+
+def test_annotations_without_a_segmentation_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = [{"id": n, "image_id": 7, "category_id": 3, "segmentation": []} for n in (1, 2)]
+    said = convert(capsys, "--from", "coco", coco_file(tmp_path / "x.json", annotations=empty), tmp_path / "out")
+    assert "dropped: 2 x annotation without a segmentation" in said and "1 images, 0 cells" in said
+
+
+def test_what_lies_beside_label_images_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "masks"  # its own name makes no labels of what it holds
+    for name in ("x.png", "._x.png", "x_flows.png", "x_outlines.png", "__MACOSX/y.png"):
+        save(folder / name, PIXELS)
+    for name in ("x_masks.png", "z_masks.png"):
+        save(folder / name, labels(A).astype(np.uint8) * 255)
+    said = convert(capsys, "--from", "labels", folder, tmp_path / "out")
+    assert "dropped: 1 x label image without an image" in said and "1 images, 1 cells" in said
+    assert "look at 1 label images with one id alone: are they masks of 0 and 255?" in said
+    save(folder / "x_labels.png", labels(B))
+    with pytest.raises(InputError, match=r"x_masks\.png: is a second label image of x beside .*x_labels\.png"):
+        convert(capsys, "--from", "labels", folder, tmp_path / "out", "--force")
+
+
+def test_an_import_is_whole_or_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "xy":
+        save(tmp_path / f"in/{name}.png", PIXELS)
+        save(tmp_path / f"in/{name}_masks.png", labels(A, B))
+    (tmp_path / "in/y_masks.png").write_bytes(b"no image")
+    for out in (tmp_path / "out", tmp_path / "new/out"):
+        with pytest.raises(InputError, match=r"y_masks\.png: cannot be read as an image"):
+            convert(capsys, "--from", "labels", tmp_path / "in", out)
+        assert not out.exists() and not list(out.parent.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["labels", "in", "out", "--rectangles", "-1"], "'-1' is no whole number of at least 0"),
+        (["labels", "in", "out", "--to", "csv"], "--to: says nothing to --from labels"),
+        (["results", "in", "out", "--to", "csv", "--rectangles", "1"], "--rectangles: says nothing to --from results"),
+        (["results", "in", "out", "--to", "csv", "--score-thresh", "nan"], "'nan' is no number from 0 to 1"),
+        (["results", "reslts.json", "out", "--to", "csv"], r"reslts\.json: no such file .* did you mean results\.json"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(InputError, match=reason):
+        main(["--from", *flags])
+
+
+def test_a_corner_far_away_is_a_corner() -> None:
+    found = fill(np.array([[2.0, 2.0], [1e300, 2.0], [1e300, 1e300]]), 1, 6, 6)
+    assert found is not None and (found.top, found.left) == (2, 2)
+    assert np.array_equal(found.mask, np.triu(np.ones((4, 4), bool)))
+
+
+def test_outlines_of_many_pieces_take_no_time_each_of_the_whole_mask() -> None:
+    noise = np.random.default_rng(0).random((300, 300)) < 0.5
+    started = time.process_time()
+    polygons = outlines(Instance(1, 1.0, 7, 9, noise))
+    assert time.process_time() - started < 20  # 50 s and more where each piece is as large as the mask
+    drawn = np.zeros((320, 320), np.uint8)
+    for rings in polygons:  # each pixel's centre is inside an odd number of rings
+        for ring in rings:
+            rows, columns = polygon(ring[:, 1] - 0.5, ring[:, 0] - 0.5, drawn.shape)
+            inside = np.zeros_like(drawn)
+            inside[rows, columns] = 1
+            drawn ^= inside
+    assert len(polygons) > 3000 and np.array_equal(drawn[7:307, 9:309], noise)
 
 
 # --- out -------------------------------------------------------------------------------------------------------------
@@ -313,7 +415,7 @@ def test_the_table_measures_the_masks(results: Path, capsys: pytest.CaptureFixtu
 
 def test_results_without_their_id_map_are_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (results.parent / "r.id-map.json").unlink()
-    with pytest.raises(InputError, match=r"r\.id-map\.json: no such file; name one with --id-map"):
+    with pytest.raises(InputError, match=r"r\.id-map\.json: no such file; name an id map with --id-map"):
         convert(capsys, "--from", "results", results, results.parent / "out", "--to", "csv")
     with pytest.raises(InputError, match="--to is missing: one of labels, geojson, csv, coco"):
         convert(capsys, "--from", "results", results, results.parent / "out")

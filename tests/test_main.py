@@ -53,7 +53,7 @@ def finished(data: Path) -> Path:
 def test_a_run_leaves_all_its_files(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert {"config.toml", "split.json", "log.jsonl", "log.csv", "last.pt", "previous.pt", "best.pt"} <= names
-    assert {"curves.png", "classes.json", "val-results.json", "val-id-map.json"} <= names
+    assert {"curves.png", "classes.json", "val-results.json", "val-results.id-map.json"} <= names
     assert not [name for name in names if name.startswith(".")]
     events = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events if event["event"] != "val"] == ["start"] + ["step"] * 5 + ["end"]

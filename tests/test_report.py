@@ -45,9 +45,9 @@ def make_run(folder: Path, lr: float) -> Path:
     append_line(folder / "log.jsonl", {"event": "val", "step": 29, "AP50": 0.5, "AP": 0.2, "AP50_at_100": 0.4})
     records = find_records(data, 2)
     ids = [ImageId(f"{record.name}.tif", k, record.height, record.width) for k, record in enumerate(records, start=1)]
-    write_id_map(folder / "val-id-map.json", ids)
+    write_id_map(folder / "val-results.id-map.json", ids)
     entries = []
-    for truth in load_ground_truth(data, 2, folder / "val-id-map.json"):
+    for truth in load_ground_truth(data, 2, folder / "val-results.id-map.json"):
         cells = [Instance(c.category_id, 0.9, c.top, c.left, c.mask) for c in truth.instances[1:]]
         cells[0] = Instance(3 - cells[0].category_id, 0.8, cells[0].top, cells[0].left, cells[0].mask)
         cells.append(Instance(1, 0.7, 0, 0, np.ones((4, 4), bool)))
@@ -66,7 +66,7 @@ def test_a_report_tells_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert re.search(r"wrong class</td><td>2<", text) and "lr = 0.01" in text
     assert not re.search(r"(?:src|href)=.https?:|@import|url\((?!#)", text)
     scores = score(
-        load_ground_truth(run.parent / "data", 2, run / "val-id-map.json"),
+        load_ground_truth(run.parent / "data", 2, run / "val-results.id-map.json"),
         read_results(run / "val-results.json"),
         load_classes(run / "classes.json"),
     )
@@ -79,6 +79,31 @@ def test_two_runs_are_compared(tmp_path: Path) -> None:
     text = (runs[0] / "report.html").read_text()
     assert "one against two" in text
     assert re.search(r"<tr><td>lr</td><td>0.01</td><td>0.02</td></tr>", text) and "<td>output_dir</td>" in text
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name / "logs", lr) for name, lr in (("one", 0.01), ("two", 0.02))]
+    main([word for run in runs for word in ("--run", str(run))])
+    text = (runs[0] / "report.html").read_text()
+    assert "one/logs against two/logs" in text and "loss (one/logs)" in text and "loss (two/logs)" in text
+    with pytest.raises(InputError, match="the same folder is given twice"):
+        main(["--run", str(runs[0]), "--run", str(runs[0])])
+
+
+def test_a_run_that_was_taken_elsewhere_is_told_without_its_data(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "_one", 0.01)
+    append_line(run / "log.jsonl", {"no": "event"})
+    main(["--run", str(run), "--pred", str(run / "val-results.json")])
+    assert 'class="viewer"' in (run / "report.html").read_text()
+    (tmp_path / "data").rename(tmp_path / "moved")
+    main(["--run", str(run)])
+    text = (run / "report.html").read_text()
+    assert f"The data of the run are not in {tmp_path}/data" in text and text.count("<figure><svg") == 3
+    assert "\u200b_one" in text
+    main(["--run", str(run), "--gt", str(tmp_path / "moved"), "--images", str(tmp_path)])
+    assert "--images says where they are" in (run / "report.html").read_text()
+    with pytest.raises(InputError, match=r"--images .*/mooved: no such folder; did you mean .*/moved"):
+        main(["--run", str(run), "--gt", str(tmp_path / "moved"), "--images", str(tmp_path / "mooved")])
 
 
 def test_a_run_without_validation_and_what_is_no_run(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""What src.check says of a data folder as a page, with plots and a contact sheet."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.cache import prepare
+from src.classes import CellClass
+from src.draw import outline
+from src.facts import CellFacts, diameters_of
+from src.instances import from_label_map
+from src.page import INK, label, picture, plot, write_page
+from src.records import read_record
+from src.stain import decide_channel_order
+
+SAMPLES, SAMPLE_SIDE = 12, 256  # of the contact sheet
+
+
+def write_html(
+    path: Path,
+    folder: Path,
+    facts: Sequence[CellFacts],
+    classes: Sequence[CellClass],
+    max_pixels: int,
+    content: dict[str, Any],
+) -> None:
+    """The same as a page, with plots and a contact sheet."""
+    places = np.linspace(0, len(facts) - 1, min(SAMPLES, len(facts))).astype(int)
+    chosen = [facts[place].name for place in places.tolist()]
+    is_bgr = decide_channel_order(image.contrast for image in facts)[0] == "bgr"
+    write_page(
+        path,
+        "check.html",
+        title=f"{folder.resolve().name}: images and cells",
+        summary=f"{folder}, checked by python -m src.check",
+        colors={f"{cell_class.id} {cell_class.name}": cell_class.color for cell_class in classes},
+        plots=plots_of(facts, classes),
+        samples=[(name, picture(sample(folder / name, classes, max_pixels, is_bgr), 90)) for name in chosen],
+        **content,
+    )
+
+
+def plots_of(facts: Sequence[CellFacts], classes: Sequence[CellClass]) -> list[tuple[str, Any]]:
+    """Caption and SVG of each distribution."""
+    diameters = {cell_class: diameters_of(facts, cell_class.id) for cell_class in classes}
+    longest = max((float(np.quantile(values, 0.995)) for values in diameters.values() if len(values)), default=1)
+    counts = {c: [int((image.categories == c.id).sum()) for image in facts] for c in classes}
+
+    def sizes(axes: Any) -> None:
+        for cell_class, values in diameters.items():
+            if len(values):
+                look = {"label": label(cell_class.name), "color": cell_class.color}
+                axes.hist(values, np.linspace(0, longest, 50), density=True, histtype="step", lw=1.6, **look)
+        axes.set(xlabel="diameter of equal area, px", ylabel="density")
+        axes.legend()
+
+    def areas(axes: Any) -> None:
+        edges = np.geomspace(1, max(max(image.areas.max(initial=1) for image in facts), 2), 50)
+        for cell_class in classes:
+            values = np.concatenate([image.areas[image.categories == cell_class.id] for image in facts])
+            axes.hist(values, edges, histtype="step", lw=1.6, label=label(cell_class.name), color=cell_class.color)
+        axes.set(xscale="log", xlabel="area, px", ylabel="cells")
+        axes.legend()
+
+    def numbers(axes: Any) -> None:
+        order = np.argsort([-len(image.categories) for image in facts])
+        below = np.zeros(len(facts))
+        for cell_class, values in counts.items():
+            heights = np.array(values)[order]
+            axes.bar(range(len(facts)), heights, 1.0, below, label=label(cell_class.name), color=cell_class.color)
+            below += heights
+        axes.set(xlabel="images, by their number of cells", ylabel="cells")
+        axes.legend()
+
+    def shapes(axes: Any) -> None:
+        axes.scatter([image.width for image in facts], [image.height for image in facts], s=14, alpha=0.6, color=INK)
+        axes.set(xlabel="width, px", ylabel="height, px", xlim=(0, None), ylim=(0, None))
+
+    captions = ("Diameters of the cells", "Areas of the cells", "Cells an image", "Sizes of the images")
+    return [(caption, plot(draw)) for caption, draw in zip(captions, (sizes, areas, numbers, shapes), strict=True)]
+
+
+def sample(folder: Path, classes: Sequence[CellClass], max_pixels: int, is_bgr: bool) -> np.ndarray:
+    """The middle of an image with its cells outlined."""
+    prepared = prepare(read_record(folder, len(classes), max_pixels=max_pixels), "full", 1.0, max_pixels)
+    height, width = prepared.image.shape[:2]
+    top, left = max(height - SAMPLE_SIDE, 0) // 2, max(width - SAMPLE_SIDE, 0) // 2
+    window = np.s_[top : top + SAMPLE_SIDE, left : left + SAMPLE_SIDE]
+    labels = prepared.label_map[window].transpose(2, 0, 1).astype(np.int32)
+    of_classes = [np.where((prepared.categories == c.id)[labels], labels, 0).max(axis=0) for c in classes]
+    cells = from_label_map(np.stack(of_classes))
+    image = prepared.image[window][..., ::-1] if is_bgr else prepared.image[window]
+    return outline(image, cells, classes, zoom=2)

@@ -1,0 +1,84 @@
+"""What is counted of the images of a data folder and of their cells."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from src.cache import PreparedImage
+from src.stain import red_contrast
+
+SAME_IMAGE = 0.99  # correlation of two thumbnails from which they show the same
+
+
+@dataclass(frozen=True)
+class CellFacts:
+    """One image and its N cells.
+
+    ``categories`` and ``areas`` (N,), in px; ``boxes`` (N, 4) xyxy in px, max exclusive; ``overlaps`` counts the pairs
+    of cells that share pixels by their two classes; ``thumbnail`` (256,) has mean 0 and length 1, or is all 0.
+    """
+
+    name: str
+    height: int
+    width: int
+    categories: np.ndarray
+    areas: np.ndarray
+    boxes: np.ndarray
+    overlaps: Counter[tuple[int, int]]
+    thumbnail: np.ndarray
+    contrast: float | None
+
+    @property
+    def at_border(self) -> np.ndarray:
+        """``(N,)`` whether a cell touches the image's border."""
+        return (self.boxes[:, :2] == 0).any(axis=1) | (self.boxes[:, 2:] == (self.width, self.height)).any(axis=1)
+
+
+def facts_of(name: str, prepared: PreparedImage) -> CellFacts:
+    """What is counted of an image."""
+    height, width = prepared.image.shape[:2]
+    seen = np.flatnonzero(prepared.areas > 0)
+    return CellFacts(
+        name,
+        height,
+        width,
+        prepared.categories[seen],
+        prepared.areas[seen],
+        prepared.boxes[seen],
+        count_overlaps(prepared),
+        thumbnail(prepared.image),
+        red_contrast(prepared.image),
+    )
+
+
+def count_overlaps(prepared: PreparedImage) -> Counter[tuple[int, int]]:
+    """Pairs of cells that share pixels, by their classes, the lower first."""
+    layers = prepared.label_map.reshape(-1, prepared.label_map.shape[-1])
+    layers = layers[np.count_nonzero(layers, axis=1) > 1].astype(np.int64)
+    pairs = [np.unique(layers[:, (i, j)], axis=0) for j in range(layers.shape[1]) for i in range(j)]
+    met = np.concatenate([*pairs, np.zeros((0, 2), np.int64)])
+    classes = np.sort(prepared.categories[met[(met > 0).all(axis=1)]], axis=1)
+    return Counter((int(a), int(b)) for a, b in classes)
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """An image as 16 x 16 grey values, centred and of length 1, so that a product of two is their correlation."""
+    small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (16, 16), interpolation=cv2.INTER_AREA).ravel()
+    centred = small - small.mean(dtype=np.float32)
+    return centred / max(float(np.linalg.norm(centred)), 1e-6)
+
+
+def twins(facts: Sequence[CellFacts]) -> list[tuple[str, str]]:
+    """Pairs of images that show nearly the same."""
+    thumbnails = np.stack([image.thumbnail for image in facts])
+    first, second = np.nonzero(np.triu(thumbnails @ thumbnails.T > SAME_IMAGE, 1))
+    return [(facts[a].name, facts[b].name) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
+
+
+def diameters_of(facts: Sequence[CellFacts], category: int) -> np.ndarray:
+    """Diameters in px of circles as large as the cells of a class."""
+    areas = np.concatenate([image.areas[image.categories == category] for image in facts])
+    return 2 * np.sqrt(areas / np.pi)

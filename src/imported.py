@@ -1,0 +1,87 @@
+"""What every reader of another format shares: an image with its objects, and how its files are found and opened."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.classes import CellClass
+from src.errors import InputError
+from src.instances import Instance
+from src.records import check_component
+from src.tiff import read_image, read_mask
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """An image ``(H, W, 3)`` uint8 RGB with its objects; those of category ``AMBIGUOUS`` are no cells."""
+
+    image: np.ndarray
+    instances: list[Instance]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was found: a reader for each image's name, the classes, and what was dropped or noticed so far, counted."""
+
+    readers: Mapping[str, Callable[[], Imported]]
+    classes: tuple[CellClass, ...]
+    dropped: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+
+
+def files_in(folder: Path, pattern: str = "*") -> list[Path]:
+    """What lies below a folder, sorted; hidden files and those of a Mac's archives are not among it."""
+    paths = ((path, path.relative_to(folder).parts) for path in sorted(folder.rglob(pattern)))
+    return [path for path, parts in paths if not any(part.startswith((".", "__MACOSX")) for part in parts)]
+
+
+def add(readers: dict[str, Callable[[], Imported]], name: str, path: Path, read: Callable[[], Imported]) -> None:
+    """Add the reader of an image; names become folders, so they are plain and unique."""
+    check_component(name, path)
+    if name in readers:
+        raise InputError(f"{path}: is a second image of the name {name}")
+    readers[name] = read
+
+
+def read_picture(path: Path, max_pixels: int) -> np.ndarray:
+    """An image file of any common type as ``(H, W, 3)`` uint8; alpha is dropped."""
+    if path.suffix.lower() in (".tif", ".tiff", ".svs"):
+        return read_image(path, max_pixels=max_pixels, first_page=path.suffix.lower() == ".svs")
+    return np.asarray(open_picture(path, max_pixels).convert("RGB"))
+
+
+def read_labels(path: Path, max_pixels: int) -> np.ndarray:
+    """A label image, TIFF or PNG, as ``(H, W)`` int32 with ids 1..N."""
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return read_mask(path, max_pixels)
+    labels = np.asarray(open_picture(path, max_pixels))
+    if labels.ndim != 2:
+        raise InputError(f"{path}: has {labels.shape[2]} channels; a label image has one, holding ids")
+    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32) + int(labels.min() > 0)
+
+
+def open_picture(path: Path, max_pixels: int) -> Any:
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # our own limit is asked for below, before anything is decoded
+    try:
+        picture = Image.open(path)
+        if picture.width * picture.height > max_pixels:
+            raise InputError(
+                f"{path}: is {picture.height} x {picture.width} px; more than {max_pixels} px are not read"
+            )
+        picture.load()
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"{path}: cannot be read as an image ({error})") from error
+    return picture
+
+
+def check_size(path: Path, size: tuple[int, ...], image: np.ndarray, image_path: Path | str = "its image") -> None:
+    """Refuse labels of another size than their image."""
+    height, width = image.shape[:2]
+    if size != (height, width):
+        raise InputError(f"{path}: is of {size[0]} x {size[1]} px, but {image_path} is {height} x {width} px")
