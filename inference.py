@@ -2,7 +2,7 @@
 
 import os
 
-from src.config import parse
+from src.config import flatten, parse
 from src.settings import InferenceConfig
 
 if __name__ == "__main__":
@@ -49,7 +49,7 @@ def load_predictor(
     settings = _override(trained.predict, config)
     models = []
     for path, checkpoint, other in zip(config.ckpt, checkpoints, configs, strict=True):
-        _check_alike(config.ckpt[0], checkpoints[0], path, checkpoint)
+        _check_alike(config.ckpt[0], (trained, checkpoints[0]["classes"]), path, (other, checkpoint["classes"]))
         model = restore_model(checkpoint, _override(other.model, config), len(classes) + 1, settings)
         models.append(place(model, device))
     amp = choose_amp(trained.optimizer.amp, device) if device.type == "cuda" else None
@@ -57,11 +57,12 @@ def load_predictor(
     return predictor, trained, classes
 
 
-def _check_alike(first: str, one: dict[str, Any], path: str, other: dict[str, Any]) -> None:
-    """Refuse to merge checkpoints that see different tiles or classes."""
-    seen = ("scale", "tile_size", "intensity", "channel_order")
-    differing = [key for key in seen if one["settings"][key] != other["settings"][key]]
-    if [c["name"] for c in one["classes"]] != [c["name"] for c in other["classes"]]:
+def _check_alike(first: str, one: tuple[TrainConfig, Any], path: str, other: tuple[TrainConfig, Any]) -> None:
+    """Refuse to merge checkpoints, each its settings and its classes, that see different tiles or classes."""
+    settings, others = flatten(one[0]), flatten(other[0])
+    differing = [key for key in ("scale", "tile_size", "intensity", "channel_order") if settings[key] != others[key]]
+    names, other_names = ([c.name for c in parse_classes(classes, first)] for classes in (one[1], other[1]))
+    if names != other_names:
         differing.append("classes")
     if differing:
         raise InputError(f"--ckpt {path}: cannot be merged with {first}: their {', '.join(differing)} differ")

@@ -94,7 +94,7 @@ def prepare(config: TrainConfig, world: distributed.World, stop: Stop) -> Run:
     if not config.run.batch_size:  # auto
         fitting = int(world.from_main(fitting_batch(model, dataset.densest(), amp, device)))
         config = replace(config, run=replace(config.run, batch_size=fitting))
-    notes = [*data.notes, note, *(compare(checkpoint, config, data) if checkpoint else [])]
+    notes = [*data.notes, note, *(compare(checkpoint, config, data, world.size) if checkpoint else [])]
     sampler = EpochSampler(len(dataset), config.run.seed, world.rank, world.size)
     cuda, batch_bytes = device.type == "cuda", config.run.batch_size * dataset.bytes_per_tile()
     workers = choose_workers(config.run.workers, cuda, available_cores() // world.size, batch_bytes * world.size)
@@ -103,8 +103,8 @@ def prepare(config: TrainConfig, world: distributed.World, stop: Stop) -> Run:
     if config.optimizer.compile:
         model.backbone.compile(dynamic=False)  # of the network's parts the one whose shapes never change
     network = DistributedDataParallel(model) if world.size > 1 else model
-    if world.is_main and config.run.resume is None:
-        keep_earlier_run(Path(config.data.output_dir))
+    if world.is_main:
+        keep_earlier_run(Path(config.data.output_dir), checkpoint)
     truth = val_truth(data, config) if world.is_main and data.val else []
     training = Run(config, world, device, amp, data, sampler, loader, network, state, weights, truth, stop)
     describe(training, notes, len(dataset))
@@ -278,6 +278,7 @@ def save(training: Run, name: str) -> None:
         "classes": to_json(training.data.classes),
         "split": training.data.split,
         "checksums": training.data.checksums,
+        "processes": training.world.size,
     }
     previous = training.folder / "previous.pt" if name == "last.pt" else None
     save_checkpoint(training.folder / name, content, previous)

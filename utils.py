@@ -1,6 +1,7 @@
 """Run plumbing: seeds, devices, threads, and the log of a run."""
 
 import csv
+import io
 import json
 import os
 import platform
@@ -8,6 +9,7 @@ import random
 import resource
 import shlex
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,11 +95,15 @@ class RunLog:
         self.path = folder / "log.jsonl"
         kept = [event for event in read_lines(self.path) if event["step"] <= keep_steps] if keep_steps else []
         write_text(self.path, "".join(json.dumps(event) + "\n" for event in kept))
-        self._file = self.path.open("a", encoding="utf-8")
-        self._csv_file = (folder / "log.csv").open("w", encoding="utf-8", newline="")
+        rows = io.StringIO(newline="")
+        table = csv.DictWriter(rows, CSV_COLUMNS, extrasaction="ignore")
+        table.writeheader()
+        table.writerows(kept)
+        write_text(folder / "log.csv", rows.getvalue())
+        with writing(self.path):
+            self._file = self.path.open("a", encoding="utf-8")
+            self._csv_file = (folder / "log.csv").open("a", encoding="utf-8", newline="")
         self._csv = csv.DictWriter(self._csv_file, CSV_COLUMNS, extrasaction="ignore")
-        self._csv.writeheader()
-        self._csv.writerows(kept)
         self._board = _tensorboard(folder)
 
     def write(self, event: str, step: int, epoch: int, time_s: float, **values: Any) -> None:
@@ -125,9 +131,10 @@ class RunLog:
             self._board.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Close the files."""
-        self._file.close()
-        self._csv_file.close()
+        """Close the files. Every event was written out at once: what a full disk did not take is not tried again."""
+        for file in (self._file, self._csv_file):
+            with suppress(OSError):
+                file.close()
         if self._board is not None:
             self._board.close()
 

@@ -16,7 +16,9 @@ from src.settings import TrainConfig
 
 FORMAT = 2
 # What prediction reads; to go on training takes more.
-KEYS = ("settings", "classes", "split", "checksums", "model", "ema")
+KINDS: dict[str, Any] = {
+    "settings": dict, "classes": list, "split": dict, "checksums": dict, "model": dict, "ema": (dict, type(None)),
+}  # fmt: skip
 
 
 def save_checkpoint(path: Path, content: dict[str, Any], previous: Path | None = None) -> None:
@@ -58,9 +60,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: is no checkpoint ({(str(error) or repr(error)).splitlines()[0]})") from error
     if not intact:
         raise InputError(f"{path}: is damaged, or no checkpoint of this program (its digest does not fit)")
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not set(KEYS) <= content.keys():
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not _has_parts(content):
         raise InputError(f"{path}: is no checkpoint of this program")
     return content
+
+
+def _has_parts(content: Mapping[Any, Any]) -> bool:
+    return all(isinstance(content.get(key), kind) for key, kind in KINDS.items())
 
 
 def settings_of(checkpoint: Mapping[str, Any]) -> TrainConfig:
@@ -78,6 +84,8 @@ def check_weights(state: Any, source: str | Path) -> None:
     for name, tensor in state.items():
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
             raise InputError(f"{source}: {name} is no dense tensor")
+        if tensor.is_complex() or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise InputError(f"{source}: {name} is complex, or larger than what is stored of it")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(f"{source}: {name} holds NaN or infinite values")
 
@@ -95,6 +103,8 @@ def _misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Iterator
     for name in own:
         if own[name].shape != given[name].shape:
             yield f"{name} is {tuple(given[name].shape)}, not {tuple(own[name].shape)}"
+        if own[name].is_floating_point() != given[name].is_floating_point():
+            yield f"{name} is of type {given[name].dtype}, not {own[name].dtype}"
 
 
 def checkpoint_to_resume(resume: str | None, folder: Path) -> dict[str, Any] | None:
@@ -103,10 +113,14 @@ def checkpoint_to_resume(resume: str | None, folder: Path) -> dict[str, Any] | N
         return None
     if resume != "auto":
         return load_checkpoint(Path(resume))
+    reasons = []
     for path in (folder / "last.pt", folder / "previous.pt"):
-        if path.is_file():
+        if path.exists():
             try:
                 return load_checkpoint(path)
             except InputError as error:
+                reasons.append(str(error))
                 print(f"not resumed: {error}", flush=True)
+    if reasons:  # a new run would write over what may still be saved by hand
+        raise InputError(f"--resume auto: no checkpoint can be used; without --resume a new run begins: {reasons[0]}")
     return None

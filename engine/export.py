@@ -34,22 +34,33 @@ def read_export(path: Path) -> dict[str, Any]:
     """
     try:
         weights, metadata = read_tensors(path)
-        parts = {part: metadata[part] for part in _PARTS}
-        content = {part: json.loads(text) for part, text in parts.items()}
-    except (KeyError, ValueError) as error:
+        content = {part: json.loads(metadata[part]) for part in _PARTS}
+        if "digest" not in metadata:
+            raise KeyError("digest")
+    except (KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not what --export writes: it lacks settings or classes") from error
-    if metadata.get("digest") != _digest(weights, parts):
-        raise InputError(f"{path}: is damaged (its digest does not fit)")
     return {**content, "split": {}, "checksums": {}, "model": weights, "ema": None}
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of any safetensors file; an :class:`InputError` where it is none."""
+    """Tensors and metadata of any safetensors file.
+
+    Raises:
+        InputError: it is none, or one that :func:`write_export` wrote and that is not as it was then.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: is no safetensors file ({str(error).splitlines()[0]})") from error
+    if "digest" in metadata and metadata["digest"] != _digest(tensors, _described(metadata)):
+        raise InputError(f"{path}: is damaged (its digest does not fit)")
+    return tensors, metadata
+
+
+def _described(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What of the metadata the digest covers."""
+    return {part: metadata[part] for part in _PARTS if part in metadata}
 
 
 def _digest(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from engine.distributed import World
 from engine.interrupt import Stop
 from engine.loading import EpochSampler, Item
 from engine.optimization import AveragedWeights, build_optimizer
-from engine.resumption import budget_changes, changes, refuse_changes
+from engine.resumption import budget_changes, changes, moved_images, refuse_changes
 from engine.state import TrainingState
 from engine.weights import count_parameters, resolve
 from src.classes import to_json
@@ -87,7 +87,7 @@ def load_data(config: TrainConfig, world: World) -> TrainingData:
 
 def resolved(config: TrainConfig, data: TrainingData, checkpoint: dict[str, Any] | None) -> TrainConfig:
     """The configuration with everything filled in that depends on the data: what the checkpoint will hold."""
-    earlier = checkpoint["settings"]["batch_size"] if checkpoint else 0
+    earlier = checkpoint["settings"].get("batch_size", 0) if checkpoint else 0
     return replace(
         config,
         data=replace(config.data, num_classes=len(data.classes) + 1),
@@ -97,10 +97,12 @@ def resolved(config: TrainConfig, data: TrainingData, checkpoint: dict[str, Any]
     )
 
 
-def compare(checkpoint: dict[str, Any], config: TrainConfig, data: TrainingData) -> list[str]:
+def compare(checkpoint: dict[str, Any], config: TrainConfig, data: TrainingData, processes: int) -> list[str]:
     """What is not as in the checkpoint, for the user to know; an :class:`InputError` where that is refused."""
     settings = flatten(config)
-    found = changes(checkpoint, settings, data.checksums)
+    found = changes(checkpoint, settings, data.checksums) + moved_images(checkpoint["split"], data.split)
+    if (before := checkpoint.get("processes", processes)) != processes:
+        found.append(f"the run had {before} processes and has {processes}")
     if config.run.on_change == "refuse":
         refuse_changes(found)
     return [f"not as in the checkpoint: {change}" for change in (*found, *budget_changes(checkpoint, settings))]
@@ -121,9 +123,15 @@ def val_truth(data: TrainingData, config: TrainConfig) -> list[ImageTruth]:
     return load_ground_truth(config.data.data_path, len(data.classes), id_map, max_pixels=config.image.max_pixels)
 
 
-def keep_earlier_run(folder: Path) -> None:
-    """Rename a folder that holds an earlier run, so that a new one never writes over its checkpoints."""
-    if (folder / "last.pt").exists():
+def keep_earlier_run(folder: Path, checkpoint: dict[str, Any] | None) -> None:
+    """Rename a folder that holds another run than the checkpoint's, so that its checkpoints are never written over.
+
+    In one that goes on, what a process that was killed had half written is removed.
+    """
+    if checkpoint and Path(checkpoint["source"]).parent.resolve() == folder.resolve():
+        for left in folder.glob(".*.tmp*"):
+            left.unlink(missing_ok=True)
+    elif (folder / "last.pt").exists():
         number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
         print(f"{folder} holds an earlier run: it is now {folder.rename(folder.with_name(f'{folder.name}.{number}'))}")
 

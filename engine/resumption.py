@@ -1,6 +1,6 @@
 """What a checkpoint and the run that goes on from it must have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from src.errors import InputError
@@ -33,6 +33,13 @@ def changes(checkpoint: Mapping[str, Any], settings: Mapping[str, Any], checksum
         if names:
             found.append(f"{len(names)} images are {what} ({_some(names)})")
     return found
+
+
+def moved_images(before: Mapping[str, Sequence[str]], split: Mapping[str, Sequence[str]]) -> list[str]:
+    """A phrase where images are in another part of the split (part → names) than they were; else nothing."""
+    parts = {name: part for part, names in before.items() for name in names}
+    moved = {name for part, names in split.items() for name in names if parts.get(name, part) != part}
+    return [f"{len(moved)} images are in another part of the split ({_some(moved)})"] if moved else []
 
 
 def budget_changes(checkpoint: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:

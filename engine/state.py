@@ -1,5 +1,6 @@
 """What a training run carries from step to step, and its way into a checkpoint and back."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -26,6 +27,17 @@ class Progress:
     validations_without_gain: int = 0
     validating: bool = False
     finished: bool = False
+
+
+def read_progress(values: dict[str, Any]) -> Progress:
+    """Where a checkpoint says that its run stands; a ``TypeError`` or ``ValueError`` where it cannot be so."""
+    progress = Progress(**values)
+    for name, value in asdict(Progress()).items():
+        if type(getattr(progress, name)) is not type(value):
+            raise TypeError(f"progress: {name} is {getattr(progress, name)!r}")
+    if not min(progress.epoch, progress.batch, progress.step) >= 0 or not 0 <= progress.seconds < math.inf:
+        raise ValueError("progress: a count is no number of at least 0")
+    return progress
 
 
 @dataclass
@@ -63,6 +75,9 @@ class TrainingState:
             self.optimizer.load_state_dict(content["optimizer"])
             if content["scaler"]:
                 self.scaler.load_state_dict(content["scaler"])
-            self.progress = Progress(**content["progress"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            self.progress = read_progress(content["progress"])
+            for state in self.optimizer.state.values():
+                if not all(value.isfinite().all() for value in state.values() if isinstance(value, torch.Tensor)):
+                    raise ValueError("the optimizer's state holds NaN or infinite values")
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise InputError(f"{source}: training cannot go on from it ({error})") from error

@@ -12,6 +12,7 @@ from engine.checkpoint import check_weights
 from engine.export import SUFFIX, read_tensors
 from src.advice import auto_anchors
 from src.errors import InputError
+from src.sealed import is_intact
 from src.settings import ModelSettings
 
 SCRATCH_LAYERS, PRETRAINED_LAYERS = 5, 3
@@ -134,6 +135,8 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load has no error of its own: a bad file shows as nearly anything
         raise InputError(f"--weights {path}: is damaged or no file of tensors as torch.save writes it") from error
+    if isinstance(content, dict) and "format" in content and not is_intact(path):  # a checkpoint of this program
+        raise InputError(f"--weights {path}: is damaged (its digest does not fit)")
     for key in ("ema", "model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -77,7 +77,7 @@ class Flag:
     def _check_one(self, value: Any) -> Any:
         if self.auto is not None and value in ("auto", self.auto):
             return self.auto
-        if self.kind is float and type(value) is int:
+        if self.kind is float and type(value) is int and abs(value) < 1e300:
             value = float(value)
         if type(value) is not self.kind:
             expected = _KIND_NAMES[self.kind] + (" or auto" if self.auto is not None else "")
@@ -93,6 +93,8 @@ class Flag:
         return value
 
     def _check_bounds(self, value: Any) -> None:
+        if abs(value) == float("inf"):
+            raise InputError(f"{self.name} must be finite, got {value}")
         if value != value or (self.low is not None and value < self.low):
             raise InputError(f"{self.name} must be at least {self.low:g}, got {value}")
         if self.high is not None and value > self.high:
@@ -197,7 +199,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({reason}){nearest_path(path)}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of over 4,300 digits is a plain ValueError
         raise InputError(f"{path}: is not valid TOML ({error})") from error
 
 

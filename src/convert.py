@@ -22,7 +22,7 @@ from src.files import companion, id_map_of, write_json, writing
 from src.imported import Imported, Source
 from src.importers import AMBIGUOUS, IMPORTERS, import_coco
 from src.instances import clip, resolve_overlaps, to_label_map
-from src.records import read_id_map
+from src.records import ImageId, read_id_map
 from src.split import make_split
 from src.tiff import write_image, write_mask
 from src.tiles import Tile
@@ -152,9 +152,11 @@ def convert_in(source: Source, out: Path, seed: int | None) -> list[str]:
     return [*lines, f"{len(groups)} images, {counts['cells']} cells; classes {names}"]
 
 
-def convert_out(path: Path, out: Path, kind: str, id_map: Path, classes: Sequence[CellClass], threshold: float) -> str:
+def convert_out(
+    path: Path, out: Path, kind: str, images: Sequence[ImageId], classes: Sequence[CellClass], threshold: float
+) -> str:
     """Export the detections of a results file from a score up: one a place, but for COCO. A summary in one line."""
-    entries, images = read_results(path), read_id_map(id_map)
+    entries = read_results(path)
     check_results(entries, images, len(classes), str(path))
     sure = [entry for entry in entries if entry["score"] >= threshold]
     covered, cells = 0, cells_by_image(sure)
@@ -212,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise InputError(f"{companion(path, 'id-map')}: no such file; name an id map with --id-map")
     classes = classes_of_results(flags.classes, path)
     threshold = SURE if flags.score_thresh is None else flags.score_thresh
-    print(convert_out(path, out, target, id_map, classes, threshold))
+    print(convert_out(path, out, target, read_id_map(id_map, flags.max_pixels), classes, threshold))
 
 
 def _parser() -> Parser:

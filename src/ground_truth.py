@@ -12,10 +12,12 @@ import numpy as np
 from src.errors import InputError
 from src.files import read_json
 from src.instances import Instance, from_label_map
-from src.records import TIFF_SUFFIX, ImageId, find_masks, find_records, read_id_map
+from src.records import TIFF_SUFFIX, ImageId, check_component, find_masks, find_records, read_id_map
 from src.rle import MAX_PIXELS as MAX_RLE_PIXELS
 from src.rle import RleError, compress, decode_entries
 from src.tiff import MAX_PIXELS, read_mask
+
+MAX_OUTLINE = 1e6  # px, of the polygons of one object
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ def load_ground_truth(
         id_map: path of the id map; it chooses the images and gives their ids. Without it a COCO file's own ids hold,
             and those of a folder are 1..N in the order of the names.
         names: only these images (file names without ``.tif``, or folder names).
-        max_pixels: a TIFF of more (height × width) is refused.
+        max_pixels: an image of more (height × width) is refused.
 
     Raises:
         InputError: an image of the id map or of ``names`` that is not there, a size other than the id map's, or a
@@ -72,7 +74,7 @@ def load_ground_truth(
         sizes = {entry.name: (entry.height, entry.width) for entry in entries or ()}
         truths = _read_folder(path, num_classes, names, sizes, max_pixels)
     else:
-        truths = _select(read_coco(read_json(path), path, num_classes), names, path)
+        truths = _select(read_coco(read_json(path), path, num_classes, max_pixels), names, path)
     return truths if entries is None else _renumber(truths, entries, id_map)
 
 
@@ -149,14 +151,14 @@ def _select(truths: list[ImageTruth], names: Collection[str] | None, path: Path)
     return truths if names is None else [by_name[name] for name in names]
 
 
-def read_coco(data: Any, path: Path, num_classes: int) -> list[ImageTruth]:
+def read_coco(data: Any, path: Path, num_classes: int, max_pixels: int = MAX_PIXELS) -> list[ImageTruth]:
     """The images of a decoded COCO JSON file with their objects.
 
     An annotation without a pixel is no object; crowd regions are refused. ``path`` names the file in an error.
     """
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "annotations")):
         raise InputError(f"{path}: expected a COCO JSON object with lists of images and annotations")
-    images = {image.id: image for image in (_parse_image(item, path) for item in data["images"])}
+    images = {image.id: image for image in (_parse_image(item, path, max_pixels) for item in data["images"])}
     if not images or len({image.name for image in images.values()}) != len(data["images"]):
         raise InputError(f"{path}: needs images, each with an id and a file_name of its own")
     entries = [
@@ -173,16 +175,17 @@ def read_coco(data: Any, path: Path, num_classes: int) -> list[ImageTruth]:
     return [replace(image, instances=objects[image.id]) for image in images.values()]
 
 
-def _parse_image(item: Any, path: Path) -> ImageTruth:
+def _parse_image(item: Any, path: Path, max_pixels: int) -> ImageTruth:
     if not isinstance(item, dict) or not {"id", "file_name", "height", "width"} <= item.keys():
         raise InputError(f"{path}: an image needs id, file_name, height and width, got {repr(item)}")
     image_id, file_name, height, width = (item[key] for key in ("id", "file_name", "height", "width"))
-    if not isinstance(file_name, str) or not file_name:
+    if not isinstance(file_name, str):
         raise InputError(f"{path}: the file_name of an image must be text, got {repr(file_name)}")
+    check_component(Path(file_name).name, path)  # the folders before it are another machine's
     if any(type(number) is not int for number in (image_id, height, width)) or min(height, width) < 1:
         raise InputError(f"{path}: id, height and width of {file_name} must be integers and the size positive")
-    if height * width > MAX_RLE_PIXELS:
-        raise InputError(f"{path}: {file_name} is too large ({height} x {width} px)")
+    if height * width > min(max_pixels, MAX_RLE_PIXELS):
+        raise InputError(f"{path}: {file_name} is too large ({height} x {width} px; see --max-pixels)")
     return ImageTruth(image_id, file_name, height, width, [])
 
 
@@ -222,11 +225,15 @@ def _rasterise(polygons: list[Any], size: list[int], where: str) -> dict[str, An
     """Draw polygons ``[x1, y1, x2, y2, …]`` in px with pycocotools, which is safe only for what is checked here."""
     from pycocotools import mask as coco_mask
 
-    reach = max(size)
+    reach, length = max(size), 0.0
     for polygon in polygons or [None]:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise InputError(f"{where}: a polygon needs three points or more, as [x1, y1, x2, y2, …]")
         if not all(type(value) in (int, float) and -reach <= value <= 2 * reach for value in polygon):
             raise InputError(f"{where}: a polygon has a point that is no number or far outside its image")
+        corners = np.array(polygon).reshape(-1, 2)
+        length += float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
+    if length > MAX_OUTLINE:  # pycocotools takes memory by it, and does not ask whether it got any
+        raise InputError(f"{where}: its polygons are {length:.0f} px long, which is no cell")
     merged = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
     return {"size": size, "counts": merged["counts"].decode("ascii")}

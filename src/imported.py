@@ -39,6 +39,14 @@ def files_in(folder: Path, pattern: str = "*") -> list[Path]:
     return [path for path, parts in paths if not any(part.startswith((".", "__MACOSX")) for part in parts)]
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def add(readers: dict[str, Callable[[], Imported]], name: str, path: Path, read: Callable[[], Imported]) -> None:
     """Add the reader of an image; names become folders, so they are plain and unique."""
     check_component(name, path)
@@ -69,7 +77,7 @@ def open_picture(path: Path, max_pixels: int) -> Any:
 
     Image.MAX_IMAGE_PIXELS = None  # our own limit is asked for below, before anything is decoded
     try:
-        picture = Image.open(path)
+        picture = Image.open(path, formats=("PNG", "JPEG", "BMP"))  # others may start programs, as EPS does
         if picture.width * picture.height > max_pixels:
             raise InputError(
                 f"{path}: is {picture.height} x {picture.width} px; more than {max_pixels} px are not read"

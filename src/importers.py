@@ -1,5 +1,6 @@
 """Readers of other formats. Each finds the images of a folder or file at once, and decodes them one by one."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,17 @@ from src.classes import HOMEWORK_CLASSES, CellClass, name_classes, parse_classes
 from src.errors import InputError
 from src.files import read_json
 from src.ground_truth import ImageTruth, read_coco
-from src.imported import Imported, Source, add, check_size, files_in, open_picture, read_labels, read_picture
+from src.imported import (
+    Imported,
+    Source,
+    add,
+    check_size,
+    files_in,
+    is_there,
+    open_picture,
+    read_labels,
+    read_picture,
+)  # fmt: skip
 from src.instances import Instance, from_label_map
 from src.polygons import fill
 from src.records import check_component
@@ -48,12 +59,12 @@ def import_coco(path: Path, max_pixels: int, images: Path | None = None) -> Sour
             if not reason
         ]
         data = {**data, "annotations": kept}
-    truths = read_coco(data, path, len(classes))
+    truths = read_coco(data, path, len(classes), max_pixels)
     readers: dict[str, Callable[[], Imported]] = {}
     for truth in truths:
         check_component(truth.file_name, path)
         folders = [images] if images else [path.parent, path.parent / "images"]
-        file = next((folder / truth.file_name for folder in folders if (folder / truth.file_name).exists()), None)
+        file = next((file for folder in folders if is_there(file := folder / truth.file_name)), None)
         if file is None:
             raise InputError(f"{path}: names {truth.file_name}, which is not in {folders[0]} (see --images)")
 
@@ -183,9 +194,9 @@ def _read_mat(path: Path, max_pixels: int) -> tuple[np.ndarray, dict[int, int]]:
     from scipy.io import loadmat, whosmat
 
     try:
-        shapes = {name: shape for name, shape, _ in whosmat(path)}
-        if np.prod(shapes["inst_map"]) > max_pixels:
-            raise InputError(f"{path}: is {shapes['inst_map']} px; more than {max_pixels} px are not read")
+        for name, shape, _ in whosmat(path):
+            if name in ("inst_map", "inst_type") and math.prod(shape) > max_pixels:
+                raise InputError(f"{path}: its {name} is {shape}; more than {max_pixels} px are not read")
         found = loadmat(path, variable_names=["inst_map", "inst_type"])
         labels, types = found["inst_map"].astype(np.int32), found["inst_type"].astype(int).ravel()
     except InputError:
@@ -237,7 +248,7 @@ def _regions(xml: Path) -> list[tuple[str, np.ndarray]]:
             for region in annotation.iter("Region"):
                 corners = [(float(v.attrib["X"]), float(v.attrib["Y"])) for v in region.iter("Vertex")]
                 regions.append((name, np.array(corners).reshape(-1, 2)))
-    except (OSError, ParseError, DefusedXmlException, KeyError, ValueError) as error:
+    except (OSError, ParseError, DefusedXmlException, LookupError, ValueError) as error:
         raise InputError(f"{xml}: cannot be read as MoNuSAC annotations ({error or type(error).__name__})") from error
     if any(not np.isfinite(corners).all() for _, corners in regions):
         raise InputError(f"{xml}: holds a vertex that is no number")

@@ -1,5 +1,6 @@
 """A list of a folder's files with their digests, by which any later change shows, down to a single bit."""
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,14 @@ def verify(folder: Path, progress: Progress) -> list[str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files below a folder but the manifest and hidden ones."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path != folder / NAME)
-    return sorted(path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    """All files below a folder but the manifest and hidden ones; folders that are links are entered, each once."""
+    files, entered = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        entered.add(os.path.realpath(place))
+        folders[:] = [name for name in folders if os.path.realpath(Path(place, name)) not in entered]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in files if path.is_file() and path != folder / NAME)
 
 
 def _state(path: Path) -> dict[str, Any]:

@@ -96,14 +96,20 @@ def find_masks(files: Sequence[Path], num_classes: int) -> dict[int, Path]:
     return dict(sorted(masks.items()))
 
 
-def read_id_map(path: str | Path) -> list[ImageId]:
-    """Read the id map, a JSON list of ``{"file_name", "id", "height", "width"}``; ids and names are unique."""
+def read_id_map(path: str | Path, max_pixels: int | None = None) -> list[ImageId]:
+    """Read the id map, a JSON list of ``{"file_name", "id", "height", "width"}``; ids and names are unique.
+
+    With ``max_pixels`` an image of more (height × width) is refused: where its file is not there, nothing else tells.
+    """
     entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: expected a JSON list of entries, each with file_name, id, height and width")
     ids = [_parse_image_id(entry, path) for entry in entries]
     _refuse_repeats((entry.id for entry in ids), f"{path}: id")
     _refuse_repeats((entry.name for entry in ids), f"{path}: file_name")
+    for entry in ids:
+        if max_pixels is not None and entry.height * entry.width > max_pixels:
+            raise InputError(f"{path}: {entry.file_name} is {entry.height} x {entry.width} px; see --max-pixels")
     return ids
 
 

@@ -208,7 +208,9 @@ def _reader(story: Story, folder: str | None) -> Callable[[ImageTruth], np.ndarr
     root, settings = Path(folder or story.settings["data_path"]), story.settings
 
     def read(truth: ImageTruth) -> np.ndarray | None:
-        path = next((p for p in (root / truth.name / "image.tif", root / truth.file_name) if p.is_file()), None)
+        path = next(
+            (p for p in (root / truth.name / "image.tif", root / Path(truth.file_name).name) if p.is_file()), None
+        )
         how = (settings["intensity"], settings["channel_order"] == "bgr", settings.get("max_pixels", MAX_PIXELS))
         return None if path is None else read_rgb(path, *how)
 

@@ -184,13 +184,18 @@ def precision(
 def _dataset(
     ground_truth: Sequence[ImageTruth], annotations: Sequence[dict[str, Any]], num_classes: int
 ) -> dict[str, Any]:
-    """A COCO dataset; annotations are copied, because the evaluators write into them."""
+    """A COCO dataset; annotations are copied, because the evaluators write into them, and images are numbered from 1,
+    because they cannot take every id."""
+    numbers = {truth.id: number for number, truth in enumerate(ground_truth, start=1)}
     # No size range is evaluated, but the evaluators want an area and a box.
     required = {"iscrowd": 0, "area": 1, "bbox": [0, 0, 1, 1]}
     return {
-        "images": [{"id": truth.id, "height": truth.height, "width": truth.width} for truth in ground_truth],
+        "images": [{"id": numbers[truth.id], "height": truth.height, "width": truth.width} for truth in ground_truth],
         "categories": [{"id": number, "name": str(number)} for number in range(1, num_classes + 1)],
-        "annotations": [{**item, **required, "id": number} for number, item in enumerate(annotations, start=1)],
+        "annotations": [
+            {**item, **required, "id": number, "image_id": numbers[item["image_id"]]}
+            for number, item in enumerate(annotations, start=1)
+        ],
     }
 
 

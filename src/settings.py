@@ -83,19 +83,24 @@ class ModelSettings:
         "auto",
         "anchor sides in px after --scale, five numbers like 8,16,32,64,128; auto: from the cells; default: 32-512",
     )
-    fpn_channels: int = option(256, "channels of the feature pyramid; COCO weights fit 256", low=8)
-    box_head_dim: int = option(1024, "width of the box head's two layers; COCO weights fit 1024", low=8)
-    mask_head_channels: int = option(256, "channels of the mask head; COCO weights fit 256", low=8)
-    mask_head_layers: int = option(4, "3x3 convolutions of the mask head; COCO weights fit 4", low=1)
-    rois_per_tile: int = option(512, "proposals a tile that train the box head", low=8)
-    mask_rois_per_tile: int = option(128, "positive proposals a tile that train the mask head, at most", low=1)
+    fpn_channels: int = option(256, "channels of the feature pyramid; COCO weights fit 256", low=8, high=1024)
+    box_head_dim: int = option(1024, "width of the box head's two layers; COCO weights fit 1024", low=8, high=4096)
+    mask_head_channels: int = option(256, "channels of the mask head; COCO weights fit 256", low=8, high=1024)
+    mask_head_layers: int = option(4, "3x3 convolutions of the mask head; COCO weights fit 4", low=1, high=32)
+    rois_per_tile: int = option(512, "proposals a tile that train the box head", low=8, high=10_000)
+    mask_rois_per_tile: int = option(
+        128, "positive proposals a tile that train the mask head, at most", low=1, high=10_000
+    )
     roi_samples: int = option(
         2,
         "samples a side in each bin of an RoI; 1 trains faster on a CPU, where cells span few pixels of the features",
         low=1,
+        high=16,
     )
-    proposals: int = option(2000, "proposals a tile that reach the heads in training and inference", low=10)
-    detections_per_tile: int = option(500, "detections a tile that are kept, best first", low=1)
+    proposals: int = option(
+        2000, "proposals a tile that reach the heads in training and inference", low=10, high=100_000
+    )
+    detections_per_tile: int = option(500, "detections a tile that are kept, best first", low=1, high=100_000)
     nms_threshold: float = option(
         0.5, "box IoU above which the lower of two detections of a class is dropped in a tile", low=0, high=1
     )

@@ -17,6 +17,7 @@ import tifffile
 
 from src.errors import InputError
 from src.files import replacing
+from src.tiff_streams import stream_pixels
 
 # The reader's own complaints about odd tags; what matters reaches the user as an InputError.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
@@ -152,8 +153,10 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
 @contextmanager
 def _open_page(path: str | Path, max_pixels: int, first_page: bool = False) -> Iterator[tifffile.TiffPage]:
     """The one page of a file, checked but not decoded; whatever goes wrong while it is open is an InputError."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise InputError(f"{path}: cannot be read (it is no file)")  # a pipe would be waited for
     try:
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(path, _multifile=False) as file:  # what is in other files is not this one's to open
             _check_layout(file, path, max_pixels, first_page)
             yield file.pages.first
     except InputError:
@@ -178,14 +181,38 @@ def _check_layout(file: tifffile.TiffFile, path: str | Path, max_pixels: int, fi
         raise InputError(f"{path}: is {height} x {width} px; more than {max_pixels} px are not read (see --max-pixels)")
     if page.tilelength * page.tilewidth > max_pixels:
         raise InputError(f"{path}: is stored in tiles of {page.tilelength} x {page.tilewidth} px, too many to decode")
-    planes = max(len(file.pages), page.imagedepth, math.prod(file.series[0].shape) // math.prod(page.shape))
-    if planes > 1 and not first_page:
-        raise InputError(f"{path}: has {planes} pages/planes; only single 2-D images are read")
+    if not first_page and (_has_second_page(file) or _planes(file) > 1):
+        raise InputError(f"{path}: has several pages or planes; only single 2-D images are read")
     if channels not in (1, 3, 4):
         raise InputError(f"{path}: has {channels} channels; grey, RGB and RGBA are read")
     if page.bitspersample not in (1, 8, 16, 32, 64) or page.dtype is None or page.dtype.kind not in "buif":
         raise InputError(f"{path}: has {page.bitspersample} bits a sample of type {page.dtype}, which is not read")
     _check_data_present(page, path)
+    _check_streams(page, path)
+
+
+def _has_second_page(file: tifffile.TiffFile) -> bool:
+    """Asks for the second page alone: a chain of millions is not followed."""
+    try:
+        return file.pages[1] is not None
+    except IndexError:
+        return False
+
+
+def _planes(file: tifffile.TiffFile) -> int:
+    """How many planes the description claims that the one page is the first of, as ImageJ and others write them."""
+    page = file.pages.first
+    return max(page.imagedepth, math.prod(file.series[0].shape) // math.prod(page.shape))
+
+
+def _check_streams(page: tifffile.TiffPage, path: str | Path) -> None:
+    """Refuse strips and tiles that would unfold into more than the header says; their codecs go by their own size."""
+    try:
+        pixels = stream_pixels(page)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    if pixels > 2 * math.prod(page.chunks[:2]):
+        raise InputError(f"{path}: is damaged (a part of {math.prod(page.chunks[:2])} px says it holds {pixels})")
 
 
 def _check_data_present(page: tifffile.TiffPage, path: str | Path) -> None:

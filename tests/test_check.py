@@ -24,6 +24,12 @@ def run(data: Path, *flags: str) -> None:
     main([str(data), "--classes", str(data.parent / "classes.json"), *flags])
 
 
+def run_with_problems(data: Path, *flags: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(data, *flags)
+    assert ended.value.code == 1
+
+
 def test_what_the_data_are_like(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(data)
     lines = capsys.readouterr().out.splitlines()
@@ -86,6 +92,17 @@ def test_every_flipped_bit_is_found(data: Path, capsys: pytest.CaptureFixture[st
             assert f"problem: {path}: is not what it was" in capsys.readouterr().out
         path.write_bytes(whole)
     run(data, "--verify")
+
+
+def test_linked_folders_are_in_the_manifest(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / "b").rename(data.parent / "elsewhere")
+    (data / "b").symlink_to(data.parent / "elsewhere")
+    (data / "b/loop").symlink_to(data / "b")
+    run_with_problems(data, "--write-manifest")
+    assert "manifest.json: 9 files" in capsys.readouterr().out
+    write_mask(data.parent / "elsewhere/class1.tif", np.ones((96, 80), np.uint16))
+    run_with_problems(data, "--verify")
+    assert f"problem: {data}/b/class1.tif: is not what it was" in capsys.readouterr().out
 
 
 def test_files_that_come_and_go_are_found(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,6 +107,15 @@ def test_flatten_is_the_inverse_of_build() -> None:
     assert build(TrainConfig, flatten(config)) == config
 
 
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "9" * 5000, f"lr = {10**400}", "lr = inf", "lr = nan"])
+def test_a_recipe_of_absurd_values_is_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        parse(TrainConfig, "x", "y", ["--recipe", str(tmp_path / "r.toml")])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith("error: ") and "r.toml: " in said and said.count("\n") == 1
+
+
 def test_a_reader_that_has_enough_is_no_error() -> None:
     command = [sys.executable, "-c", "from src.errors import run; run(lambda: [print(i) for i in range(10**6)])"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1]) as p:

@@ -1,10 +1,12 @@
 """Logs that crashes tear, and what is written beside its place."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from src.files import append_line, read_lines, replacing
+from src.errors import InputError
+from src.files import append_line, read_lines, replacing, write_text
 
 
 def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
@@ -29,3 +31,11 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> 
         temporary.write_text("new")
         raise RuntimeError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):
+        with pytest.raises(InputError, match="cannot be written \\(it is no file"):
+            write_text(tmp_path / name, "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

@@ -188,3 +188,20 @@ def test_a_coco_file_needs_images_of_different_names(tmp_path: Path) -> None:
             load_ground_truth(path, 4)
     with pytest.raises(InputError, match="lists of images and annotations"):
         load_ground_truth(write(tmp_path / "gt.json", {"images": []}), 4)
+
+
+@pytest.mark.parametrize(
+    ("width", "polygon", "reason"),
+    [
+        (3_000_000, [0, 0, 5_000_000, 0, 5_000_000, 1], "its polygons are 10000001 px long, which is no cell"),
+        (536_870_911, [0, 0, 1, 0, 1, 1], r"is too large \(1 x 536870911 px; see --max-pixels"),
+    ],
+)
+def test_what_would_crash_the_library_below_is_refused(
+    tmp_path: Path, width: int, polygon: list[float], reason: str
+) -> None:
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [polygon]}
+    image = {"id": 1, "file_name": "a.tif", "height": 1, "width": width}
+    (tmp_path / "gt.json").write_text(json.dumps({"images": [image], "annotations": [annotation]}))
+    with pytest.raises(InputError, match=reason):
+        load_ground_truth(tmp_path / "gt.json", 1)

@@ -85,7 +85,10 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     train(data, out, max_steps=stopped_after, workers=workers)
     progress = load_checkpoint(out / "last.pt")["progress"]
     assert progress["step"] == progress["batch"] == stopped_after
+    (out / ".last.pt.0a1b2c3d.tmp.pt").write_bytes(b"half")  # as a kill while saving leaves it
     events = train(data, out, resume="auto", workers=workers)
+    assert [event["step"] for event in events if event["event"] == "start"] == [0, stopped_after]  # it did go on
+    assert not list(out.glob(".*"))
     losses = [[event["loss"] for event in events if event["event"] == "step"] for events in (whole, events)]
     assert losses[0] == losses[1]
     models = [load_checkpoint(folder / "last.pt") for folder in (finished, out)]
@@ -113,7 +116,12 @@ def test_a_resumed_run_is_the_one_that_began(finished: Path, data: Path, tmp_pat
     write_image(other / "a/image.tif", np.full((96, 80, 3), 200, np.uint8))
     with pytest.raises(InputError, match=r"1 images are changed \(a\)"):
         train(data, tmp_path / "run", resume=resume, data_path=str(other))
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["a", "c"], "val": ["b", "d"]}))
+    with pytest.raises(InputError, match=r"2 images are in another part of the split \(b, c\)"):
+        train(data, tmp_path / "run", resume=resume, split=str(tmp_path / "split.json"))
+    train(data, tmp_path / "run", max_steps=1, val_every=0)
     events = train(data, tmp_path / "run", resume=resume, lr=0.1, max_steps=6, on_change="continue")
+    assert (tmp_path / "run.1/last.pt").is_file()  # the other run that lay there
     assert [event["step"] for event in events if event["event"] == "step"] == [6]
 
 
@@ -149,6 +157,9 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_previous(finished: Path, tm
     assert checkpoint_to_resume("auto", tmp_path / "nothing") is None and checkpoint_to_resume(None, tmp_path) is None
     with pytest.raises(InputError, match=r"last.pt: is damaged"):
         load_checkpoint(tmp_path / "last.pt")
+    (tmp_path / "previous.pt").unlink()
+    with pytest.raises(InputError, match=r"--resume auto: no checkpoint can be used; .*last.pt: is damaged"):
+        checkpoint_to_resume("auto", tmp_path)
 
 
 def infer(finished: Path, data: Path, output: Path, **changes: object) -> list[dict[str, object]]:
@@ -171,6 +182,17 @@ def test_exported_weights_predict_the_same(finished: Path, data: Path, tmp_path:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         with pytest.raises(InputError, match=r"weights.safetensors: is "):
             load_checkpoint(path)
+
+
+def test_damaged_weights_do_not_start_a_run(finished: Path, data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    inference.main(build(InferenceConfig, {"ckpt": [str(finished / "best.pt")], "export": str(path)}))
+    for source, name in ((finished / "best.pt", "flipped.pt"), (path, "flipped.safetensors")):
+        whole = source.read_bytes()
+        middle = len(whole) // 2
+        (tmp_path / name).write_bytes(whole[:middle] + bytes([whole[middle] ^ 4]) + whole[middle + 1 :])
+        with pytest.raises(InputError, match=rf"{name}: is damaged"):
+            train(data, tmp_path / "run", weights=str(tmp_path / name), norm="batch", head_norm="on")
 
 
 def test_an_interrupted_prediction_goes_on(

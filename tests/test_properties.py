@@ -262,8 +262,17 @@ def holds_names(reads: Callable[[Path], Any]) -> Callable[[Path], None]:
     return check_in
 
 
+def read_truth(path: Path) -> Any:
+    """A COCO file as ground truth; its file names may lie in folders, whose names are not used."""
+    (truth,) = load_ground_truth(path, 1)
+    assert truth.name not in ("", "..") and not set(truth.name) & set("/\\\0")
+    raise InputError("is not a plain file name")  # or leads nowhere else
+
+
 def test_no_name_leaves_its_folder(tmp_path: Path) -> None:
     readers = {"split": read_split, "ids": read_id_map, "coco": lambda path: import_coco(path, 100)}
+    holds_names(lambda path: readers[path.stem](path))(tmp_path)
+    readers["coco"] = read_truth
     holds_names(lambda path: readers[path.stem](path))(tmp_path)
 
 

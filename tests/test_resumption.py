@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.resumption import budget_changes, changes, refuse_changes
+from engine.resumption import budget_changes, changes, moved_images, refuse_changes
 from src.errors import InputError
 
 CHECKPOINT = {
@@ -29,6 +29,13 @@ def test_a_flag_and_images() -> None:
     ]
     with pytest.raises(InputError, match=r"--lr was 0.1 and is 0.2; .*--on-change continue"):
         refuse_changes(found)
+
+
+def test_images_that_change_sides_are_found() -> None:
+    before = {"train": ["a", "b"], "val": ["c"]}
+    assert moved_images(before, before) == [] and moved_images(before, {"train": ["a", "new"], "val": ["c"]}) == []
+    found = moved_images(before, {"train": ["c", "b"], "val": ["a"]})
+    assert found == ["2 images are in another part of the split (a, c)"]
 
 
 def test_many_names_are_cut_short() -> None:

@@ -97,6 +97,14 @@ def test_no_detections_and_no_ground_truth(backend: str, capsys: pytest.CaptureF
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("image_id", [-5, 0, 2**70])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_images_of_any_id_are_scored(backend: str, image_id: int) -> None:
+    found = entries(cell(0), image_id=image_id)
+    result = score([image(cell(0), image_id=image_id)], found, CLASSES, backend=backend)
+    assert result["uncapped"]["AP"] == pytest.approx(1)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_cap_is_per_image_and_class(backend: str) -> None:
     cells = [cell(number, 1, 1 - number / 1000) for number in range(120)]
@@ -211,7 +219,7 @@ def test_bad_flags_and_files_are_named(tmp_path: Path) -> None:
     write_results(pred, entries(cell(0), image_id=2))
     with pytest.raises(InputError, match=r"pred\.json: entry 0: image_id 2 is not among the 1 images"):
         main(files)
-    with pytest.raises(InputError, match="--pq-threshold must be in"):
+    with pytest.raises(InputError, match=r"--pq-threshold: .* is no number from 0 to 1"):
         main([*files, "--pq-threshold", "nan"])
     with pytest.raises(InputError, match="--part needs --split"):
         main([*files, "--part", "val"])

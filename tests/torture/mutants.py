@@ -31,7 +31,7 @@ class TooSlow(BaseException):
 
 
 def originals(folder: Path) -> list[tuple[str, bytes, bool]]:
-    """Name, bytes and whether it is a mask, of small files in every encoding that users bring, and of given ones."""
+    """Name, bytes, whether it is a mask: the files of a folder, else small ones in every encoding that users bring."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (61, 47, 3), np.uint8)
     mask = np.kron(rng.integers(0, 9, (8, 6)), np.ones((8, 8))).astype(np.uint16)
@@ -45,6 +45,9 @@ def originals(folder: Path) -> list[tuple[str, bytes, bool]]:
         ("float", image[..., 0] / 255.0, {}),
     ]
     masks = [("mask-deflate", mask, {"compression": "zlib"}), ("mask-float64", mask.astype(float), {})]
+    given = sorted(folder.rglob("*.tif"))
+    if given:
+        return [(path.name, path.read_bytes(), path.name.startswith("class")) for path in given]
     found = []
     for is_mask, files in ((False, made), (True, masks)):
         for name, pixels, options in files:
@@ -52,8 +55,6 @@ def originals(folder: Path) -> list[tuple[str, bytes, bool]]:
             photometric = "rgb" if pixels.ndim == 3 else "minisblack"
             tifffile.imwrite(buffer, pixels, photometric=photometric, metadata=None, **options)
             found.append((name, buffer.getvalue(), is_mask))
-    for path in sorted(folder.rglob("*.tif")):
-        found.append((path.name, path.read_bytes(), path.name.startswith("class")))
     return found
 
 

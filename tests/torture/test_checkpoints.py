@@ -7,6 +7,7 @@ import resource
 import signal
 import time
 import zipfile
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from engine.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint
+from engine.state import Progress, read_progress
 from src.errors import InputError
 from src.sealed import seal
 
@@ -180,8 +182,10 @@ SPARSE = torch.sparse_coo_tensor(torch.tensor([[0, 2]]), torch.tensor([1.0, 2.0]
         ({"weight": torch.tensor([1.0, float("nan")])}, "weight holds NaN"),
         ({"weight": torch.tensor([float("inf")])}, "weight holds NaN or infinite"),
         ({"weight": SPARSE}, "weight is no dense tensor"),
+        ({"weight": torch.tensor([complex(float("nan"), 1)])}, "weight is complex"),
+        ({"weight": torch.zeros(1).expand(10**12)}, "or larger than what is stored"),
         ({"weight": 3}, "no dict of tensors"),
-        ([torch.zeros(3)], "no dict of tensors"),
+        ([torch.zeros(3)], "no checkpoint of this program"),
     ],
 )
 def test_weights_that_no_training_leaves_are_refused(tmp_path: Path, state: Any, reason: str) -> None:
@@ -189,3 +193,21 @@ def test_weights_that_no_training_leaves_are_refused(tmp_path: Path, state: Any,
         save_checkpoint(tmp_path / "odd.pt", {**content(1), part: state})
         with pytest.raises(InputError, match=rf"odd\.pt: .*{reason}"):
             load_checkpoint(tmp_path / "odd.pt")
+
+
+@pytest.mark.parametrize(
+    "part", [{"settings": 5}, {"classes": None}, {"checksums": None}, {"split": []}, {"ema": torch.zeros(1)}]
+)
+def test_a_checkpoint_of_other_parts_is_refused(tmp_path: Path, part: dict[str, Any]) -> None:
+    save_checkpoint(tmp_path / "odd.pt", {**content(1), **part})
+    with pytest.raises(InputError, match=r"odd\.pt: is no checkpoint of this program"):
+        load_checkpoint(tmp_path / "odd.pt")
+
+
+@pytest.mark.parametrize(
+    "values", [{"epoch": "x"}, {"batch": -7}, {"step": 1.5}, {"finished": 1}, {"unknown": 1}, {"seconds": float("nan")}]
+)
+def test_a_place_that_no_run_reaches_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        read_progress({**asdict(Progress()), **values})
+    assert read_progress(asdict(Progress(epoch=2, batch=3))) == Progress(epoch=2, batch=3)

@@ -44,6 +44,11 @@ def steps(out: Path) -> list[dict[str, Any]]:
     return [event for event in read_lines(out / "log.jsonl") if event["event"] == "step"]
 
 
+def starts(out: Path) -> list[int]:
+    """The step at which each process that wrote the log began."""
+    return [event["step"] for event in read_lines(out / "log.jsonl") if event["event"] == "start"]
+
+
 def has_steps(out: Path, least: int) -> bool:
     return len(steps(out)) >= least
 
@@ -102,7 +107,7 @@ def test_torchrun_starts_again_where_a_process_was_killed(data: Path, tmp_path: 
     os.kill(max(children(child.pid)), signal.SIGKILL)
     assert child.wait(180) == 0
     assert [event["loss"] for event in steps(whole)] == [event["loss"] for event in steps(out)]
-    assert len(steps(out)) == 12
+    assert len(steps(out)) == 12 and starts(out)[-1] >= 4  # it did go on, and did not begin anew
 
 
 TINY_SHARED_MEMORY = "mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "
@@ -153,6 +158,7 @@ def test_a_run_that_signals_stopped_ends_as_one_left_alone(data: Path, tmp_path:
     subprocess.run([sys.executable, *command(data, out, settings, "--resume", "auto")], check=True, capture_output=True)
     whole, stopped = steps(tmp_path / "whole"), steps(out)
     assert [event["loss"] for event in whole] == [event["loss"] for event in stopped] and len(whole) == 12
+    assert starts(out)[-1] >= 9  # it did go on, and did not begin anew
     scores = [
         [event["AP50"] for event in read_lines(folder / "log.jsonl") if event["event"] == "val"]
         for folder in (tmp_path / "whole", out)

@@ -1,0 +1,57 @@
+"""What the compressed streams inside a TIFF say of their own size, which need not be what the file's header says."""
+
+import struct
+
+import tifffile
+
+_CODECS = tifffile.COMPRESSION
+JPEG = frozenset({_CODECS.JPEG})
+JPEG_2000 = frozenset({_CODECS.JPEG2000, _CODECS.APERIO_JP2000_RGB, _CODECS.APERIO_JP2000_YCBC})
+# These unpack no more than the header asks for.
+BOUNDED = frozenset({
+    _CODECS.NONE, _CODECS.LZW, _CODECS.ADOBE_DEFLATE, _CODECS.DEFLATE, _CODECS.PACKBITS, _CODECS.ZSTD, _CODECS.LZMA,
+    _CODECS.CCITTRLE, _CODECS.CCITTFAX3, _CODECS.CCITTFAX4,
+})  # fmt: skip
+HEAD = 1 << 16  # bytes of a stream within which its size must stand
+
+
+def stream_pixels(page: tifffile.TiffPage) -> int:
+    """The most px that any strip or tile of a page says it holds; 0 where its codec is bounded by the header.
+
+    Raises:
+        ValueError: a codec that is not read, or a stream that does not say its size.
+    """
+    if page.compression in BOUNDED:
+        return 0
+    if page.compression not in JPEG | JPEG_2000:
+        raise ValueError(f"is compressed by {_CODECS(page.compression).name}, which is not read")
+    size_of = jpeg_size if page.compression in JPEG else jpeg_2000_size
+    most, file = 0, page.parent.filehandle
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        file.seek(offset)
+        height, width = size_of(file.read(min(count, HEAD)))
+        most = max(most, height * width)
+    return most
+
+
+def jpeg_size(head: bytes) -> tuple[int, int]:
+    """Height and width in the frame header of a JPEG stream (ITU-T T.81, B.2.2), found from segment to segment."""
+    place = 2
+    while place + 9 <= len(head) and head[place] == 0xFF:
+        marker, length = head[place + 1], struct.unpack(">H", head[place + 2 : place + 4])[0]
+        if marker == 0xFF:  # fill
+            place += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return struct.unpack(">HH", head[place + 5 : place + 9])
+        else:
+            place += 2 + length
+    raise ValueError("holds a JPEG stream that does not say its size")
+
+
+def jpeg_2000_size(head: bytes) -> tuple[int, int]:
+    """Height and width in the SIZ segment of a JPEG 2000 codestream (ITU-T T.800, A.5.1)."""
+    place = head.find(b"\xff\x4f\xff\x51")
+    if place < 0 or place + 24 > len(head):
+        raise ValueError("holds a JPEG 2000 stream that does not say its size")
+    right, bottom, left, top = struct.unpack(">4I", head[place + 8 : place + 24])
+    return max(bottom - top, 0), max(right - left, 0)
