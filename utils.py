@@ -9,6 +9,7 @@ import random
 import resource
 import shlex
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -115,9 +116,8 @@ class RunLog:
             self._csv.writerow(row)
             self._csv_file.flush()
         if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self._board.add_scalar(f"{event}/{name}", value, step)
+            for name, value in _numbers(event, values):
+                self._board.add_scalar(name, value, step)
 
     def start(self, progress: Any) -> None:
         """Add what runs: the command, and the versions that a result may depend on."""
@@ -137,6 +137,15 @@ class RunLog:
                 file.close()
         if self._board is not None:
             self._board.close()
+
+
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    """The numbers in nested values, each by its path, as ``val/scores/uncapped/per_class/1/AP50``."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _numbers(f"{name}/{key}", part)
+    elif isinstance(value, int | float):
+        yield name, value
 
 
 def command() -> str:

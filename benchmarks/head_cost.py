@@ -44,10 +44,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "4 x the RoIs of the box head": {"rois_per_tile": 4},
     "a third of the RoIs of the mask head": {"mask_rois_per_tile": 1 / 3},
     "4 x the RoIs of the mask head": {"mask_rois_per_tile": 4},
+    "4 x the RoIs of both": {"rois_per_tile": 4, "mask_rois_per_tile": 4},
     "4 x the proposals": {"proposals": 4},
     "4 x the width of the box head": {"box_head_dim": 4},
     "2 x the channels of the mask head": {"mask_head_channels": 2},
     "2 x the layers of the mask head": {"mask_head_layers": 2},
+    "4 x the width of the box head, 2 x the channels of the mask head": {"box_head_dim": 4, "mask_head_channels": 2},
     "2 x the samples a side in each bin": {"roi_samples": 2},
     "2 x the channels of the pyramid": {"fpn_channels": 2},
 }

@@ -34,7 +34,7 @@ def plot(draw: Callable[[Any], None], size: tuple[float, float] = (5.2, 3.2)) ->
 
     look: Any = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
     look |= dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
-    look |= {"svg.fonttype": "none", "svg.hashsalt": "page", "font.size": 9, "text.parse_math": False}
+    look |= {"svg.fonttype": "none", "svg.hashsalt": "page", "font.size": 9}
     with rc_context(look):
         figure = Figure(figsize=size, layout="constrained", facecolor="none")
         axes = figure.subplots()
@@ -48,8 +48,9 @@ def plot(draw: Callable[[Any], None], size: tuple[float, float] = (5.2, 3.2)) ->
 
 
 def label(name: str) -> str:
-    """A name for a plot's legend: matplotlib leaves out those that begin with an underscore."""
-    return f"\u200b{name}" if name.startswith("_") else name
+    """A name for a plot's legend as it is: to matplotlib ``$`` begins a formula, and ``_`` a name that is not shown."""
+    text = name.replace("$", r"\$")
+    return f"\u200b{text}" if text.startswith("_") else text
 
 
 def picture(image: np.ndarray, quality: int = 88) -> str:

@@ -75,6 +75,8 @@ def read_story(folder: Path, sources: Sources) -> Story:
     if lack:
         return Story(name, folder, events, config, classes, [], [], [], None, settings, lack)
     limit, id_map = settings.get("max_pixels", MAX_PIXELS), id_map_of(pred, sources.id_map)
+    if id_map is None and gt.is_dir():
+        raise InputError(f"{companion(pred, 'id-map')}: no such file; name an id map with --id-map")
     truths = load_ground_truth(gt, len(classes), id_map, max_pixels=limit)
     entries = read_results(pred)
     check_results(entries, [truth.entry for truth in truths], len(classes), str(pred))

@@ -20,7 +20,7 @@ def losses(axes: Any, runs: Mapping[str, Events]) -> None:
     for dash, (name, events) in zip(DASHES, runs.items(), strict=False):
         steps = [event for event in events if event["event"] == "step"]
         for number, loss in enumerate(LOSSES):
-            text = f"{loss} ({name})" if len(runs) > 1 and number == 0 else loss if dash == "-" else None
+            text = f"{loss} ({label(name)})" if len(runs) > 1 and number == 0 else loss if dash == "-" else None
             values = smooth([event[loss] for event in steps])
             axes.plot([e["step"] for e in steps], values, dash, color=f"C{number}", label=text, lw=2 - bool(number))
     axes.set(xlabel="step", ylabel="training loss", yscale="log")
@@ -44,7 +44,7 @@ def validations(axes: Any, runs: Mapping[str, Events]) -> None:
         for number, key in enumerate(("AP50", "AP50_at_100", "AP")):
             points = [(e["step"], e[key]) for e in events if e["event"] == "val" and e.get(key) is not None]
             if points:
-                text = f"{key.replace('_', ' ')}" + (f" ({name})" if len(runs) > 1 else "")
+                text = f"{key.replace('_', ' ')}" + (f" ({label(name)})" if len(runs) > 1 else "")
                 axes.plot(*zip(*points, strict=True), dash, marker="o", ms=3, color=f"C{number}", label=text)
     axes.set(xlabel="step", ylabel="validation", ylim=(0, None))
     if axes.lines:

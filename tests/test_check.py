@@ -131,6 +131,7 @@ def test_the_page_holds_it_all_and_nothing_from_elsewhere(data: Path, capsys: py
     run(data, "--html", str(page))
     text = page.read_text()
     assert capsys.readouterr().out.splitlines()[-1] == f"wrote {page}"
+    assert "mathdefault" not in re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)  # axes in powers of ten are drawn
     assert text.count("<svg") == 4 and text.count("data:image/jpeg;base64,") == 3 and "--scale" in text
     assert "<script>alert" not in text and "&lt;script&gt;alert" in text
     assert not re.search(r"(?:src|href)=.https?:", text)

@@ -106,6 +106,13 @@ def test_a_run_that_was_taken_elsewhere_is_told_without_its_data(tmp_path: Path)
         main(["--run", str(run), "--gt", str(tmp_path / "moved"), "--images", str(tmp_path / "mooved")])
 
 
+def test_results_of_a_folder_need_an_id_map(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "one", 0.01)
+    (run / "val-results.id-map.json").unlink()
+    with pytest.raises(InputError, match=r"val-results\.id-map\.json: no such file; name an id map"):
+        main(["--run", str(run)])
+
+
 def test_a_run_without_validation_and_what_is_no_run(tmp_path: Path) -> None:
     run = make_run(tmp_path / "one", 0.01)
     (run / "val-results.json").unlink()

@@ -52,11 +52,13 @@ def test_tensorboard_gets_scalars_and_pictures(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     log = RunLog(tmp_path)
     log.write("step", 1, 0, 0.5, loss=0.25)
+    log.write("val", 1, 0, 0.5, scores={"pq": {"per_class": {"2": {"PQ": 0.5, "SQ": None}}}})
     log.picture("val/a", np.full((4, 6, 3), 200, np.uint8), 1)
     log.close()
     board = accumulator.EventAccumulator(str(tmp_path))
     board.Reload()
     assert [event.value for event in board.Scalars("step/loss")] == [0.25]
+    assert [event.value for event in board.Scalars("val/scores/pq/per_class/2/PQ")] == [0.5]
     assert [(image.height, image.width) for image in board.Images("val/a")] == [(4, 6)]
 
 
