@@ -115,9 +115,9 @@ class RunLog:
             self._file.flush()
             self._csv.writerow(row)
             self._csv_file.flush()
-        if self._board is not None:
-            for name, value in _numbers(event, values):
-                self._board.add_scalar(name, value, step)
+            if self._board is not None:
+                for name, value in _numbers(event, values):
+                    self._board.add_scalar(name, value, step)
 
     def start(self, progress: Any) -> None:
         """Add what runs: the command, and the versions that a result may depend on."""
@@ -132,11 +132,9 @@ class RunLog:
 
     def close(self) -> None:
         """Close the files. Every event was written out at once: what a full disk did not take is not tried again."""
-        for file in (self._file, self._csv_file):
+        for file in filter(None, (self._file, self._csv_file, self._board)):
             with suppress(OSError):
                 file.close()
-        if self._board is not None:
-            self._board.close()
 
 
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:

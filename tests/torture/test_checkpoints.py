@@ -4,7 +4,10 @@ import os
 import pickle
 import random
 import resource
+import shlex
 import signal
+import subprocess
+import sys
 import time
 import zipfile
 from dataclasses import asdict
@@ -21,6 +24,7 @@ from src.errors import InputError
 from src.sealed import seal
 
 pytestmark = pytest.mark.torch
+ROOT = Path(__file__).parents[2]
 DAMAGES = 200
 
 
@@ -94,6 +98,31 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(in_child(save_too_much), 0)[1]) == 0
     assert (tmp_path / "said").read_text().startswith(f"{path}: cannot be written (")
     assert path.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "said"]
+
+
+FILLS_ITS_DISK = """
+import sys
+from pathlib import Path
+from engine.checkpoint import load_checkpoint, save_checkpoint
+from src.errors import run
+from tests.torture.test_checkpoints import content
+
+path = Path(sys.argv[1]) / "last.pt"
+save_checkpoint(path, content(1))
+try:
+    run(lambda: save_checkpoint(path, content(2, 1_000_000), path.with_name("previous.pt")))
+finally:
+    assert load_checkpoint(path)["progress"]["step"] == 1 and [p.name for p in path.parent.iterdir()] == ["last.pt"]
+"""
+
+
+def test_a_disk_without_room_leaves_the_old_file(tmp_path: Path) -> None:
+    disk = f"mount -t tmpfs -o size=512k tmpfs {shlex.quote(str(tmp_path))} && exec "
+    if subprocess.run(["unshare", "-m", "sh", "-c", disk + "true"], capture_output=True).returncode:
+        pytest.skip("this user may not mount a disk of his own")
+    inside = disk + shlex.join([sys.executable, "-c", FILLS_ITS_DISK, str(tmp_path)])
+    done = subprocess.run(["unshare", "-m", "sh", "-c", inside], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and f"error: {tmp_path}/last.pt: cannot be written (" in done.stderr, done.stderr
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

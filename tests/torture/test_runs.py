@@ -123,6 +123,36 @@ def test_too_little_shared_memory_is_said_before_training(data: Path, tmp_path: 
     assert done.returncode == 2 and "error: --workers 2: /dev/shm has too little room" in done.stderr
 
 
+FILLS_ITS_DISK = """
+import sys
+from pathlib import Path
+from src.errors import run
+from utils import RunLog
+
+def main():
+    log = RunLog(Path(sys.argv[1]))
+    try:
+        while True:
+            log.write("step", 1, 0, 1.0, text="x" * 1000)
+    finally:
+        log.close()
+
+run(main)
+"""
+
+
+def test_a_log_on_a_full_disk_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    disk = f"mount -t tmpfs -o size=128k tmpfs {shlex.quote(str(tmp_path))} && exec "
+    if subprocess.run(["unshare", "-m", "sh", "-c", disk + "true"], capture_output=True).returncode:
+        pytest.skip("this user may not mount a disk of his own")
+    inside = disk + shlex.join([sys.executable, "-c", FILLS_ITS_DISK, str(tmp_path / "run")])
+    done = subprocess.run(["unshare", "-m", "sh", "-c", inside], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert (
+        done.stderr.splitlines()[-1] == f"error: {tmp_path}/run/log.jsonl: cannot be written (No space left on device)"
+    )
+
+
 @pytest.mark.parametrize("times", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_the_run_goes_on(data: Path, tmp_path: Path, times: int) -> None:
     rng, out, done = random.Random(0), tmp_path / "run", 0
