@@ -51,7 +51,7 @@ NAMED = {
     "a fractional id": (mask((5, 5, 9, 9, 1.5), dtype=np.float64), "fractional ids"),
     "another size": (mask(CELL)[:-1], "is 95 x 80"),
     "three channels": (np.dstack([mask(CELL).astype(np.uint8)] * 3), "3 channels"),
-    "a stack": (np.stack([mask(CELL)] * 2), "2 pages"),
+    "a stack": (np.stack([mask(CELL)] * 2), "several pages"),
 }
 TRAINS = {
     "one pixel": mask((40, 40, 41, 41, 1)),
@@ -72,6 +72,13 @@ def test_a_mask_that_cannot_be_meant_is_named(tmp_path: Path, kind: str) -> None
     folder = write_dataset(tmp_path / "train", "ab")
     tifffile.imwrite(folder / "a/class1.tif", labels, metadata=None)
     with pytest.raises(InputError, match=rf"a/class1\.tif: .*{reason}"):
+        losses_of(folder)
+
+
+def test_a_class_above_the_last_is_named(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "train", "ab")
+    tifffile.imwrite(folder / "a/class3.tif", mask(CELL), metadata=None)
+    with pytest.raises(InputError, match=r"a/class3\.tif: there is no class 3; classes are 1 to 2"):
         losses_of(folder)
 
 
