@@ -16,6 +16,7 @@ from src.files import replacing
 
 SUFFIX = ".safetensors"
 _PARTS = ("settings", "classes")
+_KEYS = (*_PARTS, "digest")
 
 
 def write_export(path: Path, checkpoint: Mapping[str, Any]) -> None:
@@ -34,9 +35,8 @@ def read_export(path: Path) -> dict[str, Any]:
     """
     try:
         weights, metadata = read_tensors(path)
-        content = {part: json.loads(metadata[part]) for part in _PARTS}
-        if "digest" not in metadata:
-            raise KeyError("digest")
+        settings, classes, _ = (metadata[key] for key in _KEYS)
+        content = {"settings": json.loads(settings), "classes": json.loads(classes)}
     except (KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not what --export writes: it lacks settings or classes") from error
     return {**content, "split": {}, "checksums": {}, "model": weights, "ema": None}
@@ -53,14 +53,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: is no safetensors file ({str(error).splitlines()[0]})") from error
-    if "digest" in metadata and metadata["digest"] != _digest(tensors, _described(metadata)):
+    is_ours = metadata.keys() >= set(_KEYS)
+    if is_ours and metadata["digest"] != _digest(tensors, {part: metadata[part] for part in _PARTS}):
         raise InputError(f"{path}: is damaged (its digest does not fit)")
     return tensors, metadata
-
-
-def _described(metadata: Mapping[str, str]) -> dict[str, str]:
-    """What of the metadata the digest covers."""
-    return {part: metadata[part] for part in _PARTS if part in metadata}
 
 
 def _digest(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
