@@ -22,10 +22,10 @@ import torch
 from tqdm import tqdm
 
 from engine import distributed
-from engine.checkpoint import load_checkpoint, load_state, settings_of
+from engine.checkpoint import check_fits, load_checkpoint, load_state, settings_of
 from engine.export import SUFFIX, write_export
 from engine.predict import Predictor, predict_images
-from model import TiledMaskRCNN, build_model
+from model import TiledMaskRCNN, build_model, build_skeleton
 from src.classes import CellClass, parse_classes, to_json
 from src.coco import check_results, result_entries, write_results, write_submission_zip
 from src.draw import SURE, write_overlay
@@ -72,8 +72,10 @@ def restore_model(
     checkpoint: dict[str, Any], settings: ModelSettings, num_classes: int, predict: PredictSettings
 ) -> TiledMaskRCNN:
     """The network of a checkpoint in evaluation mode, with averaged weights where there are any."""
+    state, source = checkpoint["ema"] or checkpoint["model"], checkpoint["source"]
+    check_fits(build_skeleton(settings, num_classes), state, source)  # before memory is given to a stranger's settings
     model = build_model(settings, num_classes, predict.score_thresh)
-    load_state(model, checkpoint["ema"] or checkpoint["model"], checkpoint["source"])
+    load_state(model, state, source)
     return model.eval()
 
 

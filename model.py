@@ -80,20 +80,31 @@ def build_model(settings: ModelSettings, num_classes: int, score_thresh: float =
     ``settings`` must be resolved (:func:`resolve`): no ``auto`` is left in it.
 
     Raises:
-        InputError: for more than 200 million parameters without ``allow_large``.
+        InputError: for more than 200 million parameters without ``allow_large``, before memory is asked for.
     """
-    norm_layer = _new_layers_norm(settings)
-    model = TiledMaskRCNN(
-        _backbone(settings, norm_layer), _rpn(settings), _roi_heads(settings, num_classes, norm_layer)
-    )
-    model.roi_heads.score_thresh = score_thresh
-    if settings.weights == "coco" and settings.detector == "v1":
-        overwrite_eps(model, 0.0)  # as these weights were trained
-    parameters = count_parameters(model)
+    parameters = count_parameters(build_skeleton(settings, num_classes))
     if parameters > PARAMETER_BUDGET and not settings.allow_large:
         raise InputError(
             f"--backbone {settings.backbone}: {parameters / 1e6:.1f} M parameters exceed 200 M; see --allow-large"
         )
+    model = _assemble(settings, num_classes)
+    model.roi_heads.score_thresh = score_thresh
+    return model
+
+
+def build_skeleton(settings: ModelSettings, num_classes: int) -> TiledMaskRCNN:
+    """The network on torch's ``meta`` device: the names and shapes of its tensors, without memory for their values."""
+    with torch.device("meta"):
+        return _assemble(settings, num_classes)
+
+
+def _assemble(settings: ModelSettings, num_classes: int) -> TiledMaskRCNN:
+    norm_layer = _new_layers_norm(settings)
+    model = TiledMaskRCNN(
+        _backbone(settings, norm_layer), _rpn(settings), _roi_heads(settings, num_classes, norm_layer)
+    )
+    if settings.weights == "coco" and settings.detector == "v1":
+        overwrite_eps(model, 0.0)  # as these weights were trained
     return model
 
 

@@ -92,9 +92,14 @@ def check_weights(state: Any, source: str | Path) -> None:
 
 def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
     """Load a whole state dict; an :class:`InputError` names the first tensor that does not fit."""
+    check_fits(model, state, source)
+    model.load_state_dict(dict(state))
+
+
+def check_fits(model: torch.nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Refuse a state dict whose names, shapes and types are not the model's; one on the ``meta`` device will do."""
     for reason in _misfits(model.state_dict(), state):
         raise InputError(f"{source}: does not fit the network that its own settings describe: {reason}")
-    model.load_state_dict(dict(state))
 
 
 def _misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Iterator[str]:

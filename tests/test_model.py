@@ -12,10 +12,11 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
 from engine.mask_targets import sample_mask_targets
 from engine.roi_heads import box_head_losses, mask_loss
 from engine.weights import count_parameters, load_matching, load_pretrained, resolve
+from inference import restore_model
 from model import anchor_sizes, build_model
 from src.advice import auto_anchors
 from src.errors import InputError
-from src.settings import ModelSettings
+from src.settings import ModelSettings, PredictSettings
 
 pytestmark = pytest.mark.torch
 TINY = ModelSettings(
@@ -161,6 +162,19 @@ def test_a_model_over_the_budget_is_refused() -> None:
         with pytest.raises(InputError, match="exceed 200 M"):
             build_model(wide, 5)
         assert count_parameters(build_model(replace(wide, allow_large=True), 5)) > 200e6
+
+
+def test_weights_are_held_against_settings_before_memory_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = build_model(resolve(TINY, 20), 5)
+    checkpoint = {"ema": None, "model": built.state_dict(), "source": "stranger.pt"}
+    assert (
+        restore_model(checkpoint, resolve(TINY, 20), 5, PredictSettings()).state_dict().keys()
+        == built.state_dict().keys()
+    )
+    monkeypatch.setattr("inference.build_model", lambda *arguments: pytest.fail("memory was asked for"))
+    wide = replace(resolve(TINY, 20), box_head_dim=300_000, allow_large=True)
+    with pytest.raises(InputError, match=r"stranger.pt: does not fit the network .* \(300000, \d+\)"):
+        restore_model(checkpoint, wide, 5, PredictSettings())
 
 
 def test_training_gives_losses_and_gradients_everywhere() -> None:
