@@ -31,7 +31,8 @@ from engine.interrupt import Stop
 from engine.loading import Batch, EpochSampler, build_loader, choose_workers, worker_errors
 from engine.losses import StepLosses
 from engine.optimization import class_weights, learning_rate
-from engine.preparation import Run, compare, describe, first_state, keep_earlier_run, load_data, resolved, val_truth
+from engine.preparation import Run, compare, describe, first_state, load_data, resolved, val_truth
+from engine.run_folder import claimed, keep_earlier_run
 from engine.state import TrainingState
 from engine.validation import predict_val, report
 from engine.weights import load_pretrained
@@ -60,7 +61,7 @@ def main(config: TrainConfig) -> None:
     """Train, validate, keep the best. A signal ends the run with 128 plus its number, once the run is saved."""
     world, stop, log = distributed.start(config.run.backend), Stop(), None
     try:
-        with stop.listening():
+        with stop.listening(), claimed(Path(config.data.output_dir)) if world.is_main else nullcontext():
             with stop.leaving():
                 training = prepare(config, world, stop)
             log = RunLog(training.folder, training.state.progress.step) if world.is_main else None

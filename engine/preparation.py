@@ -1,6 +1,5 @@
 """A training run, and the parts of its preparation: what it was told, what it works on, its state."""
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,19 +120,6 @@ def val_truth(data: TrainingData, config: TrainConfig) -> list[ImageTruth]:
     ids = [ImageId(f"{record.name}.tif", i, record.height, record.width) for i, record in enumerate(data.val, start=1)]
     write_id_map(id_map, ids)
     return load_ground_truth(config.data.data_path, len(data.classes), id_map, max_pixels=config.image.max_pixels)
-
-
-def keep_earlier_run(folder: Path, checkpoint: dict[str, Any] | None) -> None:
-    """Rename a folder that holds another run than the checkpoint's, so that its checkpoints are never written over.
-
-    In one that goes on, what a process that was killed had half written is removed.
-    """
-    if checkpoint and Path(checkpoint["source"]).parent.resolve() == folder.resolve():
-        for left in folder.glob(".*.tmp*"):
-            left.unlink(missing_ok=True)
-    elif (folder / "last.pt").exists():
-        number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
-        print(f"{folder} holds an earlier run: it is now {folder.rename(folder.with_name(f'{folder.name}.{number}'))}")
 
 
 def describe(training: Run, notes: list[str], tile_count: int) -> None:

@@ -16,7 +16,7 @@ from src.ground_truth import ImageTruth
 from src.instances import Instance
 from src.records import ImageId
 from src.rle import decode_entries
-from src.score import score
+from src.score import BACKENDS, score
 
 SIDE, TRIES = 40, 10_000
 ODD = (None, True, -1, 0, 1, 1.5, 10**30, -(10**30), float("nan"), float("inf"), "", "1", [], {}, [[]], b"x")
@@ -99,8 +99,8 @@ def test_malformed_entries_are_named_or_harmless() -> None:
         assert refused[FAMILIES[always].__name__] == len(range(always, TRIES, len(FAMILIES)))
     truth = ImageTruth(1, "a.tif", SIDE, SIDE, instances())
     for start in range(0, len(passed), 50):  # what was let through is well-formed, and the C code gets it
-        result = score([truth], passed[start : start + 50], HOMEWORK_CLASSES)
-        assert 0 <= result["uncapped"]["AP50"] <= 1
+        results = [score([truth], passed[start : start + 50], HOMEWORK_CLASSES, backend=one) for one in BACKENDS]
+        assert all(0 <= result["uncapped"]["AP50"] <= 1 for result in results)
 
 
 def test_the_tries_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,17 +110,43 @@ def test_torchrun_starts_again_where_a_process_was_killed(data: Path, tmp_path: 
     assert len(steps(out)) == 12 and starts(out)[-1] >= 4  # it did go on, and did not begin anew
 
 
-TINY_SHARED_MEMORY = "mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "
+def test_two_trainings_never_write_into_one_folder(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = subprocess.Popen([sys.executable, *command(data, out, LONG)], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(partial(has_steps, out, 2))
+        for flags in ([], ["--resume", "auto"]):
+            other = [sys.executable, *command(data, out, TINY, *flags)]
+            refused = subprocess.run(other, capture_output=True, text=True, timeout=120)
+            assert refused.returncode == 2
+            assert f"error: --output-dir {out}: another training writes into it" in refused.stderr
+        assert len(starts(out)) == 1 and first.poll() is None
+    finally:
+        first.kill()
+        first.wait()
+    assert (out / ".lock").exists()  # of a killed run, which keeps nobody out
+    subprocess.run([sys.executable, *command(data, out, TINY)], check=True, capture_output=True, timeout=120)
+    assert (out / "last.pt").exists() and not (out / ".lock").exists()
 
 
-def test_too_little_shared_memory_is_said_before_training(data: Path, tmp_path: Path) -> None:
-    possible = subprocess.run(["unshare", "-m", "sh", "-c", TINY_SHARED_MEMORY + "true"], capture_output=True)
-    if possible.returncode:
+@pytest.mark.parametrize(
+    ("size", "changes", "code", "reason"),
+    [
+        ("64k", {}, 2, "error: --workers 2: /dev/shm has too little room"),
+        ("64m", {"tile_size": 512, "batch_size": 32}, 2, "error: --workers 2: /dev/shm has too little room"),
+        ("64m", {}, 0, ""),
+    ],
+)
+def test_too_little_shared_memory_is_said_before_training(
+    data: Path, tmp_path: Path, size: str, changes: dict[str, Any], code: int, reason: str
+) -> None:
+    mount = f"mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount + "true"], capture_output=True).returncode:
         pytest.skip("this user may not mount a /dev/shm of his own")
-    arguments = command(data, tmp_path / "run", {**TINY, "workers": 2})
-    inside = TINY_SHARED_MEMORY + shlex.join([sys.executable, *arguments])
+    arguments = command(data, tmp_path / "run", {**TINY, "workers": 2, **changes})
+    inside = mount + shlex.join([sys.executable, *arguments])
     done = subprocess.run(["unshare", "-m", "sh", "-c", inside], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and "error: --workers 2: /dev/shm has too little room" in done.stderr
+    assert done.returncode == code and reason in done.stderr
 
 
 FILLS_ITS_DISK = """

@@ -1,0 +1,55 @@
+"""A run's folder: one training at a time writes into it, and never over another run."""
+
+import fcntl
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from src.errors import InputError
+from src.files import writing
+
+_LOCK = ".lock"
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a folder while the block runs; the folder is made, and goes again if it stays empty.
+
+    The lock is of the kind that POSIX ties to a process: loader workers do not inherit it, and a killed run, which
+    leaves its file behind, no longer holds it.
+
+    Raises:
+        InputError: another training writes into the folder, or it cannot be written.
+    """
+    with writing(f"--output-dir {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / _LOCK).open("a")
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"--output-dir {folder}: another training writes into it; name another folder") from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # a folder that was removed meanwhile, or that holds the run
+                (folder / _LOCK).unlink()
+                folder.rmdir()
+
+
+def keep_earlier_run(folder: Path, checkpoint: dict[str, Any] | None) -> None:
+    """Rename a claimed folder that holds another run than the checkpoint's, so that none is ever written over.
+
+    In one that goes on, what a process that was killed had half written is removed.
+    """
+    if checkpoint and Path(checkpoint["source"]).parent.resolve() == folder.resolve():
+        for left in folder.glob(".*.tmp*"):
+            left.unlink(missing_ok=True)
+    elif (folder / "last.pt").exists():
+        number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
+        kept = folder.rename(folder.with_name(f"{folder.name}.{number}"))
+        folder.mkdir()
+        (kept / _LOCK).rename(folder / _LOCK)
+        print(f"{folder} holds an earlier run: it is now {kept}")
