@@ -1,19 +1,11 @@
-"""For all tests: nobody asked for the network, so nothing may use it."""
+"""For all tests and the processes that they start: nobody asked for the network, so nothing may use it."""
 
-import socket
-from typing import Any
+import os
+import sys
+from pathlib import Path
 
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail a test that connects to another machine."""
-    connect = socket.socket.connect
-
-    def guarded(self: socket.socket, address: Any) -> None:
-        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
-            raise AssertionError(f"a connection to {address[0]} was attempted")
-        connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", guarded)
+GUARD = str(Path(__file__).parent / "no_network")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (GUARD, os.environ.get("PYTHONPATH"))))
+sys.path.insert(0, GUARD)
+sys.modules.pop("sitecustomize", None)  # one of the system's own
+import sitecustomize  # noqa: E402, F401

@@ -60,6 +60,14 @@ def test_no_import_connects() -> None:
 def test_the_guard_can_fail() -> None:
     with socket.socket() as other, pytest.raises(AssertionError, match=r"192\.0\.2\.1 was attempted"):
         other.connect(("192.0.2.1", 80))
+    with pytest.raises(AssertionError, match=r"example\.org was attempted"):
+        socket.create_connection(("example.org", 80))
+
+
+def test_the_guard_can_fail_in_a_process_of_its_own() -> None:
+    asking = "import urllib.request; urllib.request.urlopen('http://192.0.2.1/')"
+    done = subprocess.run([sys.executable, "-c", asking], capture_output=True, text=True)
+    assert done.returncode == 1 and "a connection to 192.0.2.1 was attempted" in done.stderr
 
 
 @pytest.mark.parametrize(
