@@ -11,7 +11,8 @@ from src.classes import CellClass, classes_of_results
 from src.coco import check_results, read_results
 from src.command import Parser, score_of
 from src.draw import legend, outline, write_png
-from src.errors import run
+from src.errors import InputError, run
+from src.files import companion, id_map_of
 from src.ground_truth import ImageTruth, load_ground_truth
 from src.instances import Instance, clip
 from src.outcomes import Outcomes, cause_of_invention, cause_of_miss
@@ -78,7 +79,10 @@ def main() -> None:
     """Write ``misses.png`` and ``inventions.png`` and print how often each cause occurs."""
     flags = _parser().parse_args()
     classes = classes_of_results(flags.classes, flags.pred)
-    truths = load_ground_truth(flags.gt, len(classes), flags.id_map)
+    id_map = id_map_of(flags.pred, flags.id_map)
+    if id_map is None:
+        raise InputError(f"{companion(flags.pred, 'id-map')}: no such file; name an id map with --id-map")
+    truths = load_ground_truth(flags.gt, len(classes), id_map)
     entries = read_results(flags.pred)
     check_results(entries, [truth.entry for truth in truths], len(classes), flags.pred)
     images = judge_all(truths, entries, flags.score_thresh)
@@ -106,11 +110,11 @@ def _counts(errors: Sequence[Error]) -> str:
 
 
 def _parser() -> Parser:
-    example = "python -m benchmarks.errors --pred val.json --gt data/train --id-map val.id-map.json --out errors"
+    example = "python -m benchmarks.errors --pred logs/val-results.json --gt data/train --out errors"
     parser = Parser(__doc__, example, "python -m benchmarks.errors")
     parser.add_argument("--pred", required=True, metavar="FILE", help="results JSON")
     parser.add_argument("--gt", required=True, metavar="DIR", help="folder of <name>/image.tif and masks")
-    parser.add_argument("--id-map", required=True, metavar="FILE", help="id map of the results")
+    parser.add_argument("--id-map", metavar="FILE", help="id map of the results (default: the one beside them)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the two pictures")
     parser.add_classes()
     parser.add_argument("--score-thresh", type=score_of, default=0.5, metavar="S", help="lowest score (default: 0.5)")

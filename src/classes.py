@@ -63,8 +63,13 @@ def classes_of_results(given: str | Path | None, results: str | Path) -> tuple[C
 
 
 def _first_classes(given: str | Path | None, *beside: Path) -> tuple[CellClass, ...]:
-    path = given or next((path for path in beside if path.is_file()), None)
+    path = file_of_classes(given, *beside)
     return load_classes(path) if path else HOMEWORK_CLASSES
+
+
+def file_of_classes(given: str | Path | None, *beside: Path) -> Path | None:
+    """The file that a flag gives, else the first of those beside the data that is there."""
+    return Path(given) if given else next((path for path in beside if path.is_file()), None)
 
 
 def parse_classes(entries: Any, source: str) -> tuple[CellClass, ...]:

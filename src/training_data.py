@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from src.cache import ImageCache, default_folder, folder_bytes
-from src.classes import HOMEWORK_CLASSES, CellClass, load_classes, name_classes
+from src.classes import HOMEWORK_CLASSES, CellClass, file_of_classes, load_classes, name_classes
 from src.errors import InputError
 from src.records import Record, find_records, read_groups, read_split, select
 from src.settings import DataSettings, ImageSettings, RunSettings
@@ -62,9 +62,8 @@ class ImageFacts:
 
 def resolve_classes(settings: DataSettings) -> tuple[CellClass, ...]:
     """The classes of a run; --num-classes counts the background and must agree with a file of classes."""
-    beside = Path(settings.data_path) / "classes.json"
-    if settings.classes or beside.is_file():
-        path = settings.classes or beside
+    path = file_of_classes(settings.classes, Path(settings.data_path) / "classes.json")
+    if path:
         classes = load_classes(path)
         if settings.num_classes not in (None, len(classes) + 1):
             raise InputError(f"--num-classes {settings.num_classes}: {path} and the background make {len(classes) + 1}")

@@ -5,6 +5,8 @@ import pytest
 
 from benchmarks.errors import main
 from src.coco import result_entries, write_results
+from src.errors import InputError
+from src.files import companion
 from src.ground_truth import load_ground_truth
 from src.records import ImageId, find_records, write_id_map
 from tests.helpers import write_dataset
@@ -16,8 +18,9 @@ def test_worst_errors_are_counted_and_drawn(
     data = write_dataset(tmp_path / "data", "ab")
     records = find_records(data, 4)
     ids = [ImageId(f"{record.name}.tif", k, record.height, record.width) for k, record in enumerate(records, start=1)]
-    write_id_map(tmp_path / "ids.json", ids)
-    truths = load_ground_truth(data, 4, tmp_path / "ids.json")
+    id_map = companion(tmp_path / "r.json", "id-map")
+    write_id_map(id_map, ids)
+    truths = load_ground_truth(data, 4, id_map)
     entries = []
     for truth in truths:  # all but the first cell, and the second as another class
         found = [vars(cell) for cell in truth.instances[1:]]
@@ -25,10 +28,13 @@ def test_worst_errors_are_counted_and_drawn(
         cells = [type(truth.instances[0])(**values) for values in found]
         entries += result_entries(truth.id, cells, truth.height, truth.width)
     write_results(tmp_path / "r.json", entries)
-    given = {"--pred": tmp_path / "r.json", "--gt": data, "--id-map": tmp_path / "ids.json", "--out": tmp_path / "out"}
+    given = {"--pred": tmp_path / "r.json", "--gt": data, "--out": tmp_path / "out"}
     monkeypatch.setattr("sys.argv", ["errors", *(str(word) for pair in given.items() for word in pair)])
     main()
     said = capsys.readouterr().out
     assert "misses: 4 in all" in said and "wrong class 2" in said and "inventions: 2 in all: wrong class 2" in said
     pictures = {name: cv2.imread(str(tmp_path / f"out/{name}.png")) for name in ("misses", "inventions")}
     assert pictures["misses"].shape[1] == pictures["inventions"].shape[1] == 6 * 2 * 72 * 3
+    id_map.unlink()
+    with pytest.raises(InputError, match=r"r.id-map.json: no such file; name an id map"):
+        main()
