@@ -10,6 +10,9 @@ def parse_flags() -> Any:
     """Read the command line."""
     parser = Parser(__doc__, "python -m benchmarks.head_cost --repeats 5", "python -m benchmarks.head_cost")
     parser.add_argument("--recipe", default="script/recipes/cpu.toml", help="the step that is varied (default: of cpu)")
+    parser.add_argument(
+        "--ckpt", metavar="FILE", help="trained weights: without, few proposals are positive and mask RoIs cost little"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each, in turn (default: 5)")
     return parser.parse_args()
 
@@ -18,25 +21,28 @@ if __name__ == "__main__":
     FLAGS = run(parse_flags)  # before torch is imported, so that --help answers at once
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import torch
+from torch import Tensor
 
 from benchmarks.cases import open_dataset
 from benchmarks.material import write_record
 from benchmarks.measure import interleaved
+from engine.checkpoint import load_checkpoint
 from engine.loading import Batch, collate
 from engine.optimization import build_optimizer
-from engine.weights import resolve
+from engine.weights import load_matching, resolve
 from model import build_model
 from src.config import build, read_recipe
 from src.settings import AugmentSettings, TrainConfig
 from utils import choose_amp, place
 
 CPU = torch.device("cpu")
+State = Mapping[str, Tensor]
 CELL_SIZE = 24.0  # px, of the benchmark's cells
 VARIANTS: dict[str, dict[str, Any]] = {
     "as the recipe says": {},
@@ -62,12 +68,15 @@ def batch_of(config: TrainConfig, folder: Path, device: torch.device = CPU) -> B
     return collate([dataset[(0, index)] for index in range(config.run.batch_size)]).to(device)
 
 
-def step_of(config: TrainConfig, factors: dict[str, float], batch: Batch) -> Callable[[], None]:
-    """A training step of the recipe with some settings multiplied, on the device of the batch."""
+def step_of(config: TrainConfig, factors: dict[str, float], batch: Batch, state: State) -> Callable[[], None]:
+    """A training step of the recipe with some settings multiplied, on the device of the batch; ``state`` as it fits."""
     device = batch.tiles.device
     settings = resolve(config.model, CELL_SIZE)
     settings = replace(settings, **{name: round(getattr(settings, name) * by) for name, by in factors.items()})
-    model, amp = place(build_model(settings, 5), device).train(), choose_amp(config.optimizer.amp, device)
+    model, amp = build_model(settings, 5), choose_amp(config.optimizer.amp, device)
+    if state:
+        load_matching(model, state, "--ckpt")
+    model = place(model, device).train()
     optimizer = build_optimizer(model, config.optimizer)
 
     def step() -> None:
@@ -83,12 +92,13 @@ def step_of(config: TrainConfig, factors: dict[str, float], batch: Batch) -> Cal
 def main(flags: Any) -> None:
     """Print a table."""
     config = build(TrainConfig, read_recipe(flags.recipe))
+    state = load_checkpoint(Path(flags.ckpt))["model"] if flags.ckpt else {}
     with tempfile.TemporaryDirectory() as folder:
         batch = batch_of(config, Path(folder))
-        base = step_of(config, {}, batch)
+        base = step_of(config, {}, batch, state)
         print("| training step | ms | times the recipe's |\n|---|---|---|")
         for name, factors in VARIANTS.items():
-            own, other = interleaved(flags.repeats, step_of(config, factors, batch), base)
+            own, other = interleaved(flags.repeats, step_of(config, factors, batch, state), base)
             print(f"| {name} | {1000 * median(own):.0f} | {median(own) / median(other):.2f} |", flush=True)
 
 

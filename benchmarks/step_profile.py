@@ -135,7 +135,7 @@ def main(flags: Any) -> None:
     config = replace(config, run=replace(config.run, batch_size=flags.tiles or config.run.batch_size))
     with tempfile.TemporaryDirectory() as folder:
         batch = batch_of(config, Path(folder), device)
-        step = step_of(config, {}, batch)
+        step = step_of(config, {}, batch, {})
         seconds = median(step_seconds(step, flags.steps, device))
         print(
             f"{1000 * seconds:.0f} ms a step, {len(batch.tiles) / seconds:.1f} tiles/s on {device}, "
