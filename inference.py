@@ -143,12 +143,9 @@ def export(ckpt: Sequence[str], path: Path) -> None:
 
 def job(config: InferenceConfig) -> list[Any]:
     """What every result depends on: the checkpoints and the settings that change what is found."""
-    settings = [
-        getattr(config, item.name)
-        for item in fields(config)
-        if item.name
-        in ("score_thresh", "predict_overlap", "tta", "whole_image", "detections_per_tile", "channel_order")
-    ]
+    acting = {item.name for item in fields(PredictSettings)} - {"device", "predict_batch_size"}
+    acting |= {"detections_per_tile", "channel_order"}
+    settings = [getattr(config, name) for name in sorted(acting)]
     return [[file_digest(Path(path)) for path in config.ckpt], settings]
 
 

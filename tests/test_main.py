@@ -235,6 +235,31 @@ def test_other_ways_to_predict(finished: Path, data: Path, tmp_path: Path, chang
     assert {entry["image_id"] for entry in entries} <= {1, 2, 3, 4} and entries
 
 
+def test_masks_that_are_unsure_lower_the_score(finished: Path, data: Path, tmp_path: Path) -> None:
+    plain, weighed = (infer(finished, data, tmp_path / "r.json", mask_certainty=power) for power in (0.0, 2.0))
+    best, lowered = (max(entry["score"] for entry in entries) for entries in (plain, weighed))
+    assert 0.5**2 * best < lowered < best  # the mean of probabilities above 0.5, squared
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"score_thresh": 0.5},
+        {"predict_overlap": 8},
+        {"tta": "full"},
+        {"mask_certainty": 1.0},
+        {"whole_image": True},
+        {"detections_per_tile": 7},
+        {"channel_order": "bgr"},
+    ],
+)
+def test_what_changes_results_makes_another_job(tmp_path: Path, changes: dict[str, object]) -> None:
+    (tmp_path / "best.pt").write_bytes(b"weights")
+    config = InferenceConfig(ckpt=(str(tmp_path / "best.pt"),))
+    assert inference.job(config) == inference.job(replace(config, output="elsewhere.json", predict_batch_size=9))
+    assert inference.job(config) != inference.job(replace(config, **changes))  # type: ignore[arg-type]
+
+
 def test_two_processes_find_what_one_finds(finished: Path, data: Path, tmp_path: Path) -> None:
     alone = infer(finished, data, tmp_path / "one.json")
     launch(
