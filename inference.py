@@ -86,7 +86,7 @@ def _override(settings: Any, config: InferenceConfig) -> Any:
 
 
 def find_images(config: InferenceConfig) -> list[TestImage]:
-    """The images to predict. Without an id map one is made and written beside the results."""
+    """The images to predict; without an id map they are numbered."""
     names = part_names(read_split(config.split), config.part) if config.split else None
     homework = Path(config.test_dir) == Path(HOMEWORK_TEST)
     id_map = config.id_map or (HOMEWORK_ID_MAP if homework else None)
@@ -167,14 +167,15 @@ def resumed(
 def write(
     config: InferenceConfig, images: Sequence[TestImage], entries: list[dict[str, Any]], classes: tuple[CellClass, ...]
 ) -> None:
-    """Check and write the results, their classes, the id map where there was none, and the zip; name empty images."""
+    """Check and write the results, their classes and id map beside them, and the zip; name empty images."""
     id_map = [image.entry for image in images]
     entries.sort(key=lambda entry: (entry["image_id"], -entry["score"]))
     check_results(entries, id_map, len(classes), config.output)
     write_results(config.output, entries)
     output = Path(config.output)
-    if not config.id_map and Path(config.test_dir) != Path(HOMEWORK_TEST):
-        write_id_map(companion(output, "id-map"), id_map)
+    beside = companion(output, "id-map")
+    if config.id_map is None or Path(config.id_map).resolve() != beside.resolve():  # a part must not replace the whole
+        write_id_map(beside, id_map)
     write_json(companion(output, "classes"), to_json(classes))
     if config.zip:
         write_submission_zip(config.zip, output)

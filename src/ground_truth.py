@@ -65,7 +65,7 @@ def load_ground_truth(
     """
     path, entries = Path(path), None
     if id_map is not None:
-        entries = [entry for entry in read_id_map(id_map) if names is None or entry.name in names]
+        entries = [entry for entry in read_id_map(id_map, max_pixels) if names is None or entry.name in names]
         _require(names or (), {entry.name for entry in entries}, f"{id_map}: has no id for")
         names = [entry.name for entry in entries]
     if names is not None and not names:

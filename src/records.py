@@ -96,10 +96,10 @@ def find_masks(files: Sequence[Path], num_classes: int) -> dict[int, Path]:
     return dict(sorted(masks.items()))
 
 
-def read_id_map(path: str | Path, max_pixels: int | None = None) -> list[ImageId]:
+def read_id_map(path: str | Path, max_pixels: int = MAX_PIXELS) -> list[ImageId]:
     """Read the id map, a JSON list of ``{"file_name", "id", "height", "width"}``; ids and names are unique.
 
-    With ``max_pixels`` an image of more (height × width) is refused: where its file is not there, nothing else tells.
+    An image of more than ``max_pixels`` (height × width) is refused: where its file is not there, nothing else tells.
     """
     entries = read_json(path)
     if not isinstance(entries, list) or not entries:
@@ -108,7 +108,7 @@ def read_id_map(path: str | Path, max_pixels: int | None = None) -> list[ImageId
     _refuse_repeats((entry.id for entry in ids), f"{path}: id")
     _refuse_repeats((entry.name for entry in ids), f"{path}: file_name")
     for entry in ids:
-        if max_pixels is not None and entry.height * entry.width > max_pixels:
+        if entry.height * entry.width > max_pixels:
             raise InputError(f"{path}: {entry.file_name} is {entry.height} x {entry.width} px; see --max-pixels")
     return ids
 
@@ -147,7 +147,7 @@ def find_test_images(
             TestImage(images[name], ImageId(f"{name}.tif", number, header.height, header.width))
             for number, (name, header) in enumerate(headers.items(), start=1)
         ]
-    entries = {entry.name: entry for entry in read_id_map(id_map) if names is None or entry.name in images}
+    entries = {entry.name: entry for entry in read_id_map(id_map, max_pixels) if names is None or entry.name in images}
     for name, entry in entries.items():
         if name not in images:
             raise InputError(f"{id_map}: names {entry.file_name}, which is missing in {test_dir}")

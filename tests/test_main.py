@@ -235,6 +235,17 @@ def test_other_ways_to_predict(finished: Path, data: Path, tmp_path: Path, chang
     assert {entry["image_id"] for entry in entries} <= {1, 2, 3, 4} and entries
 
 
+def test_results_carry_their_id_map_and_spare_one_that_lies_there(finished: Path, data: Path, tmp_path: Path) -> None:
+    id_map = [{"file_name": f"{name}.tif", "id": 7 + i, "height": 96, "width": 80} for i, name in enumerate("abcd")]
+    for name in ("given.json", "s.id-map.json"):
+        (tmp_path / name).write_text(json.dumps(id_map))
+    val = {"split": str(data.parent / "split.json"), "part": "val"}
+    infer(finished, data, tmp_path / "r.json", id_map=str(tmp_path / "given.json"), **val)
+    assert json.loads((tmp_path / "r.id-map.json").read_text()) == id_map[2:]
+    infer(finished, data, tmp_path / "s.json", id_map=str(tmp_path / "s.id-map.json"), **val)
+    assert json.loads((tmp_path / "s.id-map.json").read_text()) == id_map
+
+
 def test_masks_that_are_unsure_lower_the_score(finished: Path, data: Path, tmp_path: Path) -> None:
     plain, weighed = (infer(finished, data, tmp_path / "r.json", mask_certainty=power) for power in (0.0, 2.0))
     best, lowered = (max(entry["score"] for entry in entries) for entries in (plain, weighed))

@@ -12,7 +12,7 @@ from src.convert import main as convert
 from src.errors import InputError
 from src.ground_truth import load_ground_truth
 from src.importers import read_picture
-from src.records import find_records, find_test_images
+from src.records import ImageId, find_records, find_test_images, write_id_map
 from src.settings import DataSettings, ImageSettings, RunSettings
 from src.tiff import read_rgb
 from src.training_data import load_training_data
@@ -48,6 +48,22 @@ READERS: dict[str, Callable[[Path, int], object]] = {
     "ground truth": lambda folder, limit: load_ground_truth(folder, 2, max_pixels=limit),
     "import": lambda folder, limit: read_picture(folder / "a/image.tif", limit),
 }
+
+
+def test_an_id_map_claims_no_more_than_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "gt/a").mkdir(parents=True)  # neither a mask nor image.tif: the size is the id map's
+    results, id_map = tmp_path / "r.json", tmp_path / "r.id-map.json"
+    write_results(results, [])
+    given = ["--pred", str(results), "--gt", str(tmp_path / "gt")]
+    write_id_map(id_map, [ImageId("a.tif", 1, 96, 80)])
+    score.main([*given, "--max-pixels", str(LIMIT)])
+    with pytest.raises(InputError, match=r"r.id-map.json: a.tif is 96 x 80 px; see --max-pixels"):
+        score.main([*given, "--max-pixels", str(LIMIT - 1)])
+    write_id_map(id_map, [ImageId("a.tif", 1, 10**6, 10**6)])
+    with pytest.raises(InputError, match="1000000 x 1000000 px; see --max-pixels"):
+        score.main(given)
+    with pytest.raises(InputError, match="1000000 x 1000000 px; see --max-pixels"):
+        load_ground_truth(tmp_path / "gt", 2, id_map)
 
 
 @pytest.mark.parametrize("reader", READERS)
