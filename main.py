@@ -35,7 +35,7 @@ from engine.preparation import Run, compare, describe, first_state, load_data, r
 from engine.run_folder import claimed, keep_earlier_run
 from engine.state import TrainingState
 from engine.validation import predict_val, report
-from engine.weights import load_pretrained
+from engine.weights import load_matching, read_weights
 from model import TiledMaskRCNN, build_model
 from src.classes import to_json
 from src.coco import write_results
@@ -87,10 +87,11 @@ def prepare(config: TrainConfig, world: distributed.World, stop: Stop) -> Run:
     share_cores(device, world.size)
     checkpoint = checkpoint_to_resume(config.run.resume, Path(config.data.output_dir))
     data = load_data(config, world)
-    config = resolved(config, data, checkpoint)
+    first_weights = None if checkpoint else read_weights(config.model)
+    config = resolved(config, data, checkpoint, first_weights)
     dataset = TileDataset(data.train, data.cache, config.tiles, config.augment, data.swap_channels, config.run.seed)
     seed_everything(config.run.seed + world.rank)
-    model, note = first_model(config, data, device)
+    model, note = first_model(config, data, device, first_weights)
     amp, weights = choose_amp(config.optimizer.amp, device), parse_loss_weights(config.optimizer.loss_weights)
     if not config.run.batch_size:  # auto
         fitting = int(world.from_main(fitting_batch(model, dataset.densest(), amp, device)))
@@ -117,10 +118,12 @@ def prepare(config: TrainConfig, world: distributed.World, stop: Stop) -> Run:
     return training
 
 
-def first_model(config: TrainConfig, data: TrainingData, device: torch.device) -> tuple[TiledMaskRCNN, str]:
-    """The network with its first weights, and a word about them."""
+def first_model(
+    config: TrainConfig, data: TrainingData, device: torch.device, first_weights: dict[str, Tensor] | None
+) -> tuple[TiledMaskRCNN, str]:
+    """The network with its first weights, and a word about them; without any they are random."""
     model = build_model(config.model, len(data.classes) + 1, config.predict.score_thresh)
-    report = load_pretrained(model, config.model)
+    report = load_matching(model, first_weights, config.model.weights) if first_weights else None
     weights = class_weights(config.optimizer.class_weights, data.class_counts.tolist())
     model.roi_heads.class_weights = None if weights is None else weights.to(device)
     return place(model, device), f"weights: {config.model.weights}" + (f", {report}" if report else "")

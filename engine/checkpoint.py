@@ -72,9 +72,13 @@ def _has_parts(content: Mapping[Any, Any]) -> bool:
 def settings_of(checkpoint: Mapping[str, Any]) -> TrainConfig:
     """The configuration that a checkpoint was trained with."""
     try:
-        return build(TrainConfig, checkpoint["settings"])
+        config = build(TrainConfig, checkpoint["settings"])
     except (InputError, AttributeError, TypeError) as error:
         raise InputError(f"{checkpoint['source']}: its settings are not this program's: {error}") from error
+    for name in ("norm", "head_norm", "anchors"):
+        if getattr(config.model, name) == "auto":
+            raise InputError(f"{checkpoint['source']}: its settings are not those of a run: {name} is auto")
+    return config
 
 
 def check_weights(state: Any, source: str | Path) -> None:

@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from engine.checkpoint import settings_of
 from engine.distributed import World
 from engine.interrupt import Stop
 from engine.loading import EpochSampler, Item
 from engine.optimization import AveragedWeights, build_optimizer
 from engine.resumption import budget_changes, changes, moved_images, refuse_changes
 from engine.state import TrainingState
-from engine.weights import count_parameters, resolve
+from engine.weights import count_parameters, norms_of, resolve
 from src.classes import to_json
 from src.config import flatten, write_toml
 from src.files import write_json
@@ -84,15 +85,21 @@ def load_data(config: TrainConfig, world: World) -> TrainingData:
     return data
 
 
-def resolved(config: TrainConfig, data: TrainingData, checkpoint: dict[str, Any] | None) -> TrainConfig:
-    """The configuration with everything filled in that depends on the data: what the checkpoint will hold."""
-    earlier = checkpoint["settings"].get("batch_size", 0) if checkpoint else 0
+def resolved(
+    config: TrainConfig, data: TrainingData, checkpoint: dict[str, Any] | None, weights: dict[str, Tensor] | None
+) -> TrainConfig:
+    """The configuration with all filled in that depends on the data and the weights: what the checkpoint will hold."""
+    earlier = settings_of(checkpoint) if checkpoint else None
+    if earlier:
+        norms: tuple[str, str] | None = (earlier.model.norm, earlier.model.head_norm)
+    else:
+        norms = norms_of(weights) if weights else None
     return replace(
         config,
         data=replace(config.data, num_classes=len(data.classes) + 1),
         image=replace(config.image, channel_order=data.channel_order),
-        model=resolve(config.model, data.cell_size),
-        run=replace(config.run, batch_size=config.run.batch_size or earlier),
+        model=resolve(config.model, data.cell_size, norms),
+        run=replace(config.run, batch_size=config.run.batch_size or (earlier.run.batch_size if earlier else 0)),
     )
 
 

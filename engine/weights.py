@@ -16,6 +16,7 @@ from src.sealed import is_intact
 from src.settings import ModelSettings
 
 SCRATCH_LAYERS, PRETRAINED_LAYERS = 5, 3
+_PYRAMID_NORM, _STEM_NORM = "backbone.fpn.inner_blocks.0.1", "backbone.body.bn1"
 _COCO_WEIGHTS = {"v1": "MaskRCNN_ResNet50_FPN_Weights", "v2": "MaskRCNN_ResNet50_FPN_V2_Weights"}
 _IMAGENET_WEIGHTS = {
     "resnet18": "ResNet18_Weights",
@@ -42,29 +43,40 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def resolve(settings: ModelSettings, cell_size: float) -> ModelSettings:
-    """Replace every ``auto`` and absent value. ``cell_size`` is the median cell's sqrt(box area) in px after --scale.
+def resolve(settings: ModelSettings, cell_size: float, norms: tuple[str, str] | None = None) -> ModelSettings:
+    """Replace every ``auto`` and absent value.
+
+    Args:
+        settings: as the user gave them.
+        cell_size: the median cell's sqrt(box area) in px after --scale.
+        norms: ``norm`` and ``head_norm`` that the first weights were trained with (:func:`norms_of`).
 
     Raises:
         InputError: for combinations that do not exist.
     """
+    _refuse_impossible(settings)
+    scratch = settings.weights == "none"
+    if norms is None:
+        norms = ("batch" if scratch or settings.detector == "v2" else "frozen", "on" if scratch else "off")
+    norm = settings.norm if settings.norm != "auto" else norms[0]
+    auto_head = "off" if scratch and norm == "frozen" else norms[1]  # frozen at random values they would do nothing
+    layers = settings.trainable_layers
+    return replace(
+        settings,
+        norm=norm,
+        head_norm=settings.head_norm if settings.head_norm != "auto" else auto_head,
+        trainable_layers=layers if layers is not None else SCRATCH_LAYERS if scratch else PRETRAINED_LAYERS,
+        anchors=settings.anchors if settings.anchors != "auto" else auto_anchors(cell_size),
+    )
+
+
+def _refuse_impossible(settings: ModelSettings) -> None:
     if settings.detector == "v2" and settings.backbone != "resnet50":
         raise InputError(f"--detector v2 needs --backbone resnet50, got {settings.backbone}")
     if settings.weights == "coco" and settings.backbone != "resnet50":
         raise InputError(
             f"--weights coco exists for --backbone resnet50 only; {settings.backbone} has --weights imagenet"
         )
-    scratch = settings.weights == "none"
-    norm = settings.norm if settings.norm != "auto" else "batch" if scratch or settings.detector == "v2" else "frozen"
-    normed_heads = scratch and norm != "frozen"
-    layers = settings.trainable_layers
-    return replace(
-        settings,
-        norm=norm,
-        head_norm=settings.head_norm if settings.head_norm != "auto" else "on" if normed_heads else "off",
-        trainable_layers=layers if layers is not None else SCRATCH_LAYERS if scratch else PRETRAINED_LAYERS,
-        anchors=settings.anchors if settings.anchors != "auto" else auto_anchors(cell_size),
-    )
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -72,26 +84,36 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def load_pretrained(model: nn.Module, settings: ModelSettings) -> LoadReport | None:
-    """Load what ``settings.weights`` names into ``model``; ``None`` from scratch.
+def read_weights(settings: ModelSettings) -> dict[str, Tensor] | None:
+    """The tensors that ``settings.weights`` names, under the detector's names; ``None`` from scratch.
 
     Raises:
-        InputError: where the weights cannot be had, are damaged, or no backbone tensor fits.
+        InputError: where they cannot be had, are damaged, or are not for this network.
     """
+    _refuse_impossible(settings)  # before anything is downloaded
     if settings.weights == "none":
         return None
     if settings.weights == "coco":
-        state = _download(_COCO_WEIGHTS[settings.detector], "COCO_V1", "coco")
-    elif settings.weights == "imagenet":
-        state = _download(_IMAGENET_WEIGHTS[settings.backbone], "IMAGENET1K_V1", "imagenet")
-    else:
-        state = _read(Path(settings.weights))
-    return load_matching(model, state, settings.weights)
+        return with_detector_names(_download(_COCO_WEIGHTS[settings.detector], "COCO_V1", "coco"))
+    if settings.weights == "imagenet":
+        return with_detector_names(_download(_IMAGENET_WEIGHTS[settings.backbone], "IMAGENET1K_V1", "imagenet"))
+    return with_detector_names(_read(Path(settings.weights)))
 
 
-def load_matching(model: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadReport:
+def norms_of(weights: Mapping[str, Tensor]) -> tuple[str, str] | None:
+    """``norm`` and ``head_norm`` of the detector that ``weights`` are of; ``None`` for those of a backbone alone."""
+    if not any(name.startswith("rpn.") for name in weights):
+        return None
+    head_norm = "on" if f"{_PYRAMID_NORM}.weight" in weights else "off"
+    norm = _PYRAMID_NORM if head_norm == "on" else _STEM_NORM
+    if f"{norm}.weight" in weights and f"{norm}.running_mean" not in weights:
+        return "group", head_norm
+    return "batch" if f"{norm}.num_batches_tracked" in weights else "frozen", head_norm
+
+
+def load_matching(model: nn.Module, given: Mapping[str, Tensor], source: str) -> LoadReport:
     """Load the tensors that fit by name and shape; an :class:`InputError` where not one is the backbone's."""
-    own, given = model.state_dict(), with_detector_names(state)
+    own = model.state_dict()
     fitting = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
     if not any(name.startswith("backbone.body.") for name in fitting):
         raise InputError(f"--weights {source}: no tensor in it fits the backbone (flags: --backbone, --norm)")

@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
 # The whole road on synthetic tissue: install, make the data, train on the CPU, predict, score. Minutes on 2 cores.
+# bash script/demo.sh [FOLDER]: FOLDER (demo) is made anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash script/setup.sh
 out=${1:-demo}
+if [ -e "$out" ] && [ ! -e "$out/.demo" ]; then
+  echo "demo.sh: $out is there already and was not made by this script; name another folder or remove it" >&2
+  exit 2
+fi
+bash script/setup.sh
 rm -rf "$out"
+mkdir -p "$out" && touch "$out/.demo"
 .venv/bin/python -m src.sample --out "$out/data" --images 24 --seed 0
 .venv/bin/python main.py --recipe script/recipes/cpu.toml --max-minutes "${MINUTES:-5}" --data-path "$out/data/train" \
   --split "$out/data/split.json" --output-dir "$out/run"

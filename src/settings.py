@@ -65,12 +65,13 @@ class ModelSettings:
     weights: str = option("coco", "start from coco, imagenet, none (scratch), or a file of weights or checkpoint")
     norm: str = option(
         "auto",
-        "normalisation layers of the backbone; auto: frozen with weights, else batch",
+        "normalisation layers of the backbone; auto: as the weights have them, frozen with those of a backbone alone, "
+        "batch from scratch",
         choices=("auto", "frozen", "batch", "group"),
     )
     head_norm: str = option(
         "auto",
-        "normalisation in the feature pyramid and the mask head too; auto: only from scratch",
+        "normalisation in the feature pyramid and the mask head too; auto: as the weights have it, on from scratch",
         choices=("auto", "on", "off"),
     )
     trainable_layers: int | None = option(

@@ -168,15 +168,22 @@ def infer(finished: Path, data: Path, output: Path, **changes: object) -> list[d
     return json.loads(output.read_text())
 
 
-def test_exported_weights_predict_the_same(finished: Path, data: Path, tmp_path: Path) -> None:
+def test_exported_weights_predict_and_train_as_they_are(
+    finished: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "weights.safetensors"
     inference.main(build(InferenceConfig, {"ckpt": [str(finished / "best.pt")], "export": str(path)}))
     from_checkpoint, from_export = (
         infer(finished, data, tmp_path / "r.json", ckpt=[str(ckpt)]) for ckpt in (finished / "best.pt", path)
     )
     assert from_checkpoint == from_export and from_export
-    events = train(data, tmp_path / "run", weights=str(path), norm="batch", head_norm="on", max_steps=1, val_every=0)
-    assert [event["step"] for event in events if event["event"] == "step"] == [1]
+    assert len(train(data, tmp_path / "run", weights=str(path), max_steps=2, val_every=0)) and path.is_file()
+    said = capsys.readouterr().out
+    assert "tensors" in said and "left random" not in said and "not used" not in said
+    path.rename(tmp_path / "elsewhere.safetensors")  # a run that goes on needs it no more
+    steps = train(data, tmp_path / "run", weights=str(path), max_steps=3, val_every=0, resume="auto")
+    assert [event["step"] for event in steps if event["event"] == "step"] == [1, 2, 3]
+    (tmp_path / "elsewhere.safetensors").rename(path)
     whole = path.read_bytes()
     for place in (9, 300, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
@@ -192,7 +199,7 @@ def test_damaged_weights_do_not_start_a_run(finished: Path, data: Path, tmp_path
         middle = len(whole) // 2
         (tmp_path / name).write_bytes(whole[:middle] + bytes([whole[middle] ^ 4]) + whole[middle + 1 :])
         with pytest.raises(InputError, match=rf"{name}: is damaged"):
-            train(data, tmp_path / "run", weights=str(tmp_path / name), norm="batch", head_norm="on")
+            train(data, tmp_path / "run", weights=str(tmp_path / name))
 
 
 def test_an_interrupted_prediction_goes_on(

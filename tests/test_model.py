@@ -11,7 +11,7 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
 
 from engine.mask_targets import sample_mask_targets
 from engine.roi_heads import box_head_losses, mask_loss
-from engine.weights import count_parameters, load_matching, load_pretrained, resolve
+from engine.weights import count_parameters, load_matching, norms_of, read_weights, resolve
 from inference import restore_model
 from model import anchor_sizes, build_model
 from src.advice import auto_anchors
@@ -224,8 +224,9 @@ def test_backbone_weights_from_a_file(tmp_path: Path) -> None:
     torch.save(body, path)
     settings = replace(resolve(TINY, 20), weights=str(path))
     model = build_model(settings, 3)
-    report = load_pretrained(model, settings)
-    assert report is not None
+    weights = read_weights(settings)
+    assert weights is not None and norms_of(weights) is None
+    report = load_matching(model, weights, "x")
     assert torch.equal(model.backbone.body.conv1.weight, body["conv1.weight"])
     assert any(name.startswith("rpn.") for name in report.random)
     assert set(report.left_over) == {"backbone.body.fc.weight", "backbone.body.fc.bias"}
@@ -238,7 +239,7 @@ def test_weights_that_do_not_fit_or_cannot_be_read_are_refused(tmp_path: Path) -
     broken.write_bytes(b"PK\x03\x04 broken")
     for path, words in ((other, "fits the backbone"), (broken, "is damaged"), (tmp_path / "none", "nor a file")):
         with pytest.raises(InputError, match=words):
-            load_pretrained(model, replace(TINY, weights=str(path)))
+            load_matching(model, read_weights(replace(TINY, weights=str(path))) or {}, "x")
 
 
 def test_downloads_fail_with_the_place_where_the_file_belongs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -249,12 +250,26 @@ def test_downloads_fail_with_the_place_where_the_file_belongs(monkeypatch: pytes
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     settings = resolve(replace(TINY, weights="imagenet"), 20)
     with pytest.raises(InputError, match=r"--weights imagenet: cannot be had .*resnet18-f37072fd.pth"):
-        load_pretrained(build_model(settings, 3), settings)
+        read_weights(settings)
+
+
+@pytest.mark.parametrize(
+    ("norm", "head_norm"), [("batch", "on"), ("batch", "off"), ("group", "on"), ("group", "off"), ("frozen", "off")]
+)
+def test_weights_of_a_detector_bring_their_norms(norm: str, head_norm: str) -> None:
+    weights = build_model(replace(resolve(TINY, 20), norm=norm, head_norm=head_norm), 3).state_dict()
+    assert norms_of(weights) == (norm, head_norm)
+    settings = resolve(replace(TINY, weights="some.pt"), 20, norms_of(weights))
+    assert (settings.norm, settings.head_norm, settings.trainable_layers) == (norm, head_norm, 3)
+    report = load_matching(build_model(settings, 3), weights, "x")
+    assert not report.random and not report.left_over
+    given = resolve(replace(TINY, weights="some.pt", norm="frozen", head_norm="off"), 20, norms_of(weights))
+    assert (given.norm, given.head_norm) == ("frozen", "off")
 
 
 def test_downloaded_weights_are_used_where_they_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", lambda *_, **__: resnet18().state_dict())
     settings = resolve(replace(TINY, weights="imagenet"), 20)
-    report = load_pretrained(build_model(settings, 3), settings)
-    assert report is not None and len(report.loaded) > 90
+    report = load_matching(build_model(settings, 3), read_weights(settings) or {}, "x")
+    assert len(report.loaded) > 90

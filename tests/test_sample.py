@@ -1,5 +1,6 @@
 """The synthetic data: what its files hold, that the seed decides every byte, and that a colour rule cannot solve it."""
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -284,3 +285,11 @@ def test_the_last_line_says_what_was_written(
     main()
     assert capsys.readouterr().out == "wrote new: 8 training and 2 test images with 30 cells\n"
     assert len(find_records(tmp_path / "new" / "train", NUM_CLASSES)) == 8
+
+
+def test_the_demo_removes_no_folder_that_it_did_not_make(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    script = Path(__file__).resolve().parents[1] / "script/demo.sh"
+    answer = subprocess.run(["bash", str(script), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert answer.returncode == 2 and f"{tmp_path} is there already" in answer.stderr
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint
+from engine.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, settings_of
 from engine.state import Progress, read_progress
 from src.errors import InputError
 from src.sealed import seal
@@ -240,3 +240,17 @@ def test_a_place_that_no_run_reaches_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError)):
         read_progress({**asdict(Progress()), **values})
     assert read_progress(asdict(Progress(epoch=2, batch=3))) == Progress(epoch=2, batch=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, "norm is auto"),
+        ({"norm": "batch", "head_norm": "on"}, "anchors is auto"),
+        ({"norm": "nonsense"}, "norm"),
+        ({"tile_size": "wide"}, "tile_size|tile-size"),
+    ],
+)
+def test_settings_that_no_run_leaves_are_refused(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=rf"odd\.pt: its settings are not .*({reason})"):
+        settings_of({"settings": changes, "source": "odd.pt"})
