@@ -23,13 +23,14 @@ from src.tiff import MAX_PIXELS, read_image, read_mask
 
 def check(folders: Iterable[Path], num_classes: int, max_pixels: int = MAX_PIXELS) -> tuple[list[CellFacts], list[str]]:
     """Decode every image with its masks; the facts of those that can be used, and a line for all that is wrong."""
-    facts, problems = [], []
+    facts: list[CellFacts] = []
+    problems: list[str] = []
     for folder in folders:
         try:
             prepared = prepare(read_record(folder, num_classes, max_pixels=max_pixels), "full", 1.0, max_pixels)
             facts.append(facts_of(folder.name, prepared))
         except InputError as error:
-            problems += faults_of_files(folder, num_classes, max_pixels) or [str(error)]
+            problems += dict.fromkeys([*faults_of_files(folder, num_classes, max_pixels), str(error)])
         problems += [f"{path}: is not read; expected image.tif, class1.tif, …" for path in strangers(folder)]
     return facts, problems
 

@@ -12,21 +12,7 @@ from src.errors import InputError
 from src.files import read_json, replacing, write_json
 from src.instances import Instance
 from src.records import ImageId
-from src.rle import RleError, decode, decode_entries, decompress, encode
-
-__all__ = [
-    "RESULTS_NAME",
-    "RleError",
-    "cells_by_image",
-    "check_results",
-    "decode",
-    "decode_entries",
-    "encode",
-    "read_results",
-    "result_entries",
-    "write_results",
-    "write_submission_zip",
-]
+from src.rle import RleError, decode_entries, decompress, encode
 
 RESULTS_NAME = "test-results.json"
 

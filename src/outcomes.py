@@ -20,7 +20,7 @@ class Outcomes:
     ``truth_of`` (M,): the true cell that a detection found, of its class and of IoU >= 0.5, or ``NONE``; the higher
     score comes first, and a cell is found once, as in COCO's AP50. ``found_by`` (N,) is the way back. ``any_truth``
     (M,) and ``any_found`` (N,): the same where a cell counts as found whatever its class, by the detections of at least
-    ``threshold``. ``best_iou`` (M,): the largest IoU with any true cell.
+    ``threshold``.
     """
 
     truths: list[Instance]
@@ -30,7 +30,6 @@ class Outcomes:
     found_by: np.ndarray
     any_truth: np.ndarray
     any_found: np.ndarray
-    best_iou: np.ndarray
     pairs: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # truth, detection, IoU, share of the smaller
 
     @property
@@ -64,10 +63,8 @@ def judge(truths: Sequence[Instance], found: Sequence[Instance], threshold: floa
     sure = order[scores[detection[order]] >= threshold]
     truth_of, found_by = _greedy(truth[same], detection[same], len(truths), len(found))
     any_truth, any_found = _greedy(truth[sure], detection[sure], len(truths), len(found))
-    best = np.zeros(len(found))
-    np.maximum.at(best, detection, iou)
     pairs = (truth, detection, iou, share)
-    return Outcomes(list(truths), list(found), threshold, truth_of, found_by, any_truth, any_found, best, pairs)
+    return Outcomes(list(truths), list(found), threshold, truth_of, found_by, any_truth, any_found, pairs)
 
 
 def _meetings(truths: Sequence[Instance], found: Sequence[Instance]) -> tuple[np.ndarray, ...]:

@@ -87,12 +87,6 @@ def decompress(segmentations: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     return counts, offsets
 
 
-def decode(segmentation: Any, category_id: int, score: float) -> Instance | None:
-    """Decode one compressed RLE into an object; ``None`` where the mask is empty. An invalid one is an `RleError`."""
-    counts, _ = decompress([segmentation])
-    return _crop(counts, segmentation["size"][0], category_id, score)
-
-
 def decode_entries(entries: Sequence[dict[str, Any]]) -> list[Instance | None]:
     """Decode the masks of result entries, all at once; ``None`` for an empty mask. An invalid one is an `RleError`."""
     counts, offsets = decompress([entry["segmentation"] for entry in entries])

@@ -11,7 +11,7 @@ import numpy as np
 
 from src.centroids import RADIUS, class_f1, detection_f1, pair
 from src.classes import CellClass, classes_of_results
-from src.coco import cells_by_image, check_results, encode, read_results
+from src.coco import cells_by_image, check_results, read_results
 from src.command import Parser, score_of
 from src.errors import InputError, run
 from src.files import id_map_of, write_json
@@ -19,6 +19,7 @@ from src.ground_truth import ImageTruth, load_ground_truth
 from src.instances import Instance, resolve_overlaps
 from src.panoptic import agnostic_quality, class_quality, match
 from src.records import part_names, read_id_map, read_split
+from src.rle import encode
 
 BACKENDS = ("faster-coco-eval", "pycocotools")
 CAPS = (("at_100", 100), ("uncapped", 10_000))

@@ -82,7 +82,7 @@ class ModelSettings:
     )
     anchors: str = option(
         "auto",
-        "anchor sides in px after --scale, five numbers like 8,16,32,64,128; auto: from the cells; default: 32-512",
+        "anchor sides in px after --scale: five numbers like 8,16,32,64,128, auto (from the cells) or default (32-512)",
     )
     fpn_channels: int = option(256, "channels of the feature pyramid; COCO weights fit 256", low=8, high=1024)
     box_head_dim: int = option(1024, "width of the box head's two layers; COCO weights fit 1024", low=8, high=4096)
@@ -147,7 +147,7 @@ class PredictSettings:
     predict_overlap: int = option(128, "px that neighbouring tiles share when predicting", low=0)
     tta: str = option(
         "none",
-        "test-time augmentation: views of each tile that are predicted and merged",
+        "test-time augmentation: views of each tile that are predicted and merged, flips four, full eight",
         choices=("none", "flips", "full"),
     )
     mask_certainty: float = option(

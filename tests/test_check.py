@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.check import main
+from src.check import check, main
 from src.tiff import read_mask, write_mask
 from tests.helpers import write_dataset
 
@@ -55,6 +55,13 @@ def test_all_problems_come_at_once(data: Path, capsys: pytest.CaptureFixture[str
     for name, problem in zip(named, problems, strict=True):
         assert name in problem
     assert lines[-1] == f"{data}: 5 problems" and "1 images have no cells: c" in lines
+
+
+def test_a_fault_of_a_file_hides_none_of_the_folder(data: Path) -> None:
+    (data / "a/image.tif").unlink()
+    (data / "a/class1.tif").write_bytes(b"no mask")
+    problems = check([data / "a"], 2)[1]
+    assert len(problems) == 2 and "class1.tif: cannot be read" in problems[0] and "has no image.tif" in problems[1]
 
 
 def test_without_an_image_that_can_be_read_there_is_no_page(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,13 +5,18 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from src.instances import Instance, tight
-from src.rle import MAX_PIXELS, RleError, compress, decode, decode_entries, decompress, encode
+from src.rle import MAX_PIXELS, RleError, compress, decode_entries, decompress, encode
 
 
 def full_mask(instance: Instance, height: int, width: int) -> np.ndarray:
     mask = np.zeros((height, width), np.uint8, order="F")
     mask[instance.top : instance.bottom, instance.left : instance.right] = instance.mask
     return mask
+
+
+def decode(segmentation: dict, category_id: int, score: float) -> Instance | None:
+    (instance,) = decode_entries([{"segmentation": segmentation, "category_id": category_id, "score": score}])
+    return instance
 
 
 def reference(instance: Instance, height: int, width: int) -> dict:
