@@ -18,13 +18,13 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from engine.roi_heads import Target, TiledRoIHeads
 from engine.weights import count_parameters
+from src.advice import ASPECT_RATIOS, DEFAULT_ANCHORS
 from src.errors import InputError
 from src.settings import ModelSettings, parse_numbers
 
 PARAMETER_BUDGET = 200_000_000
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, which all pretrained backbones expect
 IMAGE_STD = (0.229, 0.224, 0.225)
-DEFAULT_ANCHORS = (32.0, 64.0, 128.0, 256.0, 512.0)
 STRIDE = 32  # of the deepest backbone stage: tensors are padded to a multiple, or anchors would drift off their cells
 
 
@@ -165,8 +165,8 @@ def freeze(body: nn.Module, stages: Sequence[str], trainable_layers: int) -> Non
 
 def _rpn(settings: ModelSettings) -> RegionProposalNetwork:
     sizes = tuple((size,) for size in anchor_sizes(settings))
-    generator = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
-    head = RPNHead(settings.fpn_channels, 3, conv_depth=2 if settings.detector == "v2" else 1)
+    generator = AnchorGenerator(sizes, (ASPECT_RATIOS,) * len(sizes))
+    head = RPNHead(settings.fpn_channels, len(ASPECT_RATIOS), conv_depth=2 if settings.detector == "v2" else 1)
     kept = {"training": settings.proposals, "testing": settings.proposals}
     return RegionProposalNetwork(generator, head, 0.7, 0.3, 256, 0.5, kept, kept, 0.7)
 

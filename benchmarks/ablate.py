@@ -1,7 +1,8 @@
 """Train variants of a recipe for the same budget on the same split, predict with each, and compare the scores.
 
 Each variant is NAME:key=value,key=value over the recipe. Variants that differ only in how they predict share one
-training. Every result is a line of --log, so that an interrupted comparison goes on and several add up.
+training. Every result is a line of --log, so that an interrupted comparison goes on and several add up: what is there
+is not measured again (name another --log for that), and the table has all seeds that are there.
 """
 
 import hashlib
@@ -253,7 +254,7 @@ def _parser() -> Parser:
         "--split", required=True, metavar="FILE", help="JSON of part → names; train and --part are used"
     )
     parser.add_argument("--part", default="val", help="part that is predicted (default: val)")
-    parser.add_argument("--classes", metavar="FILE", help="JSON of classes (default: the homework's)")
+    parser.add_argument("--classes", metavar="FILE", help="JSON of classes (default: those that main.py finds)")
     parser.add_argument(
         "--pq-threshold", type=score_of, default=0.5, metavar="S", help="lowest score in PQ and F1 (default: 0.5)"
     )

@@ -178,7 +178,7 @@ def loading(folder: Path, repeats: int) -> list[Row]:
 
         (seconds,) = interleaved(repeats, epoch)
         speeds = [len(loader) * 4 / value for value in seconds]
-        rows.append(Row(f"512 tiles with 228 cells that {workers} workers load", "tiles/s", speeds))
+        rows.append(Row(f"512 tiles with 228 cells, workers: {workers}", "tiles/s", speeds))
     return rows
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from src.advice import Advice, ImageCells, advise
+from src.advice import DEFAULT_ANCHORS, Advice, ImageCells, advise, best_anchor_ious
 from src.cache import prepare
 from src.check_page import write_html
 from src.classes import CellClass, classes_of_data
@@ -17,6 +17,7 @@ from src.errors import InputError, run
 from src.facts import CellFacts, diameters_of, facts_of, twins
 from src.manifest import NAME, verify, write_manifest
 from src.records import AMBIGUOUS_NAME, IMAGE_NAME, MASK_NAME, find_masks, image_folders, read_record
+from src.settings import parse_numbers
 from src.stain import decide_channel_order
 from src.tiff import MAX_PIXELS, read_image, read_mask
 
@@ -105,6 +106,18 @@ def notes_on(facts: Sequence[CellFacts], classes: Sequence[CellClass], advice: A
     lines += [f"{a} and {b} show nearly the same; keep them in one part of a split" for a, b in twins(facts)]
     if advice:
         lines.append(f"a tile of {advice.tile_size} px at scale {advice.scale:g} holds up to {advice.most_cells} cells")
+        lines += notes_on_anchors(np.concatenate([image.boxes for image in facts]) * advice.scale, advice.anchors)
+    return lines
+
+
+def notes_on_anchors(boxes: np.ndarray, advised: str) -> list[str]:
+    """How well anchors fit the cells ``boxes`` (N, 4): those advised, twice as large ones, and torchvision's."""
+    sides = parse_numbers(advised, "--anchors")
+    lines = []
+    for choice in (sides, tuple(2 * side for side in sides), DEFAULT_ANCHORS):
+        ious = best_anchor_ious(boxes, choice)
+        shares = ", ".join(f"{np.mean(ious >= iou):.0%} at {iou}" for iou in (0.5, 0.7))
+        lines.append(f"cells that meet an anchor of {','.join(f'{side:g}' for side in choice)} by IoU: {shares}")
     return lines
 
 
