@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from src.cache import scale_image
-from src.detections import Detections, from_network, to_instances, weigh_by_mask
+from src.detections import Detections, from_network, to_instances
 from src.instances import Instance
 from src.settings import PredictSettings
 from src.stitch import stitch
@@ -145,8 +145,7 @@ def _merge_views(predictor: Predictor, asked: tuple[tuple[int, int], list[Answer
         [undo(_to_numpy(answer), view, height, width) for answer in of_look]
         for (_, view), of_look in zip(_looks(predictor), answers, strict=True)
     ]
-    power = predictor.settings.mask_certainty
-    return [weigh_by_mask(merge(of_tile), power) for of_tile in zip(*seen, strict=True)]
+    return [merge(of_tile) for of_tile in zip(*seen, strict=True)]
 
 
 def _to_numpy(answer: dict[str, torch.Tensor]) -> Detections:

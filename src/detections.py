@@ -40,20 +40,6 @@ def from_network(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, mask
     return Detections(boxes, scores, labels, masks, boxes + np.float32(MASK_SHIFT))
 
 
-def weigh_by_mask(detections: Detections, power: float) -> Detections:
-    """Scores times the masks' certainty to a power: what is drawn with doubt ranks lower. 0 leaves them alone.
-
-    The certainty is the mean probability of a mask's cells above 0.5, which SOLOv2 (Wang et al., NeurIPS 2020) calls
-    maskness; a mask without such a cell has none.
-    """
-    if not power:
-        return detections
-    inside = detections.masks > 0.5
-    cells = np.count_nonzero(inside, axis=(1, 2))
-    certainty = np.sum(detections.masks, axis=(1, 2), where=inside) / np.maximum(cells, 1)
-    return replace(detections, scores=(detections.scores * certainty**power).astype(np.float32))
-
-
 def to_instances(detections: Detections, height: int, width: int) -> list[Instance]:
     """Turn detections into objects of a ``height × width`` image, in the same order, without a full-size mask.
 

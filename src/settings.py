@@ -150,11 +150,6 @@ class PredictSettings:
         "test-time augmentation: views of each tile that are predicted and merged, flips four, full eight",
         choices=("none", "flips", "full"),
     )
-    mask_certainty: float = option(
-        0.0,
-        "power of a mask's certainty (its mean probability inside) that multiplies the score; 0: class alone",
-        low=0,
-    )
     whole_image: bool = option(False, "predict the whole image too, as one more tile")
     predict_batch_size: int = option(4, "tiles predicted at once", low=1)
     device: str = option("auto", "device", choices=("auto", "cuda", "mps", "cpu"))
@@ -262,7 +257,6 @@ class InferenceConfig:
     )
     predict_overlap: int | None = option(None, "px that neighbouring tiles share", low=0)
     tta: str | None = option(None, "test-time augmentation of each tile", choices=("none", "flips", "full"))
-    mask_certainty: float | None = option(None, "power of a mask's certainty that multiplies the score", low=0)
     whole_image: bool | None = option(None, "predict the whole image too, as one more tile")
     predict_batch_size: int | None = option(None, "tiles predicted at once", low=1)
     detections_per_tile: int | None = option(None, "detections a tile that are kept, best first", low=1)

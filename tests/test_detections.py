@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from engine.mask_targets import sample_mask_targets
-from src.detections import Detections, from_network, resample, to_instances, weigh_by_mask
+from src.detections import Detections, from_network, resample, to_instances
 from src.instances import Instance
 from src.views import VIEWS, View, merge, undo
 
@@ -156,17 +156,3 @@ def test_resampling_by_hand() -> None:
     assert np.array_equal(resample(ramp, box, box), ramp)
     moved = resample(ramp, box, box + np.float32([1, 0, 1, 0]))  # half a cell to the right; the last is held
     assert moved[0, 0].tolist() == [0.5, 1.5, 2.5, 3.0]
-
-
-def test_scores_are_weighed_by_the_certainty_of_masks() -> None:
-    masks = np.zeros((4, 2, 2), np.float32)
-    masks[0] = [[0.9, 0.7], [0.5, 0.1]]  # two cells are inside, 0.8 in the mean
-    masks[1] = 1
-    masks[3, 0, 0] = 0.6
-    boxes, scores = np.tile(np.array([0, 0, 8, 8], np.float32), (4, 1)), np.array([0.5, 0.4, 0.9, 1], np.float32)
-    detections = from_network(boxes, scores, np.ones(4, np.int64), masks)
-    assert weigh_by_mask(detections, 0).scores.tolist() == scores.tolist()
-    assert weigh_by_mask(detections, 1).scores == pytest.approx([0.5 * 0.8, 0.4, 0, 0.6])
-    squared = weigh_by_mask(detections, 2)
-    assert squared.scores == pytest.approx([0.5 * 0.64, 0.4, 0, 0.36]) and squared.scores.dtype == np.float32
-    assert squared.masks is masks and squared.boxes is boxes

@@ -253,19 +253,12 @@ def test_results_carry_their_id_map_and_spare_one_that_lies_there(finished: Path
     assert json.loads((tmp_path / "s.id-map.json").read_text()) == id_map
 
 
-def test_masks_that_are_unsure_lower_the_score(finished: Path, data: Path, tmp_path: Path) -> None:
-    plain, weighed = (infer(finished, data, tmp_path / "r.json", mask_certainty=power) for power in (0.0, 2.0))
-    best, lowered = (max(entry["score"] for entry in entries) for entries in (plain, weighed))
-    assert 0.5**2 * best < lowered < best  # the mean of probabilities above 0.5, squared
-
-
 @pytest.mark.parametrize(
     "changes",
     [
         {"score_thresh": 0.5},
         {"predict_overlap": 8},
         {"tta": "full"},
-        {"mask_certainty": 1.0},
         {"whole_image": True},
         {"detections_per_tile": 7},
         {"channel_order": "bgr"},
