@@ -90,10 +90,7 @@ def resolved(
 ) -> TrainConfig:
     """The configuration with all filled in that depends on the data and the weights: what the checkpoint will hold."""
     earlier = settings_of(checkpoint) if checkpoint else None
-    if earlier:
-        norms: tuple[str, str] | None = (earlier.model.norm, earlier.model.head_norm)
-    else:
-        norms = norms_of(weights) if weights else None
+    norms = (earlier.model.norm, earlier.model.head_norm) if earlier else norms_of(weights or {})
     return replace(
         config,
         data=replace(config.data, num_classes=len(data.classes) + 1),

@@ -94,10 +94,12 @@ def read_weights(settings: ModelSettings) -> dict[str, Tensor] | None:
     if settings.weights == "none":
         return None
     if settings.weights == "coco":
-        return with_detector_names(_download(_COCO_WEIGHTS[settings.detector], "COCO_V1", "coco"))
-    if settings.weights == "imagenet":
-        return with_detector_names(_download(_IMAGENET_WEIGHTS[settings.backbone], "IMAGENET1K_V1", "imagenet"))
-    return with_detector_names(_read(Path(settings.weights)))
+        state = _download(_COCO_WEIGHTS[settings.detector], "COCO_V1", "coco")
+    elif settings.weights == "imagenet":
+        state = _download(_IMAGENET_WEIGHTS[settings.backbone], "IMAGENET1K_V1", "imagenet")
+    else:
+        state = _read(Path(settings.weights))
+    return with_detector_names(state)
 
 
 def norms_of(weights: Mapping[str, Tensor]) -> tuple[str, str] | None:
@@ -112,7 +114,7 @@ def norms_of(weights: Mapping[str, Tensor]) -> tuple[str, str] | None:
 
 
 def load_matching(model: nn.Module, given: Mapping[str, Tensor], source: str) -> LoadReport:
-    """Load the tensors that fit by name and shape; an :class:`InputError` where not one is the backbone's."""
+    """Load those tensors of :func:`read_weights` that fit; an :class:`InputError` where not one is the backbone's."""
     own = model.state_dict()
     fitting = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
     if not any(name.startswith("backbone.body.") for name in fitting):

@@ -31,7 +31,8 @@ def check(folders: Iterable[Path], num_classes: int, max_pixels: int = MAX_PIXEL
             prepared = prepare(read_record(folder, num_classes, max_pixels=max_pixels), "full", 1.0, max_pixels)
             facts.append(facts_of(folder.name, prepared))
         except InputError as error:
-            problems += dict.fromkeys([*faults_of_files(folder, num_classes, max_pixels), str(error)])
+            faults = faults_of_files(folder, num_classes, max_pixels)
+            problems += faults if str(error) in faults else [*faults, str(error)]
         problems += [f"{path}: is not read; expected image.tif, class1.tif, …" for path in strangers(folder)]
     return facts, problems
 

@@ -45,7 +45,7 @@ def test_anchors_that_fit_by_hand() -> None:
         1.0,  # on a place of the finest level
         1.0,  # on another
         14 * 16 / (2 * 256 - 14 * 16),  # two px beside one
-        1.0 if 56 % 16 == 0 else 56 * 56 / (2 * 64**2 - 56 * 56),  # eight px beside those of the third level, both ways
+        56 * 56 / (2 * 64**2 - 56 * 56),  # eight px beside those of the third level, both ways
         16 / 256,  # far smaller than any
     ]
     assert best_anchor_ious(boxes, sides) == pytest.approx(expected)
