@@ -24,6 +24,7 @@ from tqdm import tqdm
 from engine import distributed
 from engine.checkpoint import check_fits, load_checkpoint, load_state, settings_of
 from engine.export import SUFFIX, write_export
+from engine.memory import memory_errors
 from engine.predict import Predictor, predict_images
 from model import TiledMaskRCNN, build_model, build_skeleton
 from src.classes import CellClass, parse_classes, to_json
@@ -36,7 +37,7 @@ from src.partial import PartialResults
 from src.records import TestImage, find_test_images, part_names, read_split, write_id_map
 from src.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, InferenceConfig, ModelSettings, PredictSettings, TrainConfig
 from src.tiff import read_rgb
-from utils import choose_amp, choose_device, place, share_cores
+from utils import AMP_TYPES, place, prediction_amp, share_cores
 
 
 def load_predictor(
@@ -52,7 +53,7 @@ def load_predictor(
         _check_alike(config.ckpt[0], (trained, checkpoints[0]["classes"]), path, (other, checkpoint["classes"]))
         model = restore_model(checkpoint, _override(other.model, config), len(classes) + 1, settings)
         models.append(place(model, device))
-    amp = choose_amp(trained.optimizer.amp, device) if device.type == "cuda" else None
+    amp = AMP_TYPES[prediction_amp(config.amp, trained.optimizer.amp, device)]
     predictor = Predictor(models, device, amp, trained.image.scale, trained.tiles.tile_size, settings)
     return predictor, trained, classes
 
@@ -93,13 +94,15 @@ def find_images(config: InferenceConfig) -> list[TestImage]:
     return find_test_images(config.test_dir, id_map, names, config.max_pixels)
 
 
+@memory_errors(
+    "lower --predict-batch-size, leave out --whole-image, choose another GPU with --device cuda:N or take --device cpu"
+)
 def main(config: InferenceConfig) -> None:
     """Predict every image and write the results, or export a checkpoint."""
     if config.export:
         export(config.ckpt, Path(config.export))
         return
-    world = distributed.start(config.backend)
-    device = choose_device(config.device, world.local_rank)
+    world, device = distributed.start(config.device, config.backend, config.timeout_minutes)
     share_cores(device, world.size)
     images = find_images(config)
     predictor, trained, classes = load_predictor(config, device)
@@ -114,17 +117,14 @@ def main(config: InferenceConfig) -> None:
             write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, sure, classes)
         return result_entries(image.entry.id, instances, image.entry.height, image.entry.width)
 
-    partial = PartialResults(config.output, job(config), world.rank)
+    partial = PartialResults(config.output, job(config, predictor.amp), world.rank)
     entries = resumed(config, partial, images, world)
     waiting = [image for image in images if image.entry.id not in entries]
     mine = waiting[world.rank :: world.size]
     bar = tqdm(mine, "predict", unit="image", disable=None if world.is_main else True)
-    try:
-        for image, found in zip(mine, predict_images(predictor, bar, read, finish), strict=True):
-            partial.add(image, found)
-            entries[image.entry.id] = found
-    except torch.cuda.OutOfMemoryError as error:
-        raise InputError("out of GPU memory; lower --predict-batch-size, or leave out --whole-image") from error
+    for image, found in zip(mine, predict_images(predictor, bar, read, finish), strict=True):
+        partial.add(image, found)
+        entries[image.entry.id] = found
     shares = world.gather(entries)
     if world.is_main:
         everything = {image_id: found for share in shares for image_id, found in share.items()}
@@ -141,12 +141,12 @@ def export(ckpt: Sequence[str], path: Path) -> None:
     print(f"wrote {path}")
 
 
-def job(config: InferenceConfig) -> list[Any]:
-    """What every result depends on: the checkpoints and the settings that change what is found."""
+def job(config: InferenceConfig, amp: torch.dtype | None) -> list[Any]:
+    """What every result depends on: the checkpoints, the precision and the settings that change what is found."""
     acting = {item.name for item in fields(PredictSettings)} - {"device", "predict_batch_size"}
     acting |= {"detections_per_tile", "channel_order"}
     settings = [getattr(config, name) for name in sorted(acting)]
-    return [[file_digest(Path(path)) for path in config.ckpt], settings]
+    return [[file_digest(Path(path)) for path in config.ckpt], str(amp), settings]
 
 
 def resumed(

@@ -25,11 +25,11 @@ from tqdm import tqdm
 
 from dataset import TileDataset
 from engine import distributed
-from engine.batch_size import fitting_batch
 from engine.checkpoint import checkpoint_to_resume, save_checkpoint
 from engine.interrupt import Stop
 from engine.loading import Batch, EpochSampler, build_loader, choose_workers, worker_errors
 from engine.losses import StepLosses
+from engine.memory import auto_batch_size, fitting_batch, memory_errors
 from engine.optimization import class_weights, learning_rate
 from engine.preparation import Run, compare, describe, first_state, load_data, resolved, val_truth
 from engine.run_folder import claimed, keep_earlier_run
@@ -45,10 +45,9 @@ from src.errors import InputError, run
 from src.settings import parse_loss_weights
 from src.training_data import TrainingData
 from utils import (
+    AMP_TYPES,
     RunLog,
     available_cores,
-    choose_amp,
-    choose_device,
     peak_memory,
     place,
     seed_everything,
@@ -56,14 +55,18 @@ from utils import (
     share_cores,
 )
 
+LOWEST_SCALE = 1e-3  # of fp16 losses; it begins at 65,536 and halves with each step whose gradients overflow
 
+
+@memory_errors("lower --batch-size, --tile-size or --mask-rois-per-tile, or choose another GPU with --device cuda:N")
 def main(config: TrainConfig) -> None:
     """Train, validate, keep the best. A signal ends the run with 128 plus its number, once the run is saved."""
-    world, stop, log = distributed.start(config.run.backend), Stop(), None
+    world, device = distributed.start(config.predict.device, config.run.backend, config.run.timeout_minutes)
+    stop, log = Stop(), None
     try:
         with stop.listening(), claimed(Path(config.data.output_dir)) if world.is_main else nullcontext():
             with stop.leaving():
-                training = prepare(config, world, stop)
+                training = prepare(config, world, device, stop)
             log = RunLog(training.folder, training.state.progress.step) if world.is_main else None
             if log:
                 log.start(training.state.progress)
@@ -71,40 +74,39 @@ def main(config: TrainConfig) -> None:
                 train(training, log)
             if log:
                 finish(training, log)
-    except torch.cuda.OutOfMemoryError as error:
-        raise InputError(
-            "out of GPU memory; lower --batch-size, --tile-size, --rois-per-tile or --mask-rois-per-tile"
-        ) from error
     finally:
         if log:
             log.close()
     distributed.stop(world)
 
 
-def prepare(config: TrainConfig, world: distributed.World, stop: Stop) -> Run:
+def prepare(config: TrainConfig, world: distributed.World, device: torch.device, stop: Stop) -> Run:
     """Load the data, build or resume everything, and write down what was decided."""
-    device = choose_device(config.predict.device, world.local_rank)
     share_cores(device, world.size)
     checkpoint = checkpoint_to_resume(config.run.resume, Path(config.data.output_dir))
     data = load_data(config, world)
     first_weights = None if checkpoint else read_weights(config.model)
-    config = resolved(config, data, checkpoint, first_weights)
+    config = resolved(config, data, device, checkpoint, first_weights)
     dataset = TileDataset(data.train, data.cache, config.tiles, config.augment, data.swap_channels, config.run.seed)
     seed_everything(config.run.seed + world.rank)
     model, note = first_model(config, data, device, first_weights)
-    amp, weights = choose_amp(config.optimizer.amp, device), parse_loss_weights(config.optimizer.loss_weights)
+    amp, weights = AMP_TYPES[config.optimizer.amp], parse_loss_weights(config.optimizer.loss_weights)
+    notes = [*data.notes, note]
+    sampler = EpochSampler(len(dataset), config.run.seed, world.rank, world.size)
     if not config.run.batch_size:  # auto
         fitting = int(world.from_main(fitting_batch(model, dataset.densest(), amp, device)))
-        config = replace(config, run=replace(config.run, batch_size=fitting))
-    notes = [*data.notes, note, *(compare(checkpoint, config, data, world.size) if checkpoint else [])]
-    sampler = EpochSampler(len(dataset), config.run.seed, world.rank, world.size)
+        batch_size = auto_batch_size(fitting, len(sampler), config.optimizer.accumulate)
+        config = replace(config, run=replace(config.run, batch_size=batch_size))
+        notes.append(f"--batch-size auto: {batch_size} tiles; {fitting} would fit, an epoch has {len(sampler)}")
+    if checkpoint:
+        notes += compare(checkpoint, config, data, world.size)
     cuda, batch_bytes = device.type == "cuda", config.run.batch_size * dataset.bytes_per_tile()
     workers = choose_workers(config.run.workers, cuda, available_cores() // world.size, batch_bytes * world.size)
     loader = build_loader(dataset, sampler, config.run.batch_size, workers, cuda)
-    state = first_state(config, model, amp)
     if config.optimizer.compile:
         model.backbone.compile(dynamic=False)  # of the network's parts the one whose shapes never change
     network = DistributedDataParallel(model) if world.size > 1 else model
+    state = first_state(config, model, device)  # after all processes were given the same weights: it copies them
     if world.is_main:
         keep_earlier_run(Path(config.data.output_dir), checkpoint)
     truth = val_truth(data, config) if world.is_main and data.val else []
@@ -205,8 +207,15 @@ def train_epoch(training: Run, log: RunLog | None) -> None:
 
 
 def report_step(training: Run, step: Step, log: RunLog | None, bar: "tqdm[Batch]") -> None:
-    """Read a step's losses, show them and log them."""
+    """Read a step's losses, show them and log them.
+
+    Raises:
+        InputError: the gradients overflow in fp16 however far the scaler has lowered the losses.
+    """
     values = step.losses.read()
+    skipped = bool(values.pop("skipped", 0.0))
+    if skipped and training.state.scaler.get_scale() < LOWEST_SCALE:
+        raise InputError(f"step {step.number}: gradients overflow in fp16 in every step; take --amp bf16 or off")
     left = step.seconds * (1 / max(step.share_done, 1e-6) - 1)
     bar.set_postfix(
         loss=f"{values['loss']:.3f}",
@@ -217,11 +226,15 @@ def report_step(training: Run, step: Step, log: RunLog | None, bar: "tqdm[Batch]
     )
     if log and step.updated:
         speed = round(step.images_per_s, 2)
-        log.write("step", step.number, step.epoch, step.seconds, lr=step.rate, images_per_s=speed, **values)
+        flags = {"skipped": True} if skipped else {}
+        log.write("step", step.number, step.epoch, step.seconds, lr=step.rate, images_per_s=speed, **values, **flags)
 
 
 def train_step(training: Run, batch: Batch, rate: float, update: bool) -> StepLosses:
-    """Forward and backward on a batch, and with ``update`` a step of the optimizer; nothing here waits for the GPU."""
+    """Forward and backward on a batch, and with ``update`` a step of the optimizer.
+
+    The CPU waits for a GPU only where the network itself asks for values (docs/reliability.md has the number).
+    """
     state, settings, progress = training.state, training.config.optimizer, training.state.progress
     seed_step(training.config.run.seed, training.world.rank, progress.epoch, progress.batch)
     batch = batch.to(training.device)
@@ -232,7 +245,9 @@ def train_step(training: Run, batch: Batch, rate: float, update: bool) -> StepLo
         state.scaler.scale(loss / settings.accumulate).backward()
     values = {"loss": loss, **losses}
     if update:
-        values["grad_norm"] = optimizer_step(state, settings.clip_norm, rate)
+        norm = values["grad_norm"] = optimizer_step(state, settings.clip_norm, rate)
+        if state.scaler.is_enabled():
+            values["skipped"] = ~norm.isfinite()  # then the scaler has left the weights as they were
     return StepLosses(values, state.progress.step, batch.names)
 
 
@@ -261,6 +276,7 @@ def optimizer_step(state: TrainingState, clip_norm: float, rate: float) -> Tenso
 def validate(training: Run, log: RunLog | None) -> None:
     """Predict the val images as a submission would, score them, and keep the model where AP50 is the best so far."""
     progress, patience = training.state.progress, training.config.run.patience
+    training.world.share(training.state.buffers())  # else each process would predict with statistics of its own
     with training.stop.leaving():  # nothing is kept of a validation that is not finished
         entries = predict_val(training, log)
     ap50 = training.world.from_main(report(training, entries, log) if log else 0.0)

@@ -6,17 +6,17 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import convnext_base, resnet
 from torchvision.models.detection._utils import overwrite_eps
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
-from torchvision.ops.misc import FrozenBatchNorm2d
 
+from engine.norms import FrozenBatchNorm2d, GroupNorm
+from engine.pyramid import Float32AnchorGenerator, Float32RPNHead, PyramidRoIAlign
 from engine.roi_heads import Target, TiledRoIHeads
+from engine.sampling import BalancedSampler, LowQualityMatcher
 from engine.weights import count_parameters
 from src.advice import ASPECT_RATIOS, DEFAULT_ANCHORS
 from src.errors import InputError
@@ -136,8 +136,8 @@ def _body(settings: ModelSettings) -> tuple[nn.Module, list[str], list[int]]:
     return body, ["layer1", "layer2", "layer3", "layer4"], [width, width * 2, width * 4, width * 8]
 
 
-def _group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(min(32, channels // 4), channels)
+def _group_norm(channels: int) -> GroupNorm:
+    return GroupNorm(min(32, channels // 4), channels)
 
 
 _NORMS: dict[str, Callable[..., nn.Module]] = {
@@ -165,21 +165,34 @@ def freeze(body: nn.Module, stages: Sequence[str], trainable_layers: int) -> Non
 
 def _rpn(settings: ModelSettings) -> RegionProposalNetwork:
     sizes = tuple((size,) for size in anchor_sizes(settings))
-    generator = AnchorGenerator(sizes, (ASPECT_RATIOS,) * len(sizes))
-    head = RPNHead(settings.fpn_channels, len(ASPECT_RATIOS), conv_depth=2 if settings.detector == "v2" else 1)
+    generator = Float32AnchorGenerator(sizes, (ASPECT_RATIOS,) * len(sizes))
+    convolutions = 2 if settings.detector == "v2" else 1
+    head = Float32RPNHead(settings.fpn_channels, len(ASPECT_RATIOS), convolutions)
     kept = {"training": settings.proposals, "testing": settings.proposals}
-    return RegionProposalNetwork(generator, head, 0.7, 0.3, 256, 0.5, kept, kept, 0.7)
+    rpn = RegionProposalNetwork(
+        generator,
+        head,
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=256,
+        positive_fraction=0.5,
+        pre_nms_top_n=kept,
+        post_nms_top_n=kept,
+        nms_thresh=0.7,
+    )
+    rpn.proposal_matcher = LowQualityMatcher(0.7, 0.3)
+    rpn.fg_bg_sampler = BalancedSampler(256, 0.5)
+    return rpn
 
 
 def _roi_heads(settings: ModelSettings, num_classes: int, norm_layer: Callable[..., nn.Module] | None) -> TiledRoIHeads:
-    levels = ["0", "1", "2", "3"]
     channels, mask_layers = settings.fpn_channels, (settings.mask_head_channels,) * settings.mask_head_layers
     if settings.detector == "v2":
         box_head: nn.Module = FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [settings.box_head_dim], norm_layer)
     else:
         box_head = TwoMLPHead(channels * 7**2, settings.box_head_dim)
     heads = TiledRoIHeads(
-        box_roi_pool=MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=settings.roi_samples),
+        box_roi_pool=PyramidRoIAlign(output_size=7, sampling_ratio=settings.roi_samples),
         box_head=box_head,
         box_predictor=FastRCNNPredictor(settings.box_head_dim, num_classes),
         fg_iou_thresh=0.5,
@@ -190,9 +203,10 @@ def _roi_heads(settings: ModelSettings, num_classes: int, norm_layer: Callable[.
         score_thresh=0.05,
         nms_thresh=settings.nms_threshold,
         detections_per_img=settings.detections_per_tile,
-        mask_roi_pool=MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=settings.roi_samples),
+        mask_roi_pool=PyramidRoIAlign(output_size=14, sampling_ratio=settings.roi_samples),
         mask_head=MaskRCNNHeads(channels, mask_layers, 1, norm_layer),
         mask_predictor=MaskRCNNPredictor(settings.mask_head_channels, settings.mask_head_channels, num_classes),
     )
+    heads.fg_bg_sampler = BalancedSampler(settings.rois_per_tile, 0.25)
     heads.mask_rois_per_tile = settings.mask_rois_per_tile
     return heads

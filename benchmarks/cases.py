@@ -287,7 +287,8 @@ def prediction(folder: Path, repeats: int) -> list[Row]:
     )
     device = utils.choose_device("auto")
     network = TimedNetwork(utils.place(build_model(settings, 5), device).eval(), answers)
-    predictor = Predictor([network], device, utils.choose_amp("auto", device), 1.0, 512, PredictSettings())
+    amp = utils.AMP_TYPES[utils.resolve_amp("auto", device)]
+    predictor = Predictor([network], device, amp, 1.0, 512, PredictSettings())
     shares = []
     for _ in range(repeats):
         network.seconds, start = 0.0, time.perf_counter()

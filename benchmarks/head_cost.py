@@ -39,7 +39,7 @@ from engine.weights import load_matching, resolve
 from model import build_model
 from src.config import build, read_recipe
 from src.settings import AugmentSettings, TrainConfig
-from utils import choose_amp, place
+from utils import AMP_TYPES, place, resolve_amp
 
 CPU = torch.device("cpu")
 State = Mapping[str, Tensor]
@@ -73,7 +73,7 @@ def step_of(config: TrainConfig, factors: dict[str, float], batch: Batch, state:
     device = batch.tiles.device
     settings = resolve(config.model, CELL_SIZE)
     settings = replace(settings, **{name: round(getattr(settings, name) * by) for name, by in factors.items()})
-    model, amp = build_model(settings, 5), choose_amp(config.optimizer.amp, device)
+    model, amp = build_model(settings, 5), AMP_TYPES[resolve_amp(config.optimizer.amp, device)]
     if state:
         load_matching(model, state, "--ckpt")
     model = place(model, device).train()

@@ -42,7 +42,7 @@ from engine.weights import resolve
 from model import build_model
 from src.config import build, read_recipe
 from src.settings import TrainConfig
-from utils import choose_amp, choose_device, peak_memory, place
+from utils import AMP_TYPES, choose_device, peak_memory, place, resolve_amp
 
 PARTS = (
     "backbone.body", "backbone.fpn", "rpn", "roi_heads.box_head", "roi_heads.box_predictor", "roi_heads.mask_head",
@@ -96,7 +96,8 @@ def saved_bytes(model: nn.Module) -> Iterator[Counter[str]]:
 def memory_rows(config: TrainConfig, batch: Batch) -> list[tuple[str, float]]:
     """MB that each part of the model keeps for its backward pass, the largest first."""
     device = batch.tiles.device
-    model, amp = place(build_model(resolve(config.model, CELL_SIZE), 5), device).train(), choose_amp("auto", device)
+    model = place(build_model(resolve(config.model, CELL_SIZE), 5), device).train()
+    amp = AMP_TYPES[resolve_amp("auto", device)]
     with saved_bytes(model) as kept, torch.autocast(device.type, amp, enabled=amp is not None):
         losses = model(batch.tiles, batch.targets())
     torch.stack(list(losses.values())).sum().backward()

@@ -1,11 +1,17 @@
 """One process, or several under torchrun."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+
+from src.errors import InputError
+from utils import choose_device
 
 
 @dataclass(frozen=True)
@@ -43,24 +49,59 @@ class World:
         dist.all_reduce(said, dist.ReduceOp.MAX, group=self.host_group)
         return bool(said)
 
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give every process the main process's values, in place; all must call it."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
     def from_main(self, value: float) -> float:
         """The main process's number, on all processes."""
         return float(self.gather(value)[0]) if self.size > 1 else value
 
 
-def start(backend: str) -> World:
-    """Join the processes that torchrun started; alone without it. ``auto`` is nccl with CUDA, else gloo."""
+def start(device_name: str, backend: str, timeout_minutes: float) -> tuple[World, torch.device]:
+    """Join the processes that torchrun started, alone without it, and choose this one's device.
+
+    Args:
+        device_name: as ``--device`` has it.
+        backend: ``nccl``, ``gloo``, or ``auto``: nccl on GPUs, else gloo.
+        timeout_minutes: how long one process waits for another. NCCL's own ten minutes are too short where one of them
+            decodes or predicts a large image.
+
+    Raises:
+        InputError: there is no such device, or processes would share a GPU, which NCCL refuses.
+    """
+    world = _this_process()
+    device = choose_device(device_name, world.local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world.size == 1:
+        return world, device
+    chosen = backend if backend != "auto" else "nccl" if device.type == "cuda" else "gloo"
+    if chosen == "nccl":
+        _refuse_shared_gpus(device_name)
+    timeout = timedelta(minutes=timeout_minutes)
+    store = _store_of_this_attempt()
+    dist.init_process_group(chosen, timeout=timeout, store=store, rank=world.rank, world_size=world.size)
+    if chosen != "gloo":
+        world = replace(world, host_group=dist.new_group(backend="gloo", timeout=timeout))
+    return world, device
+
+
+def _this_process() -> World:
     if "RANK" not in os.environ:
         return World()
-    world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", 0)))
-    if torch.cuda.is_available():
-        torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
-    if world.size > 1:
-        chosen = backend if backend != "auto" else "nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(chosen, store=_store_of_this_attempt(), rank=world.rank, world_size=world.size)
-        if chosen != "gloo":
-            world = replace(world, host_group=dist.new_group(backend="gloo"))
-    return world
+    return World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def _refuse_shared_gpus(device_name: str) -> None:
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if processes > (1 if ":" in device_name else gpus):
+        raise InputError(
+            f"--device {device_name}: torchrun started {processes} processes on this machine, where torch sees "
+            f"{gpus} GPU{'s' if gpus != 1 else ''}; each process needs a GPU of its own"
+        )
 
 
 def _store_of_this_attempt() -> Any:

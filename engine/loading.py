@@ -60,9 +60,10 @@ class Batch(NamedTuple):
     names: list[str]
 
     def to(self, device: torch.device) -> "Batch":
-        """On its way to a device; from pinned memory nothing here waits for it."""
+        """The same on a device; the CPU does not wait until it has arrived on a GPU."""
+        in_background = device.type == "cuda"  # from pinned memory, which other devices do not have
         values = self._asdict()
-        moved = {k: value.to(device, non_blocking=True) for k, value in values.items() if isinstance(value, Tensor)}
+        moved = {k: v.to(device, non_blocking=in_background) for k, v in values.items() if isinstance(v, Tensor)}
         return Batch(**{**values, **moved})
 
     def targets(self) -> list[dict[str, Tensor]]:

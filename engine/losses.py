@@ -16,7 +16,7 @@ class StepLosses:
         """Start to copy 0-d tensors; ``step`` and ``tiles`` are named where one of them is not finite."""
         self.names, self.step, self.tiles = list(values), step, tiles
         stacked = torch.stack([value.detach().float() for value in values.values()])
-        self._values = stacked.to("cpu", non_blocking=True)
+        self._values = stacked.to("cpu", non_blocking=stacked.is_cuda)
         self._copied = torch.cuda.Event() if stacked.is_cuda else None
         if self._copied:
             self._copied.record()

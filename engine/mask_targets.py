@@ -29,10 +29,11 @@ def sample_mask_targets(
     targets = boxes.new_zeros((len(boxes), resolution, resolution), dtype=torch.float32)
     if not len(boxes):
         return targets
-    for window, members in _by_window(boxes.float(), max(label_maps.shape[-2:])):
-        targets[members] = _sample(
-            label_maps, boxes[members].float(), tiles[members], layers[members], ids[members], (resolution, window)
-        )
+    with torch.autocast(boxes.device.type, enabled=False):  # it would round coordinates and targets
+        for window, members in _by_window(boxes.float(), max(label_maps.shape[-2:])):
+            targets[members] = _sample(
+                label_maps, boxes[members].float(), tiles[members], layers[members], ids[members], (resolution, window)
+            )
     return targets
 
 

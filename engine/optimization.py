@@ -1,7 +1,9 @@
 """Optimizer, learning rate, averaged weights."""
 
 import math
+from collections.abc import Mapping
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +22,30 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
     fused = all(parameter.is_cuda for parameter in trained)  # one kernel for all tensors
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
+    optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
+    if settings.momentum:
+        # torch would make it in the first step, and fused in a way that leaves it unwritten where fp16 skips that step.
+        for parameter in trained:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Load an optimizer's state that may come from another kind of device.
+
+    Which kernels run is this device's choice, not the file's, and the state is laid out in memory as its parameter is,
+    because fused kernels take that for granted.
+    """
+    own = ("fused", "foreach")
+    groups = [
+        {**group, **{name: ours[name] for name in own}}
+        for group, ours in zip(saved["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({**saved, "param_groups": groups})
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def learning_rate(settings: OptimizerSettings, step: int, epoch: int, progress: float) -> float:

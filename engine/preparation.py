@@ -25,6 +25,7 @@ from src.ground_truth import ImageTruth, load_ground_truth
 from src.records import ImageId, Record, write_id_map
 from src.settings import TrainConfig
 from src.training_data import TrainingData, load_training_data
+from utils import resolve_amp
 
 
 @dataclass
@@ -86,16 +87,22 @@ def load_data(config: TrainConfig, world: World) -> TrainingData:
 
 
 def resolved(
-    config: TrainConfig, data: TrainingData, checkpoint: dict[str, Any] | None, weights: dict[str, Tensor] | None
+    config: TrainConfig,
+    data: TrainingData,
+    device: torch.device,
+    checkpoint: dict[str, Any] | None,
+    weights: dict[str, Tensor] | None,
 ) -> TrainConfig:
-    """The configuration with all filled in that depends on the data and the weights: what the checkpoint will hold."""
+    """The configuration with all filled in that depends on data, device and weights: what the checkpoint will hold."""
     earlier = settings_of(checkpoint) if checkpoint else None
+    amp = earlier.optimizer.amp if earlier and config.optimizer.amp == "auto" else config.optimizer.amp
     norms = (earlier.model.norm, earlier.model.head_norm) if earlier else norms_of(weights or {})
     return replace(
         config,
         data=replace(config.data, num_classes=len(data.classes) + 1),
         image=replace(config.image, channel_order=data.channel_order),
         model=resolve(config.model, data.cell_size, norms),
+        optimizer=replace(config.optimizer, amp=resolve_amp(amp, device)),
         run=replace(config.run, batch_size=config.run.batch_size or (earlier.run.batch_size if earlier else 0)),
     )
 
@@ -111,10 +118,10 @@ def compare(checkpoint: dict[str, Any], config: TrainConfig, data: TrainingData,
     return [f"not as in the checkpoint: {change}" for change in (*found, *budget_changes(checkpoint, settings))]
 
 
-def first_state(config: TrainConfig, model: nn.Module, amp: torch.dtype | None) -> TrainingState:
+def first_state(config: TrainConfig, model: nn.Module, device: torch.device) -> TrainingState:
     """Optimizer, scaler and averaged weights for a model."""
     averaged = AveragedWeights(model, config.optimizer.ema) if config.optimizer.ema else None
-    scaler = torch.amp.GradScaler(enabled=amp == torch.float16)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.optimizer.amp == "fp16")
     return TrainingState(model, build_optimizer(model, config.optimizer), scaler, averaged)
 
 
@@ -135,8 +142,8 @@ def describe(training: Run, notes: list[str], tile_count: int) -> None:
     training.say(f"train: {len(data.train)} images, {tile_count} tiles; val: {len(data.val)} images; cells: {cells}")
     training.say(
         f"model: {config.model.backbone}, {count_parameters(training.state.model) / 1e6:.1f} M parameters, anchors "
-        f"{config.model.anchors}, on {training.device}, precision {training.amp or torch.float32}, "
-        f"{config.run.batch_size} tiles a step"
+        f"{config.model.anchors}, on {training.device}, mixed precision {config.optimizer.amp}, "
+        f"{config.run.batch_size} tiles per step"
     )
     if training.world.is_main:
         write_toml(training.folder / "config.toml", config)

@@ -7,8 +7,10 @@ from src.errors import InputError
 
 FREE = frozenset({  # where and how fast, not what
     "data_path", "output_dir", "split", "classes", "groups", "resume", "on_change", "workers", "cache_dir", "cache_gb",
-    "backend", "device", "compile", "val_every", "save_every", "patience", "predict_batch_size", "max_pixels",
+    "backend", "timeout_minutes", "device", "compile", "val_every", "save_every", "patience", "predict_batch_size",
+    "max_pixels",
 })  # fmt: skip
+UNKNOWN_PRECISION = ("amp", "auto")  # in checkpoints of runs that did not yet write down what auto had meant
 BUDGET = frozenset({"epochs", "max_steps", "max_minutes"})
 
 
@@ -23,7 +25,7 @@ def changes(checkpoint: Mapping[str, Any], settings: Mapping[str, Any], checksum
     found = [
         f"--{key.replace('_', '-')} was {before.get(key)} and is {value}"
         for key, value in settings.items()
-        if key not in FREE | BUDGET and before.get(key) != value
+        if key not in FREE | BUDGET and before.get(key) != value and (key, before.get(key)) != UNKNOWN_PRECISION
     ]
     for what, names in (
         ("added", checksums.keys() - images.keys()),

@@ -1,6 +1,7 @@
 """What a training run carries from step to step, and its way into a checkpoint and back."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from engine.checkpoint import load_state
-from engine.optimization import AveragedWeights
+from engine.optimization import AveragedWeights, restore_optimizer
 from src.errors import InputError
 
 
@@ -50,6 +51,12 @@ class TrainingState:
     averaged: AveragedWeights | None
     progress: Progress = field(default_factory=Progress)
 
+    def buffers(self) -> Iterator[torch.Tensor]:
+        """What no gradient changes, such as the statistics of batch norm: each process has its own."""
+        yield from self.model.buffers()
+        if self.averaged:
+            yield from self.averaged.model.buffers()
+
     @property
     def predicting_model(self) -> nn.Module:
         """The network that predicts: the averaged one where there is one."""
@@ -72,7 +79,7 @@ class TrainingState:
         if self.averaged:
             load_state(self.averaged.model, content["ema"] or content["model"], source)
         try:
-            self.optimizer.load_state_dict(content["optimizer"])
+            restore_optimizer(self.optimizer, content["optimizer"])
             if content["scaler"]:
                 self.scaler.load_state_dict(content["scaler"])
             self.progress = read_progress(content["progress"])

@@ -35,7 +35,8 @@ def option(
 ) -> Any:
     """A field that is a flag: its default, its help with the unit, and what values it accepts (bounds inclusive).
 
-    ``auto`` is the number that the word auto stands for, where the flag takes it.
+    In a choice N stands for a whole number: ``cuda:N`` accepts cuda:1. ``auto`` is the number that the word auto stands
+    for, where the flag takes it.
     """
     checks = {"choices": tuple(choices), "low": low, "high": high, "auto": auto}
     return field(default=default, metadata={"help": help, **checks})
@@ -82,7 +83,7 @@ class Flag:
         if type(value) is not self.kind:
             expected = _KIND_NAMES[self.kind] + (" or auto" if self.auto is not None else "")
             raise InputError(f"{self.name} expects {expected}, got {value!r}")
-        if self.choices and value not in self.choices:
+        if self.choices and not any(_is_choice(value, choice) for choice in self.choices):
             raise InputError(
                 f"{self.name} must be one of {', '.join(self.choices)}; got {value!r}{nearest(value, self.choices)}"
             )
@@ -99,6 +100,10 @@ class Flag:
             raise InputError(f"{self.name} must be at least {self.low:g}, got {value}")
         if self.high is not None and value > self.high:
             raise InputError(f"{self.name} must be at most {self.high:g}, got {value}")
+
+
+def _is_choice(value: Any, choice: str) -> bool:
+    return re.fullmatch(re.escape(choice).replace("N", "[0-9]{1,9}"), value) is not None
 
 
 _KIND_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

@@ -8,6 +8,11 @@ from src.errors import InputError
 from src.tiff import MAX_PIXELS
 
 BACKBONES = ("resnet18", "resnet50", "resnet101", "resnext101_32x8d", "convnext_base")
+DEVICES = ("auto", "cuda", "cuda:N", "mps", "cpu")
+DEVICE_HELP = "auto: GPUs where there are any, else Apple's MPS, else the CPU; cuda:1 is one of several GPUs"
+TIMEOUT_MINUTES = 120.0
+TIMEOUT_HELP = "minutes that processes wait for one another before they give up, as while one decodes a large image"
+PRECISIONS = ("auto", "bf16", "fp16", "off")
 HOMEWORK_TRAIN = "./hw3-data-release/train"
 HOMEWORK_TEST = "./hw3-data-release/test_release"
 HOMEWORK_ID_MAP = "./hw3-data-release/test_image_name_to_ids.json"
@@ -133,8 +138,9 @@ class OptimizerSettings:
     )
     amp: str = option(
         "auto",
-        "mixed precision; auto: bf16 where the GPU has it natively, else fp16, off on CPU",
-        choices=("auto", "bf16", "fp16", "off"),
+        "mixed precision; auto: bf16 where the GPU or the CPU has it natively, else fp16 on a GPU and off on a CPU; "
+        "in a run that is resumed, what it began with",
+        choices=PRECISIONS,
     )
     compile: bool = option(False, "compile the backbone for the machine; takes minutes once, gains nothing on a CPU")
 
@@ -152,7 +158,7 @@ class PredictSettings:
     )
     whole_image: bool = option(False, "predict the whole image too, as one more tile")
     predict_batch_size: int = option(4, "tiles predicted at once", low=1)
-    device: str = option("auto", "device", choices=("auto", "cuda", "mps", "cpu"))
+    device: str = option("auto", DEVICE_HELP, choices=DEVICES)
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,10 @@ class RunSettings:
         None, "stop, schedules included, after this many minutes, validation not counted", low=0.01
     )
     batch_size: int = option(
-        4, "tiles a step and GPU; auto: as many as the GPU's memory holds (set --lr to suit)", low=1, auto=0
+        4,
+        "tiles per step and GPU; auto: as many as the GPU's memory holds and leave eight steps per epoch (set --lr to suit)",
+        low=1,
+        auto=0,
     )
     workers: int = option(
         -1, "processes that load data; auto: four a GPU, at most one less than the cores; on CPU none", low=0, auto=-1
@@ -183,6 +192,7 @@ class RunSettings:
     backend: str = option(
         "auto", "torch.distributed backend; auto: nccl with CUDA, else gloo", choices=("auto", "nccl", "gloo")
     )
+    timeout_minutes: float = option(TIMEOUT_MINUTES, TIMEOUT_HELP, low=0.1)
     cache_dir: str | None = option(None, "folder for decoded images and label maps; absent: the user's cache folder")
     cache_gb: float = option(20.0, "size that the cache may grow to, in GB; 0 keeps none on disk", low=0)
 
@@ -261,11 +271,17 @@ class InferenceConfig:
     predict_batch_size: int | None = option(None, "tiles predicted at once", low=1)
     detections_per_tile: int | None = option(None, "detections a tile that are kept, best first", low=1)
     channel_order: str | None = option(None, "order of the colours on disk", choices=("rgb", "bgr"))
+    amp: str | None = option(
+        None,
+        "mixed precision; absent: as the checkpoint was trained where this device has that natively, else off",
+        choices=PRECISIONS,
+    )
     max_pixels: int = option(MAX_PIXELS, MAX_PIXELS_HELP, low=1)
-    device: str = option("auto", "device", choices=("auto", "cuda", "mps", "cpu"))
+    device: str = option("auto", DEVICE_HELP, choices=DEVICES)
     backend: str = option(
         "auto", "torch.distributed backend; auto: nccl with CUDA, else gloo", choices=("auto", "nccl", "gloo")
     )
+    timeout_minutes: float = option(TIMEOUT_MINUTES, TIMEOUT_HELP, low=0.1)
 
 
 def parse_loss_weights(text: str) -> dict[str, float]:

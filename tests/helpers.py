@@ -13,6 +13,7 @@ TINY = {
     "mask_head_channels": 8, "mask_head_layers": 1, "rois_per_tile": 16, "proposals": 30, "detections_per_tile": 20,
     "tile_size": 64, "overlap": 16, "predict_overlap": 16, "batch_size": 2, "warmup_steps": 1, "num_classes": 3,
     "max_steps": 5, "epochs": 2, "score_thresh": 0.0, "ema": 0.5, "device": "cpu", "workers": 0,
+    "amp": "off",
 }  # fmt: skip
 
 

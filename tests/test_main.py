@@ -127,9 +127,9 @@ def test_a_resumed_run_is_the_one_that_began(finished: Path, data: Path, tmp_pat
 
 def test_the_batch_size_is_chosen_and_kept(data: Path, tmp_path: Path) -> None:
     train(data, tmp_path / "run", batch_size=0, max_steps=1, val_every=0)
-    assert "batch_size = 4" in (tmp_path / "run/config.toml").read_text()
+    assert "batch_size = 1" in (tmp_path / "run/config.toml").read_text()  # of 8 tiles, which leaves eight steps
     train(data, tmp_path / "run", batch_size=0, max_steps=2, val_every=0, resume="auto")
-    assert load_checkpoint(tmp_path / "run/last.pt")["settings"]["batch_size"] == 4
+    assert load_checkpoint(tmp_path / "run/last.pt")["settings"]["batch_size"] == 1
 
 
 @pytest.mark.slow
@@ -267,8 +267,10 @@ def test_results_carry_their_id_map_and_spare_one_that_lies_there(finished: Path
 def test_what_changes_results_makes_another_job(tmp_path: Path, changes: dict[str, object]) -> None:
     (tmp_path / "best.pt").write_bytes(b"weights")
     config = InferenceConfig(ckpt=(str(tmp_path / "best.pt"),))
-    assert inference.job(config) == inference.job(replace(config, output="elsewhere.json", predict_batch_size=9))
-    assert inference.job(config) != inference.job(replace(config, **changes))  # type: ignore[arg-type]
+    job = inference.job(config, None)
+    assert job == inference.job(replace(config, output="elsewhere.json", predict_batch_size=9), None)
+    assert job != inference.job(replace(config, **changes), None)  # type: ignore[arg-type]
+    assert job != inference.job(config, torch.bfloat16)
 
 
 def test_two_processes_find_what_one_finds(finished: Path, data: Path, tmp_path: Path) -> None:

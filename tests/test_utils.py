@@ -8,7 +8,7 @@ import torch
 
 from engine.state import Progress
 from src.errors import InputError
-from utils import RunLog, choose_amp, choose_device
+from utils import RunLog, choose_device, prediction_amp, resolve_amp
 
 pytestmark = pytest.mark.torch
 CPU = torch.device("cpu")
@@ -19,10 +19,31 @@ def test_devices_and_precision_that_are_not_there_are_refused() -> None:
     if not torch.backends.mps.is_available():
         with pytest.raises(InputError, match="--device mps"):
             choose_device("mps")
-    assert choose_amp("auto", CPU) is None and choose_amp("off", CPU) is None
-    assert choose_amp("bf16", CPU) is torch.bfloat16
-    with pytest.raises(InputError, match="--amp fp16 needs a GPU"):
-        choose_amp("fp16", CPU)
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="--device cuda:1"):
+            choose_device("cuda:1")
+    assert resolve_amp("off", CPU) == "off" and resolve_amp("bf16", CPU) == "bf16"
+    with pytest.raises(InputError, match="--amp fp16 needs"):
+        resolve_amp("fp16", CPU)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [({}, "off"), ({"avx512_f": True}, "off"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")],
+)
+def test_auto_precision_on_a_cpu_is_what_it_has_natively(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert resolve_amp("auto", CPU) == precision
+    assert prediction_amp(None, "bf16", CPU) == precision  # as it was trained where that is native
+    assert prediction_amp(None, "fp16", CPU) == prediction_amp(None, "auto", CPU) == "off"
+    assert prediction_amp("auto", "off", CPU) == precision and prediction_amp("off", "bf16", CPU) == "off"
+
+
+def test_an_old_torch_that_does_not_tell_its_capabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert resolve_amp("auto", CPU) == "off"
 
 
 def test_log_is_cut_back_to_where_a_run_resumes(tmp_path: Path) -> None:

@@ -1,15 +1,62 @@
-"""How many tiles a GPU holds at once, for ``--batch-size auto``."""
+"""GPU memory: how many tiles a step has room for (``--batch-size auto``), and what to say when it runs out."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 
 import torch
 from torch import nn
 
 from engine.loading import Item, collate
+from src.errors import InputError
 
 DEFAULT = 4  # where memory is not what limits a step
 SHARE = 0.85  # of the memory that is free; the rest is for fragments and for tiles that need more than the one tried
+STEPS_PER_EPOCH = 8  # at least; with fewer a run on little data would hardly learn
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|_ALLOC_FAILED", re.IGNORECASE)
+
+
+@contextmanager
+def memory_errors(advice: str) -> Iterator[None]:
+    """Say in one line that memory ran out, on the GPU or on the CPU, with what was free and ``advice``.
+
+    Raises:
+        InputError: in place of torch's errors, of which there are several.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        raise InputError(f"out of memory{_needed(str(error))}{_free()}; {advice}") from error
+
+
+def _needed(message: str) -> str:
+    found = re.search(r"tried to allocate ([\d.]+ \w+)", message, re.IGNORECASE)
+    return f": {found[1]} more were needed" if found else ""
+
+
+def _free() -> str:
+    """What the current GPU has left; nothing where there is none, or none that can still answer."""
+    with suppress(RuntimeError, AssertionError):
+        if torch.cuda.is_available():
+            free, total = torch.cuda.mem_get_info()
+            others = max(total - free - torch.cuda.memory_reserved(), 0)
+            numbers = [f"{value / 2**30:.2f}" for value in (free, total, others)]
+            return ", {} of {} GiB of GPU memory are free and {} are held by others".format(*numbers)
+    return ""
+
+
+def auto_batch_size(fitting: int, tiles: int, accumulate: int) -> int:
+    """``--batch-size auto``: as many tiles as fit and leave :data:`STEPS_PER_EPOCH` steps per epoch.
+
+    Args:
+        fitting: tiles that memory has room for.
+        tiles: of one process in an epoch.
+        accumulate: batches per step.
+    """
+    return max(1, min(fitting, tiles // (STEPS_PER_EPOCH * accumulate)))
 
 
 def largest_batch(peak_of: Callable[[int], int], capacity: int) -> int:

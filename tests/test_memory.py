@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from engine.batch_size import DEFAULT, fitting_batch, largest_batch
+from engine.memory import DEFAULT, fitting_batch, largest_batch
 
 pytestmark = pytest.mark.torch
 

@@ -1,0 +1,33 @@
+"""Normalisation layers that stay in their input's type, so that mixed precision halves what a step keeps of them."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import misc
+
+
+class FrozenBatchNorm2d(misc.FrozenBatchNorm2d):
+    """torchvision's, but with a result of the input's type.
+
+    Its float32 statistics would turn every activation after it into float32, which takes more memory than no mixed
+    precision at all. Scale and shift are computed in float32 and then rounded to the input's type.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(B, C, H, W)`` with the stored mean and variance."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        shape = (1, -1, 1, 1)
+        return torch.addcmul(shift.to(x.dtype).reshape(shape), x, scale.to(x.dtype).reshape(shape))
+
+
+class GroupNorm(nn.GroupNorm):
+    """torch's, but with a result of the input's type: autocast would keep both input and result in float32.
+
+    Mean and variance are accumulated in float32 all the same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(B, C, H, W)`` by the mean and variance of each group of channels."""
+        with torch.autocast(x.device.type, enabled=False):
+            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
