@@ -300,6 +300,23 @@ def test_two_processes_train_and_count_each_image_once(data: Path, tmp_path: Pat
     assert load_checkpoint(tmp_path / "run/last.pt")["progress"]["step"] == 5
 
 
+def test_two_processes_log_the_scores_that_inference_repeats(data: Path, tmp_path: Path) -> None:
+    """Statistics of batch norm and averaged weights are the same on both when they validate."""
+    recipe = tmp_path / "recipe.toml"
+    values = settings_for(data, tmp_path / "run", batch_size=1, norm="batch", lr=0.02, max_steps=8, epochs=3)
+    recipe.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()))
+    launch("main.py", "--recipe", str(recipe))
+    split = {"split": str(data.parent / "split.json"), "part": "val"}
+    repeated = infer(tmp_path / "run", data, tmp_path / "r.json", **split)
+    logged = json.loads((tmp_path / "run/val-results.json").read_text())
+    assert {entry["image_id"] for entry in logged} == {1, 2}  # each predicted by one of the two processes
+
+    def key(entry: dict[str, object]) -> tuple[object, ...]:
+        return entry["image_id"], entry["category_id"], entry["score"], entry["bbox"]
+
+    assert sorted(map(key, repeated)) == sorted(map(key, logged))
+
+
 def launch(script: str, *arguments: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script, *arguments]
     done = subprocess.run(

@@ -87,6 +87,17 @@ def test_a_large_roi_samples_as_torchvision_does() -> None:
     assert torch.allclose(ours, roi_align(masks[:, None], rois, 28, 1.0)[:, 0], atol=1e-4)
 
 
+def test_mask_targets_are_sampled_in_float32_under_autocast() -> None:
+    target = cells(6)
+    boxes, match = jittered(target, 0)
+    where = (torch.zeros(40, dtype=torch.int64), target["layers"][match], target["ids"][match])
+    exact = sample_mask_targets(target["label_map"][None], boxes, *where, 28)
+    for half in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", half):
+            assert torch.equal(sample_mask_targets(target["label_map"][None], boxes, *where, 28), exact)
+    assert exact.dtype == torch.float32 and exact.max() > 0
+
+
 def test_no_rois_give_no_targets_and_a_zero_loss() -> None:
     empty = torch.zeros(0, dtype=torch.int64)
     assert sample_mask_targets(torch.zeros(1, 1, 8, 8), torch.zeros(0, 4), empty, empty, empty, 28).shape == (0, 28, 28)

@@ -31,6 +31,16 @@ def test_a_flag_and_images() -> None:
         refuse_changes(found)
 
 
+def test_the_precision_is_compared_where_it_is_known() -> None:
+    for before, after, found in (
+        ("bf16", "off", ["--amp was bf16 and is off"]),
+        ("bf16", "bf16", []),
+        ("auto", "bf16", []),
+    ):
+        checkpoint = {**CHECKPOINT, "settings": {**SAME, "amp": before}}
+        assert changes(checkpoint, {**SAME, "amp": after}, CHECKPOINT["checksums"]) == found
+
+
 def test_images_that_change_sides_are_found() -> None:
     before = {"train": ["a", "b"], "val": ["c"]}
     assert moved_images(before, before) == [] and moved_images(before, {"train": ["a", "new"], "val": ["c"]}) == []
