@@ -10,13 +10,13 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from engine.norms import FrozenBatchNorm2d, GroupNorm
-from engine.pyramid import Float32AnchorGenerator, Float32RPNHead, PyramidRoIAlign
+from engine.pyramid import PyramidRoIAlign
 from engine.roi_heads import Target, TiledRoIHeads
-from engine.sampling import BalancedSampler, LowQualityMatcher
+from engine.rpn import TiledRPN
+from engine.sampling import BalancedSampler
 from engine.weights import count_parameters
 from src.advice import ASPECT_RATIOS, DEFAULT_ANCHORS
 from src.errors import InputError
@@ -34,7 +34,7 @@ class TiledMaskRCNN(nn.Module):
     The state dict has torchvision's names (``backbone.body…``, ``rpn…``, ``roi_heads…``), so its weights load.
     """
 
-    def __init__(self, backbone: nn.Module, rpn: RegionProposalNetwork, roi_heads: TiledRoIHeads) -> None:
+    def __init__(self, backbone: nn.Module, rpn: TiledRPN, roi_heads: TiledRoIHeads) -> None:
         super().__init__()
         self.backbone = backbone
         self.rpn = rpn
@@ -163,26 +163,11 @@ def freeze(body: nn.Module, stages: Sequence[str], trainable_layers: int) -> Non
         parameter.requires_grad_(any(name.startswith(f"{stage}.") for stage in trained))
 
 
-def _rpn(settings: ModelSettings) -> RegionProposalNetwork:
-    sizes = tuple((size,) for size in anchor_sizes(settings))
-    generator = Float32AnchorGenerator(sizes, (ASPECT_RATIOS,) * len(sizes))
+def _rpn(settings: ModelSettings) -> TiledRPN:
     convolutions = 2 if settings.detector == "v2" else 1
-    head = Float32RPNHead(settings.fpn_channels, len(ASPECT_RATIOS), convolutions)
-    kept = {"training": settings.proposals, "testing": settings.proposals}
-    rpn = RegionProposalNetwork(
-        generator,
-        head,
-        fg_iou_thresh=0.7,
-        bg_iou_thresh=0.3,
-        batch_size_per_image=256,
-        positive_fraction=0.5,
-        pre_nms_top_n=kept,
-        post_nms_top_n=kept,
-        nms_thresh=0.7,
+    return TiledRPN(
+        anchor_sizes(settings), ASPECT_RATIOS, settings.fpn_channels, convolutions, proposals=settings.proposals
     )
-    rpn.proposal_matcher = LowQualityMatcher(0.7, 0.3)
-    rpn.fg_bg_sampler = BalancedSampler(256, 0.5)
-    return rpn
 
 
 def _roi_heads(settings: ModelSettings, num_classes: int, norm_layer: Callable[..., nn.Module] | None) -> TiledRoIHeads:

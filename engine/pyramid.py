@@ -1,37 +1,14 @@
-"""What works on the levels of the feature pyramid: anchors, the RPN's head, and the pooling of RoIs.
-
-All three follow torchvision's, with two differences. Under autocast everything that is a coordinate stays float32. And
-they ask the GPU for values as rarely as possible, because the CPU waits for it each time.
-"""
+"""Pooling of RoIs from the feature pyramid."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import roi_align
 
 POOLED_LEVELS = ("0", "1", "2", "3")
 POOLED_STRIDES = (4, 8, 16, 32)  # px of the tile per cell of these levels
 _CANONICAL_SIDE, _CANONICAL_LEVEL = 224, 2  # an RoI of 224 px is pooled from the level of stride 16
-
-
-class Float32AnchorGenerator(AnchorGenerator):
-    """torchvision's, with float32 anchors whatever the features' type: beyond 256, bf16 counts in steps of 2 px."""
-
-    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
-        """Called by ``forward`` with the type of the features."""
-        super().set_cell_anchors(torch.float32, device)
-
-
-class Float32RPNHead(RPNHead):
-    """torchvision's, with float32 results: boxes are decoded from them."""
-
-    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Objectness ``(B, A, H, W)`` and box offsets ``(B, 4 A, H, W)`` of each level's A anchors per position."""
-        objectness, offsets = super().forward(x)
-        return [level.float() for level in objectness], [level.float() for level in offsets]
 
 
 class PyramidRoIAlign(nn.Module):

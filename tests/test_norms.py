@@ -10,6 +10,7 @@ from engine.norms import FrozenBatchNorm2d, GroupNorm
 from engine.weights import resolve
 from model import build_model
 from src.settings import ModelSettings
+from tests.fake_cuda import to_cpu
 
 pytestmark = pytest.mark.torch
 SMALL = ModelSettings(backbone="resnet18", weights="none", trainable_layers=5, fpn_channels=64, head_norm="off")
@@ -30,21 +31,21 @@ def test_values_are_those_of_torch() -> None:
         assert half.dtype == torch.bfloat16 and (half.float() - reference(x)).abs().max() < 0.1
 
 
-def kept_bytes(model: torch.nn.Module, amp: bool) -> int:
+def kept_bytes(model: torch.nn.Module, amp: bool, device: str = "cpu") -> int:
     """Bytes that the backward pass of the backbone keeps, each storage once."""
     storages: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
+        storage = to_cpu(tensor).untyped_storage()
         storages[storage.data_ptr()] = storage  # held, so that no other storage gets its address
         return tensor
 
-    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    parameters = {to_cpu(parameter).untyped_storage().data_ptr() for parameter in model.parameters()}
     with (
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=amp),
+        torch.autocast(device, torch.bfloat16, enabled=amp),
     ):
-        features = model(torch.rand(1, 3, 128, 128))
+        features = model(torch.rand(1, 3, 128, 128, device=device))
     assert features
     return sum(storage.nbytes() for place, storage in storages.items() if place not in parameters)
 
