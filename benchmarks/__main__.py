@@ -11,8 +11,8 @@ from src.errors import nearest, run
 from src.files import write_json
 
 CASES = (
-    "tile", "whole-image", "loading", "mask-targets", "training-step", "results", "stitching", "evaluation",
-    "prediction", "starting",
+    "tile", "whole-image", "loading", "mask-targets", "training-step", "half-precision", "results", "stitching",
+    "evaluation", "prediction", "starting",
 )  # fmt: skip
 
 

@@ -26,15 +26,17 @@ from dataset import TileDataset
 from engine.loading import EpochSampler, build_loader, collate
 from engine.mask_targets import sample_mask_targets
 from engine.predict import Predictor, predict_image
+from engine.weights import resolve
 from model import build_model
 from src.cache import ImageCache
 from src.classes import HOMEWORK_CLASSES
 from src.coco import result_entries
+from src.config import build, read_recipe
 from src.detections import from_network, to_instances
 from src.records import Record
 from src.rle import encode
 from src.score import BACKENDS, CAPS, precision, score
-from src.settings import AugmentSettings, ModelSettings, PredictSettings, TileSettings
+from src.settings import AugmentSettings, ModelSettings, PredictSettings, TileSettings, TrainConfig
 from src.stitch import stitch
 from src.tiles import Tile, tile_grid
 
@@ -160,6 +162,33 @@ def training_step(folder: Path, repeats: int) -> list[Row]:
         Row("a training step on a 512 tile, ResNet-50, against rescaling to 800", "ms", mine, other, 1.7),
         Row("its calls that a GPU must be waited for", "calls", waiting[0], waiting[1], 1),
     ]
+
+
+def half_precision(folder: Path, repeats: int) -> list[Row]:
+    """A step and a prediction of ``cpu.toml`` in bf16 against float32, where the processor has bf16 natively."""
+    if not utils.cpu_has_bf16():
+        print("half-precision: left out, this processor has no bf16", file=sys.stderr)
+        return []
+    config = build(TrainConfig, read_recipe(ROOT / "script/recipes/cpu.toml"))
+    record = write_record(folder / "half", 512, 512, 228)
+    dataset = open_dataset(record, folder / "cache-half", AugmentSettings(augment="none"), config.tiles)
+    batch = collate([dataset[(0, index)] for index in range(config.run.batch_size)])
+    network = build_model(resolve(config.model, cell_size=20), 5)
+
+    def step(amp: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+            losses = network.train()(batch.tiles, batch.targets())
+        torch.stack(list(losses.values())).sum().backward()
+
+    def predict(amp: bool) -> None:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=amp):
+            network.eval()(batch.tiles)
+
+    rows = []
+    for what, call in (("training step", step), ("prediction", predict)):
+        other, mine = map(milliseconds, interleaved(repeats, partial(call, False), partial(call, True)))
+        rows.append(Row(f"a {what} of cpu.toml in bf16, against float32", "ms", mine, other, 1.4))
+    return rows
 
 
 def loading(folder: Path, repeats: int) -> list[Row]:
