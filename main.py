@@ -233,7 +233,7 @@ def report_step(training: Run, step: Step, log: RunLog | None, bar: "tqdm[Batch]
 def train_step(training: Run, batch: Batch, rate: float, update: bool) -> StepLosses:
     """Forward and backward on a batch, and with ``update`` a step of the optimizer.
 
-    The CPU waits for a GPU only where the network itself asks for values (docs/reliability.md has the number).
+    The CPU waits for a GPU only where the network itself asks for values (docs/hardware.md has the number).
     """
     state, settings, progress = training.state, training.config.optimizer, training.state.progress
     seed_step(training.config.run.seed, training.world.rank, progress.epoch, progress.batch)
