@@ -106,6 +106,8 @@ def main(config: InferenceConfig) -> None:
     share_cores(device, world.size)
     images = find_images(config)
     predictor, trained, classes = load_predictor(config, device)
+    if world.is_main:
+        print(f"predicts on {device} in {str(predictor.amp or torch.float32).removeprefix('torch.')}")
     swap = (config.channel_order or trained.image.channel_order) == "bgr"
 
     def read(image: TestImage) -> np.ndarray:

@@ -1,6 +1,7 @@
 """GPU memory: how many tiles a step has room for (``--batch-size auto``), and what to say when it runs out."""
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
@@ -13,6 +14,7 @@ from src.errors import InputError
 
 DEFAULT = 4  # where memory is not what limits a step
 SHARE = 0.85  # of the memory that is free; the rest is for fragments and for tiles that need more than the one tried
+COPIES = 3  # of the trained weights that a run keeps beside their gradients: two moments of AdamW, and the average
 STEPS_PER_EPOCH = 8  # at least; with fewer a run on little data would hardly learn
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|_ALLOC_FAILED", re.IGNORECASE)
 
@@ -71,16 +73,27 @@ def largest_batch(peak_of: Callable[[int], int], capacity: int) -> int:
 
 
 def fitting_batch(model: nn.Module, tile: Item, amp: torch.dtype | None, device: torch.device) -> int:
-    """Tiles a step like ``tile`` that ``device`` has memory for; tried on a copy of the model, whose statistics and
-    seeds stay."""
+    """Tiles like ``tile`` per step that ``device`` has memory for, at least one.
+
+    They are tried on a copy of the model, so that its statistics, and the seeds, stay as they are.
+    """
     if device.type != "cuda":
         return DEFAULT
-    optimizer_state = 2 * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    capacity = int(SHARE * torch.cuda.mem_get_info(device)[0]) - optimizer_state
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    capacity = int(SHARE * torch.cuda.mem_get_info(device)[0]) - COPIES * trained
     trial = deepcopy(model).train()
+
+    def peak_of(count: int) -> int:
+        try:
+            return step_memory(trial, tile, count, amp, device)
+        except torch.cuda.OutOfMemoryError:
+            if count == 1:
+                raise
+            return sys.maxsize
+
     with torch.random.fork_rng([device]):
-        step_memory(trial, tile, 1, amp, device)  # libraries take their workspaces in the first step
-        count = largest_batch(lambda count: step_memory(trial, tile, count, amp, device), capacity)
+        peak_of(1)  # libraries take their workspaces in the first step
+        count = largest_batch(peak_of, capacity)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     return count

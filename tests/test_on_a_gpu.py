@@ -17,7 +17,7 @@ import main
 from engine.checkpoint import load_checkpoint
 from engine.loading import Batch, Item, collate
 from engine.losses import StepLosses
-from engine.memory import DEFAULT, fitting_batch
+from engine.memory import DEFAULT, fitting_batch, step_memory
 from engine.weights import resolve
 from model import TiledMaskRCNN, build_model
 from src.config import build, read_recipe
@@ -230,7 +230,7 @@ def test_memory_that_runs_out_is_one_line(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "r.json").is_file()
 
 
-@pytest.mark.parametrize("memory", [300, 500])
+@pytest.mark.parametrize("memory", [400, 600])
 def test_the_batch_size_is_what_memory_holds(memory: int) -> None:
     device = torch.device("cuda", 0)
     with fake_cuda(memory=memory << 20) as gpu:
@@ -240,6 +240,18 @@ def test_the_batch_size_is_what_memory_holds(memory: int) -> None:
         losses = losses_of(model, collate([tile(0)] * count).to(device), "off")
         torch.stack(list(losses.values())).sum().backward()
         assert 0.5 * gpu.memory < gpu.peak < gpu.memory
+
+
+def test_a_gpu_that_holds_one_tile_and_not_two() -> None:
+    device = torch.device("cuda", 0)
+    with fake_cuda() as gpu:
+        model = network("batch", device)
+        peaks = [step_memory(model, tile(0, 512), count, None, device) for count in (1, 2)]
+        gpu.limit = gpu.allocated * 2 + (peaks[0] + peaks[1]) // 2  # the trial is a copy of the model
+        assert fitting_batch(model, tile(0, 512), None, device) == 1
+        gpu.limit = gpu.allocated * 2 + peaks[0] // 2
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            fitting_batch(model, tile(0, 512), None, device)
 
 
 def test_precision_on_gpus_old_and_new() -> None:
