@@ -329,13 +329,16 @@ def prediction(folder: Path, repeats: int) -> list[Row]:
 
 
 def starting(folder: Path, repeats: int) -> list[Row]:
-    """Help of every command and import of every module of src."""
-    modules = [f"src.{path.stem}" for path in sorted((ROOT / "src").glob("*.py")) if path.stem != "__init__"]
+    """Help of every command, and import of every module that imports no torch, whose start alone takes seconds."""
+    files = [path for place in ("src", "engine", "benchmarks") for path in sorted((ROOT / place).rglob("*.py"))]
+    names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files}
     scripts = [[name] for name in ("main.py", "inference.py", "dataset.py")]
-    packages = [path for folder in ("src", "benchmarks") for path in sorted((ROOT / folder).glob("*.py"))]
-    commands = [["-m", f"{path.parent.name}.{path.stem}"] for path in packages if COMMAND in path.read_text()]
-    commands = [[*command, "--help"] for command in scripts + commands]
-    groups = {"--help": commands, "import of a module of src": [["-c", f"import {name}"] for name in modules]}
+    commands = scripts + [["-m", name] for path, name in names.items() if COMMAND in path.read_text()]
+    modules = [name for name in names.values() if name.startswith("src.") and not name.endswith("__init__")]
+    groups = {
+        "--help": [[*command, "--help"] for command in commands],
+        "import of a module of src": [["-c", f"import {name}"] for name in modules],
+    }
     rows = []
     for what, arguments in groups.items():
         slowest: list[float] = []

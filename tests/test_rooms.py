@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.sources import FOLDERS, ROOT, module_name, python_files
+
 SCRIPTS = {"main", "inference", "dataset", "model"}
 FORBIDDEN = {
     "src": {"torch", "torchvision", "albumentations", "engine", "utils", *SCRIPTS},
@@ -17,7 +18,7 @@ FORBIDDEN = {
     "dataset.py": {"utils", *SCRIPTS},
     "inference.py": {"main", "dataset"},
 }
-COMMANDS = [path for folder in (".", "src", "benchmarks") for path in sorted((ROOT / folder).glob("*.py"))]
+COMMANDS = [path for folder in (".", *FOLDERS) for path in python_files(folder)]
 WITHOUT_TORCH = """
 import runpy, sys
 sys.modules["torch"] = None  # an import of it fails
@@ -43,7 +44,7 @@ def test_imports_are_found_wherever_they_stand() -> None:
 
 @pytest.mark.parametrize("room", FORBIDDEN)
 def test_a_room_imports_nothing_above_it(room: str) -> None:
-    files = sorted((ROOT / room).glob("*.py")) if (ROOT / room).is_dir() else [ROOT / room]
+    files = python_files(room) if (ROOT / room).is_dir() else [ROOT / room]
     assert files
     for path in files:
         found = imported(path.read_text(encoding="utf-8")) & FORBIDDEN[room]
@@ -56,8 +57,8 @@ def test_a_room_imports_nothing_above_it(room: str) -> None:
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_help_has_an_example_and_does_not_wait_for_torch(path: Path) -> None:
-    folder = path.relative_to(ROOT).parent
-    name = ".".join([*folder.parts, path.stem])
-    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, name], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, module_name(path)], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "example:\n  python " in done.stdout

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-SOURCES = [path for folder in (".", "src", "engine", "benchmarks") for path in sorted((ROOT / folder).glob("*.py"))]
+from tests.sources import FOLDERS, ROOT, module_name, python_files
+
+SOURCES = [path for folder in (".", *FOLDERS) for path in python_files(folder)]
 FORBIDDEN = {
     "torch.load without weights_only": re.compile(r"torch\.load\((?![^)]*weights_only=True)"),
     "pickle": re.compile(
@@ -50,8 +51,7 @@ def test_the_lint_can_fail() -> None:
 
 @pytest.mark.torch
 def test_no_import_connects() -> None:
-    modules = [path.stem if path.parent == ROOT else f"{path.parent.name}.{path.stem}" for path in SOURCES]
-    modules = [name for name in modules if not name.endswith(("__init__", "__main__"))]
+    modules = [module_name(path) for path in SOURCES if path.stem not in ("__init__", "__main__")]
     assert len(modules) > 40
     done = subprocess.run([sys.executable, "-c", BLOCKED, *modules], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
