@@ -5,8 +5,8 @@
 
 import os
 
-from src.config import parse
-from src.settings import PreviewConfig
+from src.config.flags import parse
+from src.config.settings import PreviewConfig
 
 if __name__ == "__main__":
     # Before torch is imported, so that --help and a mistyped flag answer at once.
@@ -25,15 +25,15 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
-from engine.loading import OBJECT_KEYS, Item, Key
-from src.cache import ImageCache, PreparedImage
-from src.draw import legend, outline, write_png
-from src.errors import InputError, run
-from src.instances import Instance, extents, tight
-from src.records import Record
-from src.settings import AugmentSettings, PreviewConfig, TileSettings
-from src.tiles import FILL, Tile, pad_to, tile_grid
-from src.training_data import load_training_data
+from src.common.errors import InputError, run
+from src.config.settings import AugmentSettings, PreviewConfig, TileSettings
+from src.data.cache import ImageCache, PreparedImage
+from src.data.records import Record
+from src.data.training_data import load_training_data
+from src.engine.loading import OBJECT_KEYS, Item, Key
+from src.geometry.instances import Instance, extents, tight
+from src.geometry.tiles import FILL, Tile, pad_to, tile_grid
+from src.reporting.draw import legend, outline, write_png
 
 CANDIDATES = 64  # tiles among which the densest is looked for
 cv2.setNumThreads(0)  # a tile is too small to share out, and a worker forked beside OpenCV's threads would hang

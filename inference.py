@@ -2,8 +2,8 @@
 
 import os
 
-from src.config import flatten, parse
-from src.settings import InferenceConfig
+from src.config.flags import flatten, parse
+from src.config.settings import InferenceConfig
 
 if __name__ == "__main__":
     # Before torch is imported, so that --help and a mistyped flag answer at once.
@@ -21,23 +21,31 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from engine import distributed
-from engine.checkpoint import check_fits, load_checkpoint, load_state, settings_of
-from engine.export import SUFFIX, write_export
-from engine.memory import memory_errors
-from engine.predict import Predictor, predict_images
 from model import TiledMaskRCNN, build_model, build_skeleton
-from src.classes import CellClass, parse_classes, to_json
-from src.coco import check_results, result_entries, write_results, write_submission_zip
-from src.draw import SURE, write_overlay
-from src.errors import InputError, run
-from src.files import companion, file_digest, write_json
-from src.instances import Instance
-from src.partial import PartialResults
-from src.records import TestImage, find_test_images, part_names, read_split, write_id_map
-from src.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, InferenceConfig, ModelSettings, PredictSettings, TrainConfig
-from src.tiff import read_rgb
-from utils import AMP_TYPES, place, prediction_amp, share_cores
+from src.common.errors import InputError, run
+from src.common.files import companion, file_digest, write_json
+from src.config.settings import (
+    HOMEWORK_ID_MAP,
+    HOMEWORK_TEST,
+    InferenceConfig,
+    ModelSettings,
+    PredictSettings,
+    TrainConfig,
+)
+from src.data.classes import CellClass, parse_classes, to_json
+from src.data.records import TestImage, find_test_images, part_names, read_split, write_id_map
+from src.data.tiff import read_rgb
+from src.engine import distributed
+from src.engine.checkpoint import check_fits, load_checkpoint, load_state, settings_of
+from src.engine.devices import AMP_TYPES, prediction_amp
+from src.engine.export import SUFFIX, write_export
+from src.engine.memory import memory_errors
+from src.engine.prediction import Predictor, predict_images
+from src.evaluation.partial_results import PartialResults
+from src.evaluation.results import check_results, result_entries, write_results, write_submission_zip
+from src.geometry.instances import Instance
+from src.reporting.draw import SURE, write_overlay
+from utils import place, share_cores
 
 
 def load_predictor(

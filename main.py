@@ -2,8 +2,8 @@
 
 import os
 
-from src.config import parse
-from src.settings import TrainConfig
+from src.config.flags import parse
+from src.config.settings import TrainConfig
 
 if __name__ == "__main__":
     # Before torch is imported, so that --help and a mistyped flag answer at once.
@@ -24,36 +24,29 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from dataset import TileDataset
-from engine import distributed
-from engine.checkpoint import checkpoint_to_resume, save_checkpoint
-from engine.interrupt import Stop
-from engine.loading import Batch, EpochSampler, build_loader, choose_workers, worker_errors
-from engine.losses import StepLosses
-from engine.memory import auto_batch_size, fitting_batch, memory_errors
-from engine.optimization import class_weights, learning_rate
-from engine.preparation import Run, compare, describe, first_state, load_data, resolved, val_truth
-from engine.run_folder import claimed, keep_earlier_run
-from engine.state import TrainingState
-from engine.validation import predict_val, report
-from engine.weights import load_matching, read_weights
 from model import TiledMaskRCNN, build_model
-from src.classes import to_json
-from src.coco import write_results
-from src.config import flatten
-from src.curves import write_curves
-from src.errors import InputError, run
-from src.settings import parse_loss_weights
-from src.training_data import TrainingData
-from utils import (
-    AMP_TYPES,
-    RunLog,
-    available_cores,
-    peak_memory,
-    place,
-    seed_everything,
-    seed_step,
-    share_cores,
-)
+from src.common.errors import InputError, run
+from src.config.flags import flatten
+from src.config.settings import parse_loss_weights
+from src.data.classes import to_json
+from src.data.training_data import TrainingData
+from src.engine import distributed
+from src.engine.checkpoint import checkpoint_to_resume, save_checkpoint
+from src.engine.devices import AMP_TYPES
+from src.engine.interrupt import Stop
+from src.engine.loading import Batch, EpochSampler, build_loader, choose_workers, worker_errors
+from src.engine.losses import StepLosses
+from src.engine.memory import auto_batch_size, fitting_batch, memory_errors
+from src.engine.optimization import class_weights, learning_rate
+from src.engine.run import Run, compare, describe, first_state, load_data, resolved, val_truth
+from src.engine.run_folder import claimed, keep_earlier_run
+from src.engine.run_log import RunLog
+from src.engine.state import TrainingState
+from src.engine.validation import predict_val, report
+from src.engine.weights import load_matching, read_weights
+from src.evaluation.results import write_results
+from src.reporting.curves import write_curves
+from utils import available_cores, peak_memory, place, seed_everything, seed_step, share_cores
 
 LOWEST_SCALE = 1e-3  # of fp16 losses; it begins at 65,536 and halves with each step whose gradients overflow
 

@@ -12,15 +12,15 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from engine.norms import FrozenBatchNorm2d, GroupNorm
-from engine.pyramid import PyramidRoIAlign
-from engine.roi_heads import Target, TiledRoIHeads
-from engine.rpn import TiledRPN
-from engine.sampling import BalancedSampler
-from engine.weights import count_parameters
-from src.advice import ASPECT_RATIOS, DEFAULT_ANCHORS
-from src.errors import InputError
-from src.settings import ModelSettings, parse_numbers
+from src.common.errors import InputError
+from src.config.settings import ModelSettings, parse_numbers
+from src.engine.heads import Target, TiledRoIHeads
+from src.engine.norms import FrozenBatchNorm2d, GroupNorm
+from src.engine.pyramid import PyramidRoIAlign
+from src.engine.rpn import TiledRPN
+from src.engine.sampling import BalancedSampler
+from src.engine.weights import count_parameters
+from src.geometry.anchors import ASPECT_RATIOS, DEFAULT_ANCHORS
 
 PARAMETER_BUDGET = 200_000_000
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, which all pretrained backbones expect
@@ -59,7 +59,7 @@ class TiledMaskRCNN(nn.Module):
 
         Args:
             tiles: ``(B, 3, H, W)`` uint8 RGB.
-            targets: as :class:`engine.roi_heads.TiledRoIHeads` wants them; needed in training only.
+            targets: as :class:`src.engine.heads.TiledRoIHeads` wants them; needed in training only.
 
         Returns:
             Detections hold ``boxes`` (N, 4) float32 xyxy in tile px, ``scores`` (N,), ``labels`` (N,) int64 in 1..K and

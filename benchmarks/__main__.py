@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from src.command import Parser
-from src.errors import nearest, run
-from src.files import write_json
+from src.common.errors import nearest, run
+from src.common.files import write_json
+from src.config.command import Parser
 
 CASES = (
     "tile", "whole-image", "loading", "mask-targets", "training-step", "half-precision", "results", "stitching",

@@ -17,16 +17,16 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from src.classes import classes_of_results
-from src.coco import read_results
-from src.command import Parser, score_of
-from src.config import build, read_recipe, write_toml
-from src.errors import InputError, run
-from src.files import append_line, companion, read_lines, write_json
-from src.ground_truth import load_ground_truth
-from src.records import read_split
-from src.score import score
-from src.settings import InferenceConfig, PredictSettings, TrainConfig
+from src.common.errors import InputError, run
+from src.common.files import append_line, companion, read_lines, write_json
+from src.config.command import Parser, score_of
+from src.config.flags import build, read_recipe, write_toml
+from src.config.settings import InferenceConfig, PredictSettings, TrainConfig
+from src.data.classes import classes_of_results
+from src.data.records import read_split
+from src.evaluation.ground_truth import load_ground_truth
+from src.evaluation.results import read_results
+from src.evaluation.scores import score
 
 ROOT = Path(__file__).resolve().parents[1]
 PREDICTION = {item.name for item in fields(PredictSettings)} | {"detections_per_tile"}

@@ -23,22 +23,23 @@ from benchmarks import plain, stitch_curve
 from benchmarks.material import cells, raw_detections, truth_and_predictions, write_record
 from benchmarks.measure import Row, interleaved, milliseconds, peak_megabytes, waits
 from dataset import TileDataset
-from engine.loading import EpochSampler, build_loader, collate
-from engine.mask_targets import sample_mask_targets
-from engine.predict import Predictor, predict_image
-from engine.weights import resolve
 from model import build_model
-from src.cache import ImageCache
-from src.classes import HOMEWORK_CLASSES
-from src.coco import result_entries
-from src.config import build, read_recipe
-from src.detections import from_network, to_instances
-from src.records import Record
-from src.rle import encode
-from src.score import BACKENDS, CAPS, precision, score
-from src.settings import AugmentSettings, ModelSettings, PredictSettings, TileSettings, TrainConfig
-from src.stitch import stitch
-from src.tiles import Tile, tile_grid
+from src.config.flags import build, read_recipe
+from src.config.settings import AugmentSettings, ModelSettings, PredictSettings, TileSettings, TrainConfig
+from src.data.cache import ImageCache
+from src.data.classes import HOMEWORK_CLASSES
+from src.data.records import Record
+from src.engine.devices import AMP_TYPES, choose_device, cpu_has_bf16, resolve_amp
+from src.engine.loading import EpochSampler, build_loader, collate
+from src.engine.prediction import Predictor, predict_image
+from src.engine.targets import sample_mask_targets
+from src.engine.weights import resolve
+from src.evaluation.results import result_entries
+from src.evaluation.rle import encode
+from src.evaluation.scores import BACKENDS, CAPS, precision, score
+from src.geometry.detections import from_network, to_instances
+from src.geometry.stitch import stitch
+from src.geometry.tiles import Tile, tile_grid
 
 ROOT = Path(__file__).resolve().parents[1]
 MIDDLE = Tile(256, 256, 512, 512)
@@ -166,7 +167,7 @@ def training_step(folder: Path, repeats: int) -> list[Row]:
 
 def half_precision(folder: Path, repeats: int) -> list[Row]:
     """A step and a prediction of ``cpu.toml`` in bf16 against float32, where the processor has bf16 natively."""
-    if not utils.cpu_has_bf16():
+    if not cpu_has_bf16():
         print("half-precision: left out, this processor has no bf16", file=sys.stderr)
         return []
     config = build(TrainConfig, read_recipe(ROOT / "script/recipes/cpu.toml"))
@@ -314,9 +315,9 @@ def prediction(folder: Path, repeats: int) -> list[Row]:
     settings = ModelSettings(
         weights="none", norm="frozen", head_norm="off", trainable_layers=5, anchors="default", detections_per_tile=100
     )
-    device = utils.choose_device("auto")
+    device = choose_device("auto")
     network = TimedNetwork(utils.place(build_model(settings, 5), device).eval(), answers)
-    amp = utils.AMP_TYPES[utils.resolve_amp("auto", device)]
+    amp = AMP_TYPES[resolve_amp("auto", device)]
     predictor = Predictor([network], device, amp, 1.0, 512, PredictSettings())
     shares = []
     for _ in range(repeats):
@@ -330,11 +331,12 @@ def prediction(folder: Path, repeats: int) -> list[Row]:
 
 def starting(folder: Path, repeats: int) -> list[Row]:
     """Help of every command, and import of every module that imports no torch, whose start alone takes seconds."""
-    files = [path for place in ("src", "engine", "benchmarks") for path in sorted((ROOT / place).rglob("*.py"))]
+    files = [path for place in ("src", "benchmarks") for path in sorted((ROOT / place).rglob("*.py"))]
     names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files}
     scripts = [[name] for name in ("main.py", "inference.py", "dataset.py")]
     commands = scripts + [["-m", name] for path, name in names.items() if COMMAND in path.read_text()]
-    modules = [name for name in names.values() if name.startswith("src.") and not name.endswith("__init__")]
+    without_torch = (name for name in names.values() if name.startswith("src.") and not name.startswith("src.engine"))
+    modules = [name for name in without_torch if not name.endswith("__init__")]
     groups = {
         "--help": [[*command, "--help"] for command in commands],
         "import of a module of src": [["-c", f"import {name}"] for name in modules],

@@ -7,17 +7,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from src.classes import CellClass, classes_of_results
-from src.coco import check_results, read_results
-from src.command import Parser, score_of
-from src.draw import legend, outline, write_png
-from src.errors import InputError, run
-from src.files import companion, id_map_of
-from src.ground_truth import ImageTruth, load_ground_truth
-from src.instances import Instance, clip
-from src.outcomes import Outcomes, cause_of_invention, cause_of_miss
-from src.report import judge_all
-from src.tiff import read_rgb
+from src.common.errors import InputError, run
+from src.common.files import companion, id_map_of
+from src.config.command import Parser, score_of
+from src.data.classes import CellClass, classes_of_results
+from src.data.tiff import read_rgb
+from src.evaluation.errors_by_cause import Outcomes, cause_of_invention, cause_of_miss
+from src.evaluation.ground_truth import ImageTruth, load_ground_truth
+from src.evaluation.results import check_results, read_results
+from src.geometry.instances import Instance, clip
+from src.reporting.draw import legend, outline, write_png
+from src.reporting.run_report import judge_all
 
 SIDE, COLUMNS = 72, 6  # px of the image that a picture shows, and pictures a row
 ZOOM = 3

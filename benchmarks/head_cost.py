@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from src.command import Parser
-from src.errors import run
+from src.common.errors import run
+from src.config.command import Parser
 
 
 def parse_flags() -> Any:
@@ -32,14 +32,15 @@ from torch import Tensor
 from benchmarks.cases import open_dataset
 from benchmarks.material import write_record
 from benchmarks.measure import interleaved
-from engine.checkpoint import load_checkpoint
-from engine.loading import Batch, collate
-from engine.optimization import build_optimizer
-from engine.weights import load_matching, resolve
 from model import build_model
-from src.config import build, read_recipe
-from src.settings import AugmentSettings, TrainConfig
-from utils import AMP_TYPES, place, resolve_amp
+from src.config.flags import build, read_recipe
+from src.config.settings import AugmentSettings, TrainConfig
+from src.engine.checkpoint import load_checkpoint
+from src.engine.devices import AMP_TYPES, resolve_amp
+from src.engine.loading import Batch, collate
+from src.engine.optimization import build_optimizer
+from src.engine.weights import load_matching, resolve
+from utils import place
 
 CPU = torch.device("cpu")
 State = Mapping[str, Tensor]

@@ -5,10 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from src.ground_truth import ImageTruth
-from src.instances import Instance
-from src.records import Record
-from src.tiff import write_image, write_mask
+from src.data.records import Record
+from src.data.tiff import write_image, write_mask
+from src.evaluation.ground_truth import ImageTruth
+from src.geometry.instances import Instance
 
 CELL = 32  # side of the patch that holds a cell
 

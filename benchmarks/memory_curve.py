@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from src.command import Parser
-from src.errors import run
+from src.common.errors import run
+from src.config.command import Parser
 
 
 def parse_flags() -> Any:
@@ -23,8 +23,8 @@ from pathlib import Path
 
 from benchmarks.cases import open_dataset
 from benchmarks.material import write_record
-from engine.loading import EpochSampler, build_loader
-from src.settings import AugmentSettings
+from src.config.settings import AugmentSettings
+from src.engine.loading import EpochSampler, build_loader
 
 
 def private_megabytes(pid: int | str) -> float:

@@ -17,9 +17,9 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.transforms.functional import to_tensor
 
-from src.ground_truth import ImageTruth
-from src.records import Record
-from src.tiles import Tile
+from src.data.records import Record
+from src.evaluation.ground_truth import ImageTruth
+from src.geometry.tiles import Tile
 
 
 def augmentation(jitter_prob: float) -> A.Compose:

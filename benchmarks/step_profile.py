@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from src.command import Parser
-from src.errors import run
+from src.common.errors import run
+from src.config.command import Parser
 
 
 def parse_flags() -> Any:
@@ -37,12 +37,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.head_cost import CELL_SIZE, batch_of, step_of
 from benchmarks.measure import Call, interleaved
-from engine.loading import Batch
-from engine.weights import resolve
 from model import build_model
-from src.config import build, read_recipe
-from src.settings import TrainConfig
-from utils import AMP_TYPES, choose_device, peak_memory, place, resolve_amp
+from src.config.flags import build, read_recipe
+from src.config.settings import TrainConfig
+from src.engine.devices import AMP_TYPES, choose_device, resolve_amp
+from src.engine.loading import Batch
+from src.engine.weights import resolve
+from utils import peak_memory, place
 
 PARTS = (
     "backbone.body", "backbone.fpn", "rpn", "roi_heads.box_head", "roi_heads.box_predictor", "roi_heads.mask_head",

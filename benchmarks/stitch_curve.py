@@ -5,11 +5,11 @@ import time
 import cv2
 import numpy as np
 
-from src.command import Parser
-from src.errors import run
-from src.instances import Instance, clip, tight
-from src.stitch import stitch
-from src.tiles import Tile, tile_grid
+from src.common.errors import run
+from src.config.command import Parser
+from src.geometry.instances import Instance, clip, tight
+from src.geometry.stitch import stitch
+from src.geometry.tiles import Tile, tile_grid
 
 TILE_SIZE, OVERLAP, SPACING = 512, 256, 34
 

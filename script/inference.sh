@@ -3,4 +3,4 @@
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 bash "$root/script/setup.sh"
-PYTHONPATH="$root" exec "$root/.venv/bin/python" -m engine.launch "$root/inference.py" "$@"
+PYTHONPATH="$root" exec "$root/.venv/bin/python" -m src.engine.launch "$root/inference.py" "$@"

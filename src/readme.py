@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from src.command import Parser
-from src.config import flag_table
-from src.errors import run
-from src.files import write_text
-from src.settings import InferenceConfig, TrainConfig
+from src.common.errors import run
+from src.common.files import write_text
+from src.config.command import Parser
+from src.config.flags import flag_table
+from src.config.settings import InferenceConfig, TrainConfig
 
 END = "<!-- end of flags -->"
 

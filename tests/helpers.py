@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from src.tiff import write_image, write_mask
+from src.data.tiff import write_image, write_mask
 
 # The smallest network that trains, predicts and is done in a second.
 TINY = {

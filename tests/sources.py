@@ -3,7 +3,7 @@
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("src", "engine", "benchmarks")
+FOLDERS = ("src", "benchmarks")
 
 
 def python_files(folder: str) -> list[Path]:
@@ -13,5 +13,5 @@ def python_files(folder: str) -> list[Path]:
 
 
 def module_name(path: Path) -> str:
-    """``src.tiff`` for ``src/tiff.py``."""
+    """``src.data.tiff`` for ``src/data/tiff.py``."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import ablate
 from benchmarks.ablate import digest, is_about, parse_variant, table
-from src.errors import InputError
-from src.files import read_lines
+from src.common.errors import InputError
+from src.common.files import read_lines
 from tests.helpers import TINY, write_dataset
 
 

@@ -12,11 +12,11 @@ from benchmarks.material import raw_detections, write_record
 from benchmarks.measure import Row, interleaved, peak_megabytes, table
 from benchmarks.step_profile import family_of, saved_bytes
 from dataset import TileDataset
-from engine.loading import collate
-from src.cache import ImageCache
-from src.coco import result_entries
-from src.detections import from_network, to_instances
-from src.settings import AugmentSettings, TileSettings
+from src.config.settings import AugmentSettings, TileSettings
+from src.data.cache import ImageCache
+from src.engine.loading import collate
+from src.evaluation.results import result_entries
+from src.geometry.detections import from_network, to_instances
 
 pytestmark = pytest.mark.torch
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from dataset import RgbAffine, SquareSymmetry, TileDataset, tile_target
-from src.cache import ImageCache, PreparedImage
-from src.instances import extents
-from src.records import find_records
-from src.settings import AugmentSettings, TileSettings
-from src.tiles import FILL
+from src.config.settings import AugmentSettings, TileSettings
+from src.data.cache import ImageCache, PreparedImage
+from src.data.records import find_records
+from src.geometry.instances import extents
+from src.geometry.tiles import FILL
 from tests.helpers import write_dataset
 
 pytestmark = pytest.mark.torch

@@ -8,8 +8,8 @@ import nbformat
 import pytest
 
 import main
-from src.config import build
-from src.settings import TrainConfig
+from src.config.flags import build
+from src.config.settings import TrainConfig
 from tests.helpers import TINY, write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,19 +14,20 @@ import torch
 
 import inference
 import main
-from engine.checkpoint import load_checkpoint
-from engine.loading import Batch, Item, collate
-from engine.losses import StepLosses
-from engine.memory import DEFAULT, fitting_batch, step_memory
-from engine.weights import resolve
 from model import TiledMaskRCNN, build_model
-from src.config import build, read_recipe
-from src.errors import InputError
-from src.settings import InferenceConfig, ModelSettings, TrainConfig
+from src.common.errors import InputError
+from src.config.flags import build, read_recipe
+from src.config.settings import InferenceConfig, ModelSettings, TrainConfig
+from src.engine.checkpoint import load_checkpoint
+from src.engine.devices import AMP_TYPES, resolve_amp
+from src.engine.loading import Batch, Item, collate
+from src.engine.losses import StepLosses
+from src.engine.memory import DEFAULT, fitting_batch, step_memory
+from src.engine.weights import resolve
+from tests.engine.test_norms import kept_bytes
 from tests.fake_cuda import FakeGpu, Wait, fake_cuda, needs_guard, to_cpu
 from tests.helpers import TINY, write_dataset
-from tests.test_norms import kept_bytes
-from utils import AMP_TYPES, place, resolve_amp
+from utils import place
 
 pytestmark = [pytest.mark.torch, needs_guard]
 MOST_WAITS_PER_STEP, MOST_WAITS_PER_TILE = 8, 6

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from dataset import draw_previews
-from src.config import build
-from src.settings import PreviewConfig
+from src.config.flags import build
+from src.config.settings import PreviewConfig
 from tests.helpers import TINY, write_dataset
 
 pytestmark = pytest.mark.torch

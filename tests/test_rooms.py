@@ -1,22 +1,34 @@
-"""Imports run one way: src never needs torch, engine never a script, inference never main; help never waits."""
+"""Imports run one way, over the whole tree; torch stays in the engine and the scripts; help never waits for it."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from src import MOVED
 from tests.sources import FOLDERS, ROOT, module_name, python_files
 
-SCRIPTS = {"main", "inference", "dataset", "model"}
-FORBIDDEN = {
-    "src": {"torch", "torchvision", "albumentations", "engine", "utils", *SCRIPTS},
-    "engine": SCRIPTS,
-    "utils.py": {"engine", *SCRIPTS},
-    "model.py": {"utils", *SCRIPTS},
-    "dataset.py": {"utils", *SCRIPTS},
-    "inference.py": {"main", "dataset"},
+# Packages of src by floor. A module imports from its own package and from lower floors alone.
+FLOORS: tuple[set[str], ...] = (
+    {"common"},
+    {"config", "geometry"},
+    {"data"},
+    {"evaluation", "synthetic"},
+    {"formats", "reporting"},
+    {"inspection", "engine"},
+)
+FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
+COMMANDS_FLOOR = len(FLOORS)  # src/NAME.py
+SCRIPTS = {"main", "inference", "dataset", "model", "utils"}
+TORCH = {"torch", "torchvision", "albumentations"}
+FORBIDDEN_AMONG_SCRIPTS = {
+    "utils": SCRIPTS,
+    "model": SCRIPTS - {"model"},
+    "dataset": SCRIPTS - {"dataset"},
+    "inference": {"main", "dataset"},
 }
 COMMANDS = [path for folder in (".", *FOLDERS) for path in python_files(folder)]
 WITHOUT_TORCH = """
@@ -28,27 +40,57 @@ runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
 def imported(source: str) -> set[str]:
-    """The first parts of the names of all modules that some source imports, wherever in it."""
-    names: list[str] = []
+    """The full names of all modules that some source imports, wherever in it."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.append(node.module or "")
-    return {name.split(".")[0] for name in names}
+            names |= {f"src.{alias.name}" for alias in node.names} if node.module == "src" else {str(node.module)}
+    return names
 
 
-def test_imports_are_found_wherever_they_stand() -> None:
-    assert imported("import a.b, c\ndef f():\n    from d.e import g\n") == {"a", "c", "d"}
+def wrong_imports(name: str, source: str) -> set[str]:
+    """The imports that a module of src may not have."""
+    package = name.split(".")[1] if name.count(".") > 1 else None
+    floor = FLOOR_OF[package] if package else COMMANDS_FLOOR
+    wrong = set()
+    for other in imported(source):
+        parts = other.split(".")
+        if parts[0] in SCRIPTS or (parts[0] in TORCH and package != "engine"):
+            wrong.add(other)
+        elif parts[0] == "src":
+            is_command = parts[1] not in FLOOR_OF
+            if is_command or (parts[1] != package and FLOOR_OF[parts[1]] >= floor):
+                wrong.add(other)
+    return wrong
 
 
-@pytest.mark.parametrize("room", FORBIDDEN)
-def test_a_room_imports_nothing_above_it(room: str) -> None:
-    files = python_files(room) if (ROOT / room).is_dir() else [ROOT / room]
-    assert files
-    for path in files:
-        found = imported(path.read_text(encoding="utf-8")) & FORBIDDEN[room]
-        assert not found, f"{path.relative_to(ROOT)} imports {', '.join(sorted(found))}"
+def test_the_rules_can_be_broken() -> None:
+    for name, source, wrong in (
+        ("src.geometry.tiles", "from src.data.tiff import read_image", {"src.data.tiff"}),
+        ("src.geometry.tiles", "def f():\n    from src.config import flags", {"src.config"}),  # the same floor
+        ("src.data.cache", "import torch.nn\nimport src.geometry.tiles", {"torch.nn"}),
+        ("src.engine.run", "import torch\nfrom utils import place", {"utils"}),
+        ("src.score", "from src.report import main\nfrom src.evaluation.scores import score", {"src.report"}),
+        ("src.engine.run", "from src import report", {"src.report"}),
+        ("src.engine.run", "from src.engine.state import Progress\nfrom src.reporting import draw", set()),
+    ):
+        assert wrong_imports(name, source) == wrong
+
+
+def test_every_package_has_its_floor() -> None:
+    assert {path.parent.name for path in (ROOT / "src").glob("*/__init__.py")} == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("path", python_files("src"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_src_imports_nothing_from_above(path: Path) -> None:
+    assert not wrong_imports(module_name(path), path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("script", FORBIDDEN_AMONG_SCRIPTS)
+def test_scripts_import_one_way(script: str) -> None:
+    assert not imported((ROOT / f"{script}.py").read_text(encoding="utf-8")) & FORBIDDEN_AMONG_SCRIPTS[script]
 
 
 @pytest.mark.parametrize(
@@ -57,8 +99,14 @@ def test_a_room_imports_nothing_above_it(room: str) -> None:
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_help_has_an_example_and_does_not_wait_for_torch(path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, module_name(path)], cwd=ROOT, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", WITHOUT_TORCH, module_name(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "example:\n  python " in done.stdout
+
+
+def test_a_module_that_has_moved_fails_with_its_new_place() -> None:
+    for old, new in MOVED.items():
+        with pytest.raises(ModuleNotFoundError, match=rf"{old} is now {new}$"):
+            importlib.import_module(old)
+        assert importlib.util.find_spec(new)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from engine.state import Progress
-from src.errors import InputError
-from utils import RunLog, choose_device, prediction_amp, resolve_amp
+from src.common.errors import InputError
+from src.engine.devices import choose_device, prediction_amp, resolve_amp
+from src.engine.run_log import RunLog
+from src.engine.state import Progress
 
 pytestmark = pytest.mark.torch
 CPU = torch.device("cpu")

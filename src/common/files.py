@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError, nearest_path
+from src.common.errors import InputError, nearest_path
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from src.errors import InputError, nearest
-from src.tiff import MAX_PIXELS
+from src.common.errors import InputError, nearest
+from src.common.limits import MAX_PIXELS
 
 MAX_PIXELS_HELP = "files of more px (height times width) are refused before memory is used"
 

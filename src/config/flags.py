@@ -17,9 +17,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar
 
-from src.command import Parser
-from src.errors import InputError, nearest, nearest_path, run
-from src.files import write_text
+from src.common.errors import InputError, nearest, nearest_path, run
+from src.common.files import write_text
+from src.config.command import Parser
 
 Config = TypeVar("Config")
 

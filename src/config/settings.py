@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from src.command import MAX_PIXELS_HELP
-from src.config import option, settings
-from src.errors import InputError
-from src.tiff import MAX_PIXELS
+from src.common.errors import InputError
+from src.common.limits import MAX_PIXELS
+from src.config.command import MAX_PIXELS_HELP
+from src.config.flags import option, settings
 
 BACKBONES = ("resnet18", "resnet50", "resnet101", "resnext101_32x8d", "convnext_base")
 DEVICES = ("auto", "cuda", "cuda:N", "mps", "cpu")

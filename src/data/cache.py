@@ -20,9 +20,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from src.instances import extents
-from src.records import Record
-from src.tiff import MAX_PIXELS, CellPixels, read_cells, read_image
+from src.common.limits import MAX_PIXELS
+from src.data.records import Record
+from src.data.tiff import CellPixels, read_cells, read_image
+from src.geometry.instances import extents
 
 _VERSION = 3  # of the files below; raise it when their content changes
 _STORING = threading.Lock()  # of the module, since a cache must pickle

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError
-from src.files import companion, read_json
+from src.common.errors import InputError
+from src.common.files import companion, read_json
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError, nearest, nearest_path
-from src.files import read_json, write_json
-from src.tiff import MAX_PIXELS, Header, read_header
+from src.common.errors import InputError, nearest, nearest_path
+from src.common.files import read_json, write_json
+from src.common.limits import MAX_PIXELS
+from src.data.tiff import Header, read_header
 
 SAMPLE_HINT = "make synthetic data with `python -m src.sample --out DIR --images 12 --seed 0`"
 TIFF_SUFFIX = re.compile(r"\.tiff?$", re.IGNORECASE)

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
-from src.errors import InputError
+from src.common.errors import InputError
 
 MAX_STAIN_GROUPS = 10
 STARTS = 20  # random starts of the descent; the best end wins
@@ -63,7 +63,7 @@ def group_by_stain(features: np.ndarray) -> list[int]:
     0.1-0.3, mean 40%) had a crop of the same image in train, against 97% where val is drawn at random.
 
     Args:
-        features: ``(N, D)`` float, of :func:`src.stain.stain_features`.
+        features: ``(N, D)`` float, of :func:`src.data.stain.stain_features`.
     """
     if len(features) < 2:
         return [0] * len(features)

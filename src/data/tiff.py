@@ -15,14 +15,14 @@ from typing import NamedTuple
 import numpy as np
 import tifffile
 
-from src.errors import InputError
-from src.files import replacing
-from src.tiff_streams import stream_pixels
+from src.common.errors import InputError
+from src.common.files import replacing
+from src.common.limits import MAX_PIXELS
+from src.data.tiff_streams import stream_pixels
 
 # The reader's own complaints about odd tags; what matters reaches the user as an InputError.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
-MAX_PIXELS = 100_000_000  # a 436 kB file can unfold into 400 MB; whole slides are not read
 MAX_DECODERS = 4  # threads that unpack the strips of one file …
 MIN_SHARED = 1_000_000  # … of so many compressed bytes; a mask, which holds next to nothing, one unpacks sooner
 MAX_SMALL_ID = 1 << 24  # ids below are renumbered through a table, others by sorting

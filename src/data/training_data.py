@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from src.cache import ImageCache, default_folder, folder_bytes
-from src.classes import HOMEWORK_CLASSES, CellClass, file_of_classes, load_classes, name_classes
-from src.errors import InputError
-from src.records import Record, find_records, read_groups, read_split, select
-from src.settings import DataSettings, ImageSettings, RunSettings
-from src.split import group_by_stain, make_split
-from src.stain import decide_channel_order, red_contrast, stain_features
+from src.common.errors import InputError
+from src.config.settings import DataSettings, ImageSettings, RunSettings
+from src.data.cache import ImageCache, default_folder, folder_bytes
+from src.data.classes import HOMEWORK_CLASSES, CellClass, file_of_classes, load_classes, name_classes
+from src.data.records import Record, find_records, read_groups, read_split, select
+from src.data.splits import group_by_stain, make_split
+from src.data.stain import decide_channel_order, red_contrast, stain_features
 
 Progress = Callable[[list[Record]], Iterable[Record]]  # wraps a list while it is worked through, as tqdm does
 _MAX_READERS = 4  # threads; each holds an image and its masks, decoded

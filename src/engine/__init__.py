@@ -1,1 +1,26 @@
-"""The torch half of the program that the scripts share."""
+"""Training and prediction: the only package of src that imports torch.
+
+- ``run``: what a training run is made of
+- ``state``: model, optimizer and progress, into a checkpoint and back
+- ``loading``: tiles become batches
+- ``heads``: RoI heads
+- ``rpn``: the region proposal network
+- ``pyramid``: pooling from the feature pyramid
+- ``sampling``: which anchors and proposals a step learns from
+- ``targets``: mask targets sampled from label maps
+- ``norms``: normalisation that keeps half precision
+- ``losses``: losses on their way from the device
+- ``optimization``: optimizer, learning rate, averaged weights
+- ``validation``: the val images of a run, predicted and scored
+- ``prediction``: the network on the tiles of images
+- ``weights``: where the first weights come from
+- ``checkpoint``: checkpoints and exported weights
+- ``resumption``: what a resumed run must have in common with its checkpoint
+- ``run_folder``: one training at a time in a folder
+- ``run_log``: the log of a run
+- ``devices``: device and precision
+- ``memory``: batch size by memory, and memory that runs out
+- ``distributed``: several processes under torchrun
+- ``launch``: as many processes as GPUs
+- ``interrupt``: signals
+"""

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.export import SUFFIX, read_export
-from src.config import build
-from src.errors import InputError, nearest_path
-from src.files import replacing
-from src.sealed import is_intact, seal
-from src.settings import TrainConfig
+from src.common.errors import InputError, nearest_path
+from src.common.files import replacing
+from src.common.sealed import is_intact, seal
+from src.config.flags import build
+from src.config.settings import TrainConfig
+from src.engine.export import SUFFIX, read_export
 
 FORMAT = 2
 # What prediction reads; to go on training takes more.

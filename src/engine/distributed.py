@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from src.errors import InputError
-from utils import choose_device
+from src.common.errors import InputError
+from src.engine.devices import choose_device
 
 
 @dataclass(frozen=True)

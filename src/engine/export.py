@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from src.errors import InputError
-from src.files import replacing
+from src.common.errors import InputError
+from src.common.files import replacing
 
 SUFFIX = ".safetensors"
 _PARTS = ("settings", "classes")

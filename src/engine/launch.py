@@ -1,4 +1,4 @@
-"""Start a script in as many processes as it has GPUs: ``python -m engine.launch main.py [flags of main.py]``."""
+"""Start a script in as many processes as it has GPUs: ``python -m src.engine.launch main.py [flags of main.py]``."""
 
 import argparse
 import os
@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from src.command import Parser
-from src.config import read_recipe
-from src.errors import InputError, run
+from src.common.errors import InputError, run
+from src.config.command import Parser
+from src.config.flags import read_recipe
 
 ANSWERED_AT_ONCE = {"-h", "--help", "--print-config"}
 
@@ -47,7 +47,7 @@ def command(script: str, flags: Sequence[str]) -> list[str]:
 def main() -> None:
     """Replace this process by the script's."""
     parser = Parser(
-        __doc__, "python -m engine.launch main.py --recipe script/recipes/cpu.toml", "python -m engine.launch"
+        __doc__, "python -m src.engine.launch main.py --recipe script/recipes/cpu.toml", "python -m src.engine.launch"
     )
     parser.add_argument("script", help="main.py or inference.py; what follows are its flags")
     script = parser.parse_args(sys.argv[1:2]).script

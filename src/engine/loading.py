@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from engine.interrupt import deaf_to_ctrl_c
-from src.errors import InputError
+from src.common.errors import InputError
+from src.engine.interrupt import deaf_to_ctrl_c
 
 Key = tuple[int, int]  # epoch, index of the tile
 Item = tuple[np.ndarray, dict[str, np.ndarray], str]  # image, target and name of a tile (see dataset.py)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from src.errors import InputError
+from src.common.errors import InputError
 
 
 class StepLosses:

@@ -9,8 +9,8 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from engine.loading import Item, collate
-from src.errors import InputError
+from src.common.errors import InputError
+from src.engine.loading import Item, collate
 
 DEFAULT = 4  # where memory is not what limits a step
 SHARE = 0.85  # of the memory that is free; the rest is for fragments and for tiles that need more than the one tried

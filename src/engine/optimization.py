@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.errors import InputError
-from src.settings import OptimizerSettings, parse_numbers
+from src.common.errors import InputError
+from src.config.settings import OptimizerSettings, parse_numbers
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from src.cache import scale_image
-from src.detections import Detections, from_network, to_instances
-from src.instances import Instance
-from src.settings import PredictSettings
-from src.stitch import stitch
-from src.tiles import Tile, pad_to, tile_grid
-from src.views import VIEWS, View, merge, undo
+from src.config.settings import PredictSettings
+from src.data.cache import scale_image
+from src.geometry.detections import Detections, from_network, to_instances
+from src.geometry.instances import Instance
+from src.geometry.stitch import stitch
+from src.geometry.tiles import Tile, pad_to, tile_grid
+from src.geometry.views import VIEWS, View, merge, undo
 
 Answers = list[dict[str, torch.Tensor]]
 Item = TypeVar("Item")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from src.errors import InputError
+from src.common.errors import InputError
 
 FREE = frozenset({  # where and how fast, not what
     "data_path", "output_dir", "split", "classes", "groups", "resume", "on_change", "workers", "cache_dir", "cache_gb",

@@ -10,22 +10,22 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from engine.checkpoint import settings_of
-from engine.distributed import World
-from engine.interrupt import Stop
-from engine.loading import EpochSampler, Item
-from engine.optimization import AveragedWeights, build_optimizer
-from engine.resumption import budget_changes, changes, moved_images, refuse_changes
-from engine.state import TrainingState
-from engine.weights import count_parameters, norms_of, resolve
-from src.classes import to_json
-from src.config import flatten, write_toml
-from src.files import write_json
-from src.ground_truth import ImageTruth, load_ground_truth
-from src.records import ImageId, Record, write_id_map
-from src.settings import TrainConfig
-from src.training_data import TrainingData, load_training_data
-from utils import resolve_amp
+from src.common.files import write_json
+from src.config.flags import flatten, write_toml
+from src.config.settings import TrainConfig
+from src.data.classes import to_json
+from src.data.records import ImageId, Record, write_id_map
+from src.data.training_data import TrainingData, load_training_data
+from src.engine.checkpoint import settings_of
+from src.engine.devices import resolve_amp
+from src.engine.distributed import World
+from src.engine.interrupt import Stop
+from src.engine.loading import EpochSampler, Item
+from src.engine.optimization import AveragedWeights, build_optimizer
+from src.engine.resumption import budget_changes, changes, moved_images, refuse_changes
+from src.engine.state import TrainingState
+from src.engine.weights import count_parameters, norms_of, resolve
+from src.evaluation.ground_truth import ImageTruth, load_ground_truth
 
 
 @dataclass

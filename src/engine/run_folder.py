@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError
-from src.files import writing
+from src.common.errors import InputError
+from src.common.files import writing
 
 _LOCK = ".lock"
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.checkpoint import load_state
-from engine.optimization import AveragedWeights, restore_optimizer
-from src.errors import InputError
+from src.common.errors import InputError
+from src.engine.checkpoint import load_state
+from src.engine.optimization import AveragedWeights, restore_optimizer
 
 
 @dataclass

@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from engine.predict import Predictor, predict_images
-from engine.preparation import Run
-from src.coco import result_entries
-from src.draw import SURE, outline
-from src.instances import Instance
-from src.score import figure, score
-from src.tiff import read_rgb
-from utils import RunLog
+from src.data.tiff import read_rgb
+from src.engine.prediction import Predictor, predict_images
+from src.engine.run import Run
+from src.engine.run_log import RunLog
+from src.evaluation.results import result_entries
+from src.evaluation.scores import figure, score
+from src.geometry.instances import Instance
+from src.reporting.draw import SURE, outline
 
 PICTURED = 3  # val images that TensorBoard shows
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.checkpoint import check_weights
-from engine.export import SUFFIX, read_tensors
-from src.advice import auto_anchors
-from src.errors import InputError
-from src.sealed import is_intact
-from src.settings import ModelSettings
+from src.common.errors import InputError
+from src.common.sealed import is_intact
+from src.config.settings import ModelSettings
+from src.engine.checkpoint import check_weights
+from src.engine.export import SUFFIX, read_tensors
+from src.geometry.anchors import auto_anchors
 
 SCRATCH_LAYERS, PRETRAINED_LAYERS = 5, 3
 _PYRAMID_NORM, _STEM_NORM = "backbone.fpn.inner_blocks.0.1", "backbone.body.bn1"

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from src.errors import InputError
-from src.files import read_json
-from src.instances import Instance, from_label_map
-from src.records import TIFF_SUFFIX, ImageId, check_component, find_masks, find_records, read_id_map
-from src.rle import MAX_PIXELS as MAX_RLE_PIXELS
-from src.rle import RleError, compress, decode_entries
-from src.tiff import MAX_PIXELS, read_mask
+from src.common.errors import InputError
+from src.common.files import read_json
+from src.common.limits import MAX_PIXELS
+from src.data.records import TIFF_SUFFIX, ImageId, check_component, find_masks, find_records, read_id_map
+from src.data.tiff import read_mask
+from src.evaluation.rle import MAX_PIXELS as MAX_RLE_PIXELS
+from src.evaluation.rle import RleError, compress, decode_entries
+from src.geometry.instances import Instance, from_label_map
 
 MAX_OUTLINE = 1e6  # px, of the polygons of one object
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.ground_truth import ImageTruth
-from src.instances import Instance, to_label_map
+from src.evaluation.ground_truth import ImageTruth
+from src.geometry.instances import Instance, to_label_map
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.files import append_line, read_lines
-from src.records import TestImage
+from src.common.files import append_line, read_lines
+from src.data.records import TestImage
 
 
 class PartialResults:

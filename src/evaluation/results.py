@@ -1,4 +1,4 @@
-"""The results file and the submission zip in COCO's format, and checks of them. The masks are encoded in `src.rle`."""
+"""The results file and the submission zip in COCO's format, and checks of them; ``rle`` encodes their masks."""
 
 import sys
 import zipfile
@@ -8,11 +8,11 @@ from pathlib import Path
 from reprlib import repr
 from typing import Any
 
-from src.errors import InputError
-from src.files import read_json, replacing, write_json
-from src.instances import Instance
-from src.records import ImageId
-from src.rle import RleError, decode_entries, decompress, encode
+from src.common.errors import InputError
+from src.common.files import read_json, replacing, write_json
+from src.data.records import ImageId
+from src.evaluation.rle import RleError, decode_entries, decompress, encode
+from src.geometry.instances import Instance
 
 RESULTS_NAME = "test-results.json"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from src.instances import Instance
+from src.geometry.instances import Instance
 
 MAX_PIXELS = 2**29 - 1  # a larger count would take more than MAX_CHARACTERS
 MAX_CHARACTERS = 6

@@ -4,22 +4,17 @@ import gc
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from src.centroids import RADIUS, class_f1, detection_f1, pair
-from src.classes import CellClass, classes_of_results
-from src.coco import cells_by_image, check_results, read_results
-from src.command import Parser, score_of
-from src.errors import InputError, run
-from src.files import id_map_of, write_json
-from src.ground_truth import ImageTruth, load_ground_truth
-from src.instances import Instance, resolve_overlaps
-from src.panoptic import agnostic_quality, class_quality, match
-from src.records import part_names, read_id_map, read_split
-from src.rle import encode
+from src.data.classes import CellClass
+from src.evaluation.centroids import class_f1, detection_f1, pair
+from src.evaluation.ground_truth import ImageTruth
+from src.evaluation.panoptic import agnostic_quality, class_quality, match
+from src.evaluation.results import cells_by_image, check_results
+from src.evaluation.rle import encode
+from src.geometry.instances import Instance, resolve_overlaps
 
 BACKENDS = ("faster-coco-eval", "pycocotools")
 CAPS = (("at_100", 100), ("uncapped", 10_000))
@@ -54,7 +49,7 @@ def score(
 
     Args:
         ground_truth: every image that counts, at least one.
-        entries: result entries (see :func:`src.coco.result_entries`) of these images.
+        entries: result entries (see :func:`src.evaluation.results.result_entries`) of these images.
         classes: the classes 1..K.
         pq_threshold: entries with a lower score are left out of PQ and of centroid F1, and so are those that others
             of a higher score, of any class, cover by more than half.
@@ -65,7 +60,7 @@ def score(
         have ground truth; the caps hold for each image and class. ``None`` stands where there is no ground truth.
 
     Raises:
-        InputError: a malformed entry (see :func:`src.coco.check_results`).
+        InputError: a malformed entry (see :func:`src.evaluation.results.check_results`).
     """
     check_results(entries, [truth.entry for truth in ground_truth], len(classes))
     values = precision(ground_truth, entries, len(classes), backend)
@@ -77,74 +72,6 @@ def score(
         "pq": {"threshold": pq_threshold, **_panoptic(ground_truth, found, len(classes))},
         "f1": {"threshold": pq_threshold, **_centroid_f1(ground_truth, found, len(classes))},
     }
-
-
-def format_table(result: dict[str, Any], classes: Sequence[CellClass]) -> str:
-    """The result of :func:`score` as a table for people; ``-`` stands where there is no ground truth."""
-    threshold = result["pq"]["threshold"]
-    groups = ("at 100 detections", "uncapped", f"PQ (score >= {threshold:g})")
-    rows = [("all", *_row(result, None))]
-    rows += [(f"{cell_class.id} {cell_class.name}", *_row(result, str(cell_class.id))) for cell_class in classes]
-    first = max(len("class"), *(len(row[0]) for row in rows))
-    lines = [" " * first + "".join(f"  {group:^22}" for group in groups) + "  centroids"]
-    lines += [f"{'class':{first}}" + "".join(f"  {key:>6}" for key in (*AP_KEYS, *AP_KEYS, *PQ_KEYS, "F1"))]
-    lines += [f"{row[0]:{first}}" + "".join(f"  {cell:>6}" for cell in row[1:]) for row in rows]
-    images = f"{result['images']} image{'s' if result['images'] != 1 else ''}"
-    note = (
-        f"{images}. all: AP is the mean over classes with ground truth, PQ the mean over images, class ignored, F1 that"
-        f" of detection. F1 pairs centroids within {RADIUS:g} px."
-    )
-    return "\n".join([*lines, note])
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ``--help`` describes it."""
-    flags = _parser().parse_args(arguments)
-    entries, id_map = read_results(flags.pred), id_map_of(flags.pred, flags.id_map)
-    classes = classes_of_results(flags.classes, flags.pred)
-    truths = load_ground_truth(flags.gt, len(classes), id_map, _part(flags.split, flags.part), flags.max_pixels)
-    known = read_id_map(id_map, flags.max_pixels) if id_map else [truth.entry for truth in truths]
-    check_results(entries, known, len(classes), flags.pred)
-    scored = {truth.id for truth in truths}  # a part of a split may be fewer images than the id map has
-    chosen = [entry for entry in entries if entry["image_id"] in scored]
-    result = score(truths, chosen, classes, flags.pq_threshold, flags.backend)
-    print(format_table(result, classes))
-    if id_map is None and Path(flags.gt).is_dir():
-        print("without an id map the ids of the predictions were taken as 1..N in the order of the images' names")
-    if flags.json:
-        write_json(flags.json, result, indent=2)
-        print(f"wrote {flags.json}")
-
-
-def _parser() -> Parser:
-    example = "python -m src.score --pred test-results.json --gt data/train --split split.json --part val"
-    parser = Parser(__doc__, example, "python -m src.score")
-    parser.add_argument("--pred", required=True, metavar="FILE", help="results JSON, as inference.py writes it")
-    parser.add_argument(
-        "--gt", required=True, metavar="PATH", help="folder of <name>/classN.tif, or a COCO JSON (RLE or polygons)"
-    )
-    parser.add_argument("--id-map", metavar="FILE", help="id map of --pred (default: beside it, else 1..N by name)")
-    parser.add_argument("--split", metavar="FILE", help="JSON of part -> names; scores only the images of --part")
-    parser.add_argument("--part", metavar="NAME", help="part of --split to score (default with --split: val)")
-    parser.add_classes()
-    parser.add_argument(
-        "--pq-threshold",
-        type=score_of,
-        default=0.5,
-        metavar="S",
-        help="lowest score that counts in PQ and F1 (default: 0.5)",
-    )
-    parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help="evaluator of AP; they agree to 1e-9")
-    parser.add_max_pixels()
-    parser.add_argument("--json", metavar="FILE", help="write the scores here, too")
-    return parser
-
-
-def _part(split: str | None, part: str | None) -> list[str] | None:
-    """The names to score; ``None`` where there is no split."""
-    if split is None and part is not None:
-        raise InputError("--part needs --split")
-    return None if split is None else part_names(read_split(split), part or "val")
 
 
 @_collecting_later()
@@ -246,16 +173,3 @@ def _centroid_f1(
     images = [pair(truth.instances, found.get(truth.id, [])) for truth in ground_truth]
     per_class = {str(number): class_f1(images, number) for number in range(1, num_classes + 1)}
     return {"detection": detection_f1(images), "per_class": per_class}
-
-
-def _row(result: dict[str, Any], category: str | None) -> list[str]:
-    """The ten figures of one class, or of all (``None``), as text."""
-    families = [result[name] if category is None else result[name]["per_class"][category] for name, _ in CAPS]
-    quality = result["pq"]["agnostic"] if category is None else result["pq"]["per_class"][category]
-    f1 = result["f1"]["detection"] if category is None else result["f1"]["per_class"][category]
-    values = [family[key] for family in families for key in AP_KEYS] + [quality[key] for key in PQ_KEYS] + [f1]
-    return ["-" if value is None else f"{value:.4f}" for value in values]
-
-
-if __name__ == "__main__":
-    run(main)

@@ -12,28 +12,21 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from tqdm import tqdm
 
-from src.classes import CellClass, classes_of_results, to_json
-from src.coco import cells_by_image, check_results, read_results
-from src.command import Parser, score_of, seed_of
-from src.draw import SURE
-from src.errors import InputError, nearest, nearest_path, run
-from src.exporters import EXPORTERS, export_coco
-from src.files import companion, id_map_of, write_json, writing
-from src.imported import Imported, Source
-from src.importers import AMBIGUOUS, IMPORTERS, import_coco
-from src.instances import clip, resolve_overlaps, to_label_map
-from src.records import ImageId, read_id_map
-from src.split import make_split
-from src.tiff import write_image, write_mask
-from src.tiles import Tile
+from src.common.errors import InputError, nearest_path
+from src.common.files import write_json, writing
+from src.data.classes import CellClass, to_json
+from src.data.records import ImageId
+from src.data.splits import make_split
+from src.data.tiff import write_image, write_mask
+from src.evaluation.results import cells_by_image, check_results, read_results
+from src.formats.exporters import EXPORTERS, export_coco
+from src.formats.imported import Imported, Source
+from src.formats.importers import AMBIGUOUS, IMPORTERS, import_coco
+from src.geometry.instances import clip, resolve_overlaps, to_label_map
+from src.geometry.tiles import Tile
 
-RESULTS = "results"
-IMPORT_FLAGS, EXPORT_FLAGS = ("images", "rectangles"), ("to", "id_map", "classes", "score_thresh")
 MIN_FRAGMENT = 12  # px; of a cell that a rectangle's edge cuts less is no cell
 CUTS = (0.3, 0.7)  # share of a side at which rectangles are cut, at random between
-EXAMPLE = """python -m src.convert --from dsb2018 stage1_train data/train
-  python -m src.convert --from consep CoNSeP/Train data/train --rectangles 0
-  python -m src.convert --from results test-results.json qupath --to geojson"""
 
 
 def write_imported(folder: Path, imported: Imported, num_classes: int) -> Counter[str]:
@@ -90,7 +83,7 @@ def open_source(kind: str, path: Path, images: str | None, max_pixels: int) -> S
     if images and kind != "coco":
         raise InputError("--images: is for --from coco; the other formats know where their images lie")
     for place in (path, *([Path(images)] if images else [])):
-        _require(place)
+        require_path(place)
     importer = partial(import_coco, images=Path(images)) if images else IMPORTERS[kind]
     source = importer(path, max_pixels)
     if not source.readers:
@@ -98,7 +91,7 @@ def open_source(kind: str, path: Path, images: str | None, max_pixels: int) -> S
     return source
 
 
-def _require(path: Path) -> None:
+def require_path(path: Path) -> None:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder{nearest_path(path)}")
 
@@ -175,68 +168,3 @@ def convert_out(
     if covered:
         lines.insert(0, f"{covered} cells are covered in part by others of a higher score")
     return "\n".join(lines)
-
-
-def choose(flag: str, given: str | None, known: Sequence[str]) -> str:
-    """One of the known words, or an error that names the nearest."""
-    if given is None:
-        raise InputError(f"{flag} is missing: one of {', '.join(known)}")
-    if given not in known:
-        raise InputError(f"{flag} must be one of {', '.join(known)}; got {given}{nearest(given, known)}")
-    return given
-
-
-def refuse_overwriting(out: Path, force: bool) -> None:
-    """Nothing is written over what is there, unless it is meant to be."""
-    if not force and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
-        raise InputError(f"{out}: is not empty; --force writes over what has the same name")
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ``--help`` describes it."""
-    flags = _parser().parse_args(arguments)
-    path, out = Path(flags.input), Path(flags.out)
-    kind = choose("--from", flags.source, [*IMPORTERS, RESULTS])
-    for name in IMPORT_FLAGS if kind == RESULTS else EXPORT_FLAGS:
-        if getattr(flags, name) is not None:
-            raise InputError(f"--{name.replace('_', '-')}: says nothing to --from {kind} (see --help)")
-    refuse_overwriting(out, flags.force)
-    if kind != RESULTS:
-        source = open_source(kind, path, flags.images, flags.max_pixels)
-        with whole_or_not(out) as folder:
-            *lines, last = convert_in(source, folder, flags.rectangles)
-        print("\n".join([*lines, f"wrote {out}: {last}"]))
-        return
-    target = choose("--to", flags.to, [*EXPORTERS, "coco"])
-    _require(path)
-    id_map = id_map_of(path, flags.id_map)
-    if id_map is None:
-        raise InputError(f"{companion(path, 'id-map')}: no such file; name an id map with --id-map")
-    classes = classes_of_results(flags.classes, path)
-    threshold = SURE if flags.score_thresh is None else flags.score_thresh
-    print(convert_out(path, out, target, read_id_map(id_map, flags.max_pixels), classes, threshold))
-
-
-def _parser() -> Parser:
-    parser = Parser(__doc__, EXAMPLE, "python -m src.convert")
-    parser.add_argument("input", metavar="IN", help="folder or file to read")
-    parser.add_argument("out", metavar="OUT", help="folder to write (for --to coco a file)")
-    formats = ", ".join([*IMPORTERS, RESULTS])
-    parser.add_argument("--from", dest="source", metavar="FORMAT", help=f"format of IN: {formats}")
-    parser.add_argument("--images", metavar="DIR", help="with --from coco: where its images lie (default: beside IN)")
-    parser.add_argument("--to", metavar="FORMAT", help=f"with --from results: {', '.join(EXPORTERS)} or coco")
-    parser.add_argument("--id-map", metavar="FILE", help="id map of the results (default: the one beside them)")
-    parser.add_classes()
-    parser.add_argument(
-        "--score-thresh", type=score_of, metavar="S", help=f"lowest score that is exported (default: {SURE})"
-    )
-    parser.add_argument(
-        "--rectangles", type=seed_of, metavar="SEED", help="cut each image into four, with a split by source image"
-    )
-    parser.add_argument("--force", action="store_true", help="write over what is in OUT")
-    parser.add_max_pixels()
-    return parser
-
-
-if __name__ == "__main__":
-    run(main)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from src.classes import CellClass, to_json
-from src.coco import result_entries
-from src.files import replacing, write_json, write_text
-from src.instances import Instance, to_label_map
-from src.polygons import outlines
-from src.records import ImageId
+from src.common.files import replacing, write_json, write_text
+from src.data.classes import CellClass, to_json
+from src.data.records import ImageId
+from src.evaluation.results import result_entries
+from src.geometry.instances import Instance, to_label_map
+from src.geometry.polygons import outlines
 
 Cells = Sequence[Instance]
 COLUMNS = (

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from src.classes import CellClass
-from src.errors import InputError
-from src.instances import Instance
-from src.records import check_component
-from src.tiff import read_image, read_mask
+from src.common.errors import InputError
+from src.data.classes import CellClass
+from src.data.records import check_component
+from src.data.tiff import read_image, read_mask
+from src.geometry.instances import Instance
 
 
 @dataclass(frozen=True, eq=False)

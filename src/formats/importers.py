@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from src.classes import HOMEWORK_CLASSES, CellClass, name_classes, parse_classes, to_json
-from src.errors import InputError
-from src.files import read_json
-from src.ground_truth import ImageTruth, read_coco
-from src.imported import (
+from src.common.errors import InputError
+from src.common.files import read_json
+from src.data.classes import HOMEWORK_CLASSES, CellClass, name_classes, parse_classes, to_json
+from src.data.records import check_component
+from src.evaluation.ground_truth import ImageTruth, read_coco
+from src.formats.imported import (
     Imported,
     Source,
     add,
@@ -26,9 +27,8 @@ from src.imported import (
     read_labels,
     read_picture,
 )  # fmt: skip
-from src.instances import Instance, from_label_map
-from src.polygons import fill
-from src.records import check_component
+from src.geometry.instances import Instance, from_label_map
+from src.geometry.polygons import fill
 
 PICTURES = re.compile(r"\.(tiff?|png|jpe?g|bmp)$", re.IGNORECASE)
 LABELS = re.compile(r"_(cp_masks|masks?|labels?)$", re.IGNORECASE)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from src.instances import Instance
+from src.geometry.instances import Instance
 
 MASK_SHIFT = 0.5
 """RoIAlign with ``aligned=False``, which torchvision's Mask R-CNN takes its features and mask targets with, reads a box

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from src.instances import Instance, tight
+from src.geometry.instances import Instance, tight
 
 FAR = 1e6  # px; a corner beyond is as good as at it, and overflows nothing
 Ring = np.ndarray  # (N, 2) corners, x and y, the first not repeated

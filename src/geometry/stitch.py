@@ -26,8 +26,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from src.instances import Instance, clip, intersection, union
-from src.tiles import Tile
+from src.geometry.instances import Instance, clip, intersection, union
+from src.geometry.tiles import Tile
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.errors import InputError
+from src.common.errors import InputError
 
 FILL = (124, 116, 104)  # the mean colour of ImageNet: what the network sees as zero
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from src.detections import Detections, resample
+from src.geometry.detections import Detections, resample
 
 
 @dataclass(frozen=True)

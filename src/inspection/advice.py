@@ -5,14 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.tiles import tile_grid
+from src.geometry.anchors import auto_anchors
+from src.geometry.tiles import tile_grid
 
 GOOD_SIZE = (15.0, 50.0)  # px; median cells of this size are learned well without magnification
 WANTED_SIZE = 28.0  # px; what others are scaled to
 TILE_SIZES = (256, 384, 512)
-DEFAULT_ANCHORS = (32.0, 64.0, 128.0, 256.0, 512.0)  # px, of torchvision, one a pyramid level
-STRIDES = (4, 8, 16, 32, 64)  # px between the anchors of a level
-ASPECT_RATIOS = (0.5, 1.0, 2.0)  # height over width
 ROOM = 1.3  # detections a tile above the most cells of any
 
 
@@ -44,30 +42,6 @@ class Advice:
             f" --predict-overlap {self.overlap} --anchors {self.anchors}"
             f" --detections-per-tile {self.detections_per_tile} --proposals {self.proposals}"
         )
-
-
-def auto_anchors(cell_size: float) -> str:
-    """Five doubling sides, the second the median cell's: half of all cells are smaller, and few are far larger."""
-    base = max(cell_size / 2, 4.0)
-    return ",".join(f"{base * 2**level:.0f}" for level in range(5))
-
-
-def best_anchor_ious(boxes: np.ndarray, sides: Sequence[float]) -> np.ndarray:
-    """``(N,)`` IoU of boxes ``(N, 4)`` xyxy with the anchor that fits each best; ``sides`` are one a level.
-
-    An anchor is centred on every multiple of its level's stride, with the rounding of torchvision's
-    ``AnchorGenerator``. Of the anchors of one shape the nearest shares most.
-    """
-    size, centre = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
-    best = np.zeros(len(boxes))
-    for stride, side in zip(STRIDES, sides, strict=True):
-        off = centre - np.round(centre / stride) * stride
-        for ratio in ASPECT_RATIOS:
-            anchor = 2 * np.round(np.array([side / ratio**0.5, side * ratio**0.5]) / 2)
-            reach = np.minimum(size / 2, off + anchor / 2) - np.maximum(-size / 2, off - anchor / 2)
-            shared = reach.clip(min=0).prod(axis=1)
-            best = np.maximum(best, shared / (size.prod(axis=1) + anchor.prod() - shared))
-    return best
 
 
 def advise(images: Sequence[ImageCells]) -> Advice:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError
-from src.files import file_digest, read_json, write_json
+from src.common.errors import InputError
+from src.common.files import file_digest, read_json, write_json
 
 NAME = "manifest.json"
 

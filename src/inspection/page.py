@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from src.cache import prepare
-from src.classes import CellClass
-from src.draw import outline
-from src.facts import CellFacts, diameters_of
-from src.instances import from_label_map
-from src.page import INK, label, picture, plot, write_page
-from src.records import read_record
-from src.stain import decide_channel_order
+from src.data.cache import prepare
+from src.data.classes import CellClass
+from src.data.records import read_record
+from src.data.stain import decide_channel_order
+from src.geometry.instances import from_label_map
+from src.inspection.facts import CellFacts, diameters_of
+from src.reporting.draw import outline
+from src.reporting.html import INK, label, picture, plot, write_page
 
 SAMPLES, SAMPLE_SIDE = 12, 256  # of the contact sheet
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from src.files import read_lines, replacing
+from src.common.files import read_lines, replacing
 
 LOSSES = ("loss", "classifier", "box", "mask", "objectness", "rpn_box")
 SCORES = {"AP50": "AP50 uncapped", "AP50_at_100": "AP50 at 100", "AP": "AP uncapped"}

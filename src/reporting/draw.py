@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from src.classes import CellClass
-from src.files import replacing
-from src.instances import Instance
+from src.common.files import replacing
+from src.data.classes import CellClass
+from src.geometry.instances import Instance
 
 FONT = (cv2.FONT_HERSHEY_SIMPLEX, 0.42)
 SURE = 0.5  # the score from which a cell is drawn, and from which PQ counts it

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from src.files import write_text
+from src.common.files import write_text
 
 TEMPLATES = Path(__file__).with_name("templates")
 INK = "#123456"  # drawn in this, a plot takes the page's own colour for text

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from src.classes import CellClass
-from src.curves import LOSSES, smooth
-from src.outcomes import NONE, Outcomes
-from src.page import INK, label
+from src.data.classes import CellClass
+from src.evaluation.errors_by_cause import NONE, Outcomes
+from src.reporting.curves import LOSSES, smooth
+from src.reporting.html import INK, label
 
 DASHES = ("-", "--")  # of the first run and the second
 BINS = np.linspace(0, 1, 11)

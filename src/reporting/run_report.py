@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from src import report_plots
-from src.classes import CellClass, classes_of_results
-from src.coco import cells_by_image, check_results, read_results
-from src.command import Parser, score_of
-from src.config import read_recipe
-from src.errors import InputError, nearest_path, run
-from src.files import companion, id_map_of, read_lines
-from src.ground_truth import ImageTruth, load_ground_truth
-from src.outcomes import Outcomes, cause_of_invention, cause_of_miss, confusion, judge
-from src.page import plot, write_page
-from src.score import figure, precision, score
-from src.tiff import MAX_PIXELS, read_rgb
-from src.viewers import LAYERS, viewers_of
+from src.common.errors import InputError, nearest_path
+from src.common.files import companion, id_map_of, read_lines
+from src.common.limits import MAX_PIXELS
+from src.config.flags import read_recipe
+from src.data.classes import CellClass, classes_of_results
+from src.data.tiff import read_rgb
+from src.evaluation.errors_by_cause import Outcomes, cause_of_invention, cause_of_miss, confusion, judge
+from src.evaluation.ground_truth import ImageTruth, load_ground_truth
+from src.evaluation.results import cells_by_image, check_results, read_results
+from src.evaluation.scores import figure, precision, score
+from src.reporting import plots
+from src.reporting.html import plot, write_page
+from src.reporting.viewers import LAYERS, viewers_of
 
 TABLE = (("AP50", "uncapped"), ("AP50", "at_100"), ("AP", "uncapped"), ("AP75", "uncapped"))
 
@@ -162,9 +162,9 @@ def _training_plots(stories: Sequence[Story]) -> list[tuple[str, Any]]:
     runs = {story.name: story.events for story in stories if any(e["event"] == "step" for e in story.events)}
     if not runs:
         return []
-    drawn = {"Losses": report_plots.losses, "Learning rate": report_plots.rates}
+    drawn = {"Losses": plots.losses, "Learning rate": plots.rates}
     if any(event["event"] == "val" for events in runs.values() for event in events):
-        drawn["Validation"] = report_plots.validations
+        drawn["Validation"] = plots.validations
     return [(caption, plot(partial(draw, runs=runs))) for caption, draw in drawn.items()]
 
 
@@ -172,11 +172,11 @@ def _result_plots(story: Story, threshold: float) -> list[tuple[str, Any]]:
     images, classes = story.images, story.classes
     curves = precision(story.truths, story.entries, len(classes), "faster-coco-eval")[0, :, :, -1]
     drawn = {
-        "Precision and recall at IoU 0.5": partial(report_plots.precision_recall, precision=curves, classes=classes),
-        "Scores of right and wrong detections": partial(report_plots.scores, images=images, threshold=threshold),
-        "Calibration": partial(report_plots.calibration, images=images),
-        "Counts of each image": partial(report_plots.counts, images=images, classes=classes),
-        "Size and recall": partial(report_plots.sizes, images=images, classes=classes),
+        "Precision and recall at IoU 0.5": partial(plots.precision_recall, precision=curves, classes=classes),
+        "Scores of right and wrong detections": partial(plots.scores, images=images, threshold=threshold),
+        "Calibration": partial(plots.calibration, images=images),
+        "Counts of each image": partial(plots.counts, images=images, classes=classes),
+        "Size and recall": partial(plots.sizes, images=images, classes=classes),
     }
     return [(caption, plot(draw)) for caption, draw in drawn.items()]
 
@@ -229,39 +229,3 @@ def _differences(stories: Sequence[Story]) -> list[tuple[str, str, str]]:
         for key in sorted(one.keys() | other.keys())
         if one.get(key) != other.get(key)
     ]
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ``--help`` describes it."""
-    flags = _parser().parse_args(arguments)
-    if not flags.run or len(flags.run) > 2:
-        raise InputError("--run names one run folder, or is given twice to compare two")
-    if flags.pred and len(flags.run) > 1:
-        raise InputError("--pred: with two runs each is shown with its own validation")
-    sources = Sources(flags.pred, flags.gt, flags.id_map, flags.classes, flags.score_thresh)
-    if flags.images and not Path(flags.images).is_dir():
-        raise InputError(f"--images {flags.images}: no such folder{nearest_path(flags.images)}")
-    stories = told_apart([read_story(Path(folder), sources) for folder in flags.run])
-    output = Path(flags.output or Path(flags.run[0]) / "report.html")
-    write_report(output, stories, flags.images or flags.gt, flags.score_thresh)
-    print(f"wrote {output}: {output.stat().st_size / 1e6:.1f} MB")
-
-
-def _parser() -> Parser:
-    example = "python -m src.report --run logs\n  python -m src.report --run logs --pred val.json --gt data/train"
-    parser = Parser(__doc__, example, "python -m src.report")
-    parser.add_argument("--run", action="append", metavar="DIR", help="run folder; given twice, two runs are compared")
-    parser.add_argument("--pred", metavar="FILE", help="results JSON (default: the run's last best validation)")
-    parser.add_argument("--gt", metavar="PATH", help="ground truth (default: the folder that the run was trained on)")
-    parser.add_argument("--images", metavar="DIR", help="where the images lie (default: with the ground truth)")
-    parser.add_argument("--id-map", metavar="FILE", help="id map of --pred (default: the one beside it)")
-    parser.add_argument("--classes", metavar="FILE", help="JSON of class ids, names and colors (default: the run's)")
-    parser.add_argument(
-        "--score-thresh", type=score_of, default=0.5, metavar="S", help="score from which a cell counts (default: 0.5)"
-    )
-    parser.add_argument("--output", metavar="FILE", help="page to write (default: report.html in the run folder)")
-    return parser
-
-
-if __name__ == "__main__":
-    run(main)

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from src.classes import CellClass
-from src.ground_truth import ImageTruth
-from src.instances import Instance
-from src.outcomes import Outcomes
-from src.page import picture
-from src.polygons import outlines
+from src.data.classes import CellClass
+from src.evaluation.errors_by_cause import Outcomes
+from src.evaluation.ground_truth import ImageTruth
+from src.geometry.instances import Instance
+from src.geometry.polygons import outlines
+from src.reporting.html import picture
 
 SHOWN = 3  # images of each end
 LAYERS = {"truth": "true cells", "found": "found", "invented": "false positives", "missed": "false negatives"}

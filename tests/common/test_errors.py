@@ -4,11 +4,11 @@ import cv2
 import pytest
 
 from benchmarks.errors import main
-from src.coco import result_entries, write_results
-from src.errors import InputError
-from src.files import companion
-from src.ground_truth import load_ground_truth
-from src.records import ImageId, find_records, write_id_map
+from src.common.errors import InputError
+from src.common.files import companion
+from src.data.records import ImageId, find_records, write_id_map
+from src.evaluation.ground_truth import load_ground_truth
+from src.evaluation.results import result_entries, write_results
 from tests.helpers import write_dataset
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import InputError
-from src.files import append_line, read_lines, replacing, write_text
+from src.common.errors import InputError
+from src.common.files import append_line, read_lines, replacing, write_text
 
 
 def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:

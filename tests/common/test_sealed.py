@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.sealed import is_intact, seal
+from src.common.sealed import is_intact, seal
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from src.config import build, flag_table, flags_of, flatten, option, parse, settings, to_toml
-from src.errors import InputError
-from src.settings import InferenceConfig, TrainConfig, parse_loss_weights, parse_numbers
+from src.common.errors import InputError
+from src.config.flags import build, flag_table, flags_of, flatten, option, parse, settings, to_toml
+from src.config.settings import InferenceConfig, TrainConfig, parse_loss_weights, parse_numbers
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def test_a_recipe_of_absurd_values_is_refused(tmp_path: Path, text: str, capsys:
 
 
 def test_a_reader_that_has_enough_is_no_error() -> None:
-    command = [sys.executable, "-c", "from src.errors import run; run(lambda: [print(i) for i in range(10**6)])"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1]) as p:
+    command = [sys.executable, "-c", "from src.common.errors import run; run(lambda: [print(i) for i in range(10**6)])"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2]) as p:
         assert p.stdout and p.stderr and p.stdout.readline() == b"0\n"
         p.stdout.close()
         assert p.stderr.read() == b"" and p.wait() == 141
@@ -141,14 +141,14 @@ def test_the_reference_command_line_is_understood() -> None:
 
 
 def test_recipes_in_the_repository_are_valid() -> None:
-    recipes = sorted((Path(__file__).parents[1] / "script/recipes").glob("*.toml"))
+    recipes = sorted((Path(__file__).parents[2] / "script/recipes").glob("*.toml"))
     assert recipes
     for recipe in recipes:
         parse(TrainConfig, "", "", ["--recipe", str(recipe)])
 
 
 def test_readme_holds_the_flag_tables() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     for cls in (TrainConfig, InferenceConfig):
         assert flag_table(cls) in readme, f"write flag_table({cls.__name__}) into README.md again"
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from src import check, score
-from src.coco import write_results
+from src.common.errors import InputError
+from src.config.settings import DataSettings, ImageSettings, RunSettings
 from src.convert import main as convert
-from src.errors import InputError
-from src.ground_truth import load_ground_truth
-from src.importers import read_picture
-from src.records import ImageId, find_records, find_test_images, write_id_map
-from src.settings import DataSettings, ImageSettings, RunSettings
-from src.tiff import read_rgb
-from src.training_data import load_training_data
+from src.data.records import ImageId, find_records, find_test_images, write_id_map
+from src.data.tiff import read_rgb
+from src.data.training_data import load_training_data
+from src.evaluation.ground_truth import load_ground_truth
+from src.evaluation.results import write_results
+from src.formats.imported import read_picture
 from tests.helpers import write_dataset
 
 LIMIT = 96 * 80  # px, of the images that `write_dataset` makes

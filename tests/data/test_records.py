@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from src.errors import InputError
-from src.records import (
+from src.common.errors import InputError
+from src.data.records import (
     ImageId,
     Record,
     TestImage,
@@ -21,9 +21,9 @@ from src.records import (
     select,
     write_id_map,
 )
-from src.tiff import write_image, write_mask
+from src.data.tiff import write_image, write_mask
 
-DATA = Path(__file__).parents[2] / "shared/data"
+DATA = Path(__file__).parents[3] / "shared/data"
 
 
 def add_image(path: Path, height: int = 8, width: int = 9) -> None:

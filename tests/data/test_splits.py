@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from src.errors import InputError
-from src.split import group_by_stain, make_split
+from src.common.errors import InputError
+from src.data.splits import group_by_stain, make_split
 
 
 def random_case(seed: int, groups: int = 20, per_group: int = 4):

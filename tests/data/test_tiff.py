@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from src.errors import InputError
-from src.tiff import Header, read_header, read_image, read_mask, write_image, write_mask
+from src.common.errors import InputError
+from src.data.tiff import Header, read_header, read_image, read_mask, write_image, write_mask
 
-DATA = Path(__file__).parents[2] / "shared/data"
+DATA = Path(__file__).parents[3] / "shared/data"
 
 
 @pytest.fixture

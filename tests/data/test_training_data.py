@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.classes import HOMEWORK_CLASSES
-from src.errors import InputError
-from src.settings import DataSettings, ImageSettings, RunSettings
-from src.tiff import read_image, write_image
-from src.training_data import load_training_data, resolve_classes
+from src.common.errors import InputError
+from src.config.settings import DataSettings, ImageSettings, RunSettings
+from src.data.classes import HOMEWORK_CLASSES
+from src.data.tiff import read_image, write_image
+from src.data.training_data import load_training_data, resolve_classes
 from tests.helpers import write_dataset
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from engine import distributed
-from src.errors import InputError
-from src.settings import InferenceConfig, TrainConfig
+from src.common.errors import InputError
+from src.config.settings import InferenceConfig, TrainConfig
+from src.engine import distributed
 
 pytestmark = pytest.mark.torch
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from engine.interrupt import Stop
+from src.engine.interrupt import Stop
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

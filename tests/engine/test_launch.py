@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.launch import count_processes, main, wanted_device
+from src.engine.launch import count_processes, main, wanted_device
 
 pytestmark = pytest.mark.torch
 

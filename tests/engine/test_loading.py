@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-import engine.loading
+import src.engine.loading
 from dataset import TileDataset
-from engine.loading import EpochSampler, build_loader, choose_workers, collate, worker_errors
-from src.cache import ImageCache
-from src.errors import InputError
-from src.records import find_records
-from src.settings import AugmentSettings, TileSettings
+from src.common.errors import InputError
+from src.config.settings import AugmentSettings, TileSettings
+from src.data.cache import ImageCache
+from src.data.records import find_records
+from src.engine.loading import EpochSampler, build_loader, choose_workers, collate, worker_errors
 from tests.helpers import write_dataset
 
 pytestmark = pytest.mark.torch
@@ -65,14 +65,14 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
 
 
 def test_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.loading, "free_shared_memory", lambda: 64_000_000)
+    monkeypatch.setattr(src.engine.loading, "free_shared_memory", lambda: 64_000_000)
     assert choose_workers(3, False, 2, 1_000_000) == 3  # as asked
     assert choose_workers(-1, False, 16, 1_000_000) == 0  # a CPU's cores are for the network
     assert [choose_workers(-1, True, cores, 1_000_000) for cores in (1, 2, 4, 16)] == [0, 1, 3, 4]
 
 
 def test_workers_that_shared_memory_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.loading, "free_shared_memory", lambda: 64_000_000)
+    monkeypatch.setattr(src.engine.loading, "free_shared_memory", lambda: 64_000_000)
     assert choose_workers(-1, True, 16, 10_000_000) == 2  # 4 batches of theirs and 2 on their way
     assert choose_workers(-1, True, 16, 30_000_000) == 0 == choose_workers(0, True, 16, 100_000_000)
     with pytest.raises(InputError, match=r"--workers 3: /dev/shm .*batches of 10 MB; enlarge it .* --workers 2"):
@@ -99,7 +99,7 @@ class Dying(TileDataset):
 
     number = signal.SIGBUS
 
-    def __getitem__(self, key: tuple[int, int]) -> engine.loading.Item:
+    def __getitem__(self, key: tuple[int, int]) -> src.engine.loading.Item:
         os.kill(os.getpid(), self.number)
         return super().__getitem__(key)
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from engine.losses import StepLosses
-from src.errors import InputError
+from src.common.errors import InputError
+from src.engine.losses import StepLosses
 
 pytestmark = pytest.mark.torch
 

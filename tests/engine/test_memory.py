@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from engine.memory import DEFAULT, auto_batch_size, fitting_batch, largest_batch, memory_errors
-from src.errors import InputError
+from src.common.errors import InputError
+from src.engine.memory import DEFAULT, auto_batch_size, fitting_batch, largest_batch, memory_errors
 
 pytestmark = pytest.mark.torch
 

@@ -9,14 +9,14 @@ import torch
 from torchvision.models import detection, resnet18
 from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
 
-from engine.mask_targets import sample_mask_targets
-from engine.roi_heads import box_head_losses, mask_loss
-from engine.weights import count_parameters, load_matching, norms_of, read_weights, resolve
 from inference import restore_model
 from model import anchor_sizes, build_model
-from src.advice import auto_anchors
-from src.errors import InputError
-from src.settings import ModelSettings, PredictSettings
+from src.common.errors import InputError
+from src.config.settings import ModelSettings, PredictSettings
+from src.engine.heads import box_head_losses, mask_loss
+from src.engine.targets import sample_mask_targets
+from src.engine.weights import count_parameters, load_matching, norms_of, read_weights, resolve
+from src.geometry.anchors import auto_anchors
 
 pytestmark = pytest.mark.torch
 TINY = ModelSettings(

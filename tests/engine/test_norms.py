@@ -6,10 +6,10 @@ import pytest
 import torch
 from torchvision.ops import misc
 
-from engine.norms import FrozenBatchNorm2d, GroupNorm
-from engine.weights import resolve
 from model import build_model
-from src.settings import ModelSettings
+from src.config.settings import ModelSettings
+from src.engine.norms import FrozenBatchNorm2d, GroupNorm
+from src.engine.weights import resolve
 from tests.fake_cuda import to_cpu
 
 pytestmark = pytest.mark.torch

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.optimization import build_optimizer, restore_optimizer
-from src.settings import OptimizerSettings
+from src.config.settings import OptimizerSettings
+from src.engine.optimization import build_optimizer, restore_optimizer
 
 pytestmark = pytest.mark.torch
 

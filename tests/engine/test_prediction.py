@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.predict import Predictor, predict_image, predict_images
-from src.errors import InputError
-from src.instances import Instance
-from src.settings import PredictSettings
+from src.common.errors import InputError
+from src.config.settings import PredictSettings
+from src.engine.prediction import Predictor, predict_image, predict_images
+from src.geometry.instances import Instance
 
 pytestmark = pytest.mark.torch
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign
 
-from engine.pyramid import PyramidRoIAlign, pyramid_level
+from src.engine.pyramid import PyramidRoIAlign, pyramid_level
 
 pytestmark = pytest.mark.torch
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from engine.resumption import budget_changes, changes, moved_images, refuse_changes
-from src.errors import InputError
+from src.common.errors import InputError
+from src.engine.resumption import budget_changes, changes, moved_images, refuse_changes
 
 CHECKPOINT = {
     "settings": {"lr": 0.1, "workers": 2, "max_steps": 10, "epochs": 3, "max_minutes": None},

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
-from engine.rpn import TiledRPN
-from engine.weights import resolve
 from model import build_model
-from src.settings import ModelSettings
+from src.config.settings import ModelSettings
+from src.engine.rpn import TiledRPN
+from src.engine.weights import resolve
 
 pytestmark = pytest.mark.torch
 SMALL = ModelSettings(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from src.centroids import RADIUS, centroid, class_f1, detection_f1, pair
-from src.instances import Instance
+from src.evaluation.centroids import RADIUS, centroid, class_f1, detection_f1, pair
+from src.geometry.instances import Instance
 
 
 def dot(row: int, column: int, category_id: int = 1) -> Instance:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from src.instances import Instance
-from src.outcomes import NONE, Outcomes, cause_of_invention, cause_of_miss, confusion, judge
+from src.evaluation.errors_by_cause import NONE, Outcomes, cause_of_invention, cause_of_miss, confusion, judge
+from src.geometry.instances import Instance
 
 
 def box(top: int, left: int, height: int = 10, width: int = 10, category: int = 1, score: float = 1.0) -> Instance:
@@ -56,10 +56,10 @@ def test_causes_of_inventions() -> None:
 
 def test_ap50_of_the_outcomes_is_cocos() -> None:
     """Precision over all detections in score order, as the evaluator has it."""
-    from src.classes import name_classes
-    from src.coco import result_entries
-    from src.ground_truth import ImageTruth
-    from src.score import precision
+    from src.data.classes import name_classes
+    from src.evaluation.ground_truth import ImageTruth
+    from src.evaluation.results import result_entries
+    from src.evaluation.scores import precision
 
     rng = np.random.default_rng(0)
     truths = [box(*rng.integers(0, 80, 2).tolist(), category=1) for _ in range(30)]

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.errors import InputError
-from src.ground_truth import ImageTruth, load_ground_truth
-from src.instances import Instance
-from src.rle import encode
-from src.tiff import write_image, write_mask
+from src.common.errors import InputError
+from src.data.tiff import write_image, write_mask
+from src.evaluation.ground_truth import ImageTruth, load_ground_truth
+from src.evaluation.rle import encode
+from src.geometry.instances import Instance
 
 
 def masks() -> dict[int, np.ndarray]:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from src.ground_truth import ImageTruth
-from src.instances import Instance
-from src.panoptic import agnostic_quality, class_quality, match
+from src.evaluation.ground_truth import ImageTruth
+from src.evaluation.panoptic import agnostic_quality, class_quality, match
+from src.geometry.instances import Instance
 
 
 def bar(left: int, right: int, category_id: int = 1, score: float = 1.0, top: int = 0) -> Instance:

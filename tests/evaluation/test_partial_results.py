@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from src.partial import PartialResults
-from src.records import ImageId, TestImage
-from src.tiff import write_image
+from src.data.records import ImageId, TestImage
+from src.data.tiff import write_image
+from src.evaluation.partial_results import PartialResults
 
 
 def images(folder: Path) -> list[TestImage]:

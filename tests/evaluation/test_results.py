@@ -8,10 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.coco import RESULTS_NAME, check_results, read_results, result_entries, write_results, write_submission_zip
-from src.errors import InputError
-from src.instances import Instance
-from src.records import ImageId
+from src.common.errors import InputError
+from src.data.records import ImageId
+from src.evaluation.results import (
+    RESULTS_NAME,
+    check_results,
+    read_results,
+    result_entries,
+    write_results,
+    write_submission_zip,
+)
+from src.geometry.instances import Instance
 
 ID_MAP = [ImageId("a.tif", 7, 20, 30), ImageId("b.tif", 3, 10, 10)]
 

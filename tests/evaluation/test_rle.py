@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from src.instances import Instance, tight
-from src.rle import MAX_PIXELS, RleError, compress, decode_entries, decompress, encode
+from src.evaluation.rle import MAX_PIXELS, RleError, compress, decode_entries, decompress, encode
+from src.geometry.instances import Instance, tight
 
 
 def full_mask(instance: Instance, height: int, width: int) -> np.ndarray:

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.classes import HOMEWORK_CLASSES as CLASSES
-from src.coco import result_entries, write_results
-from src.errors import InputError
-from src.ground_truth import ImageTruth, load_ground_truth
-from src.instances import Instance, tight
-from src.score import BACKENDS, format_table, main, score
-from src.tiff import write_mask
+from src.common.errors import InputError
+from src.data.classes import HOMEWORK_CLASSES as CLASSES
+from src.data.tiff import write_mask
+from src.evaluation.ground_truth import ImageTruth, load_ground_truth
+from src.evaluation.results import result_entries, write_results
+from src.evaluation.scores import BACKENDS, score
+from src.geometry.instances import Instance, tight
+from src.score import format_table, main
 
-MINI = Path(__file__).parents[2] / "shared/data/consep-mini"
+MINI = Path(__file__).parents[3] / "shared/data/consep-mini"
 SIDE = 240
 
 
@@ -228,10 +229,10 @@ def test_bad_flags_and_files_are_named(tmp_path: Path) -> None:
 def test_the_module_runs_and_a_mistake_exits_with_2(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "src.score"]
     arguments = ["--pred", str(tmp_path / "none.json"), "--gt", str(tmp_path)]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ") and "none.json" in done.stderr
-    usage = subprocess.run([*command, "--help"], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    usage = subprocess.run([*command, "--help"], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert usage.returncode == 0 and "example:" in usage.stdout
 
 

@@ -13,14 +13,15 @@ from pycocotools import mask as coco_mask
 from scipy.io import savemat
 from skimage.draw import polygon
 
-from src.coco import result_entries, write_results
-from src.convert import main, rectangles
-from src.errors import InputError
-from src.ground_truth import load_ground_truth
-from src.instances import Instance, from_label_map, to_label_map
-from src.polygons import fill, outlines
-from src.records import find_records, read_split
-from src.tiff import read_image, read_mask
+from src.common.errors import InputError
+from src.convert import main
+from src.data.records import find_records, read_split
+from src.data.tiff import read_image, read_mask
+from src.evaluation.ground_truth import load_ground_truth
+from src.evaluation.results import result_entries, write_results
+from src.formats.conversion import rectangles
+from src.geometry.instances import Instance, from_label_map, to_label_map
+from src.geometry.polygons import fill, outlines
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
 A, B = np.s_[4:12, 5:15], np.s_[20:33, 22:40]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from src.instances import (
+from src.geometry.instances import (
     Instance,
     clip,
     extents,

@@ -9,10 +9,10 @@ import pytest
 from scipy.ndimage import gaussian_filter, label
 from scipy.optimize import linear_sum_assignment
 
-from src.detections import from_network, to_instances
-from src.instances import Instance, clip, from_label_map, intersection, tight
-from src.stitch import StitchSettings, overlapping_pairs, stitch
-from src.tiles import Tile, tile_grid
+from src.geometry.detections import from_network, to_instances
+from src.geometry.instances import Instance, clip, from_label_map, intersection, tight
+from src.geometry.stitch import StitchSettings, overlapping_pairs, stitch
+from src.geometry.tiles import Tile, tile_grid
 
 EIGHT = np.ones((3, 3), np.uint8)
 

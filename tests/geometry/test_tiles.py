@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from src.errors import InputError
-from src.tiles import Tile, tile_grid
+from src.common.errors import InputError
+from src.geometry.tiles import Tile, tile_grid
 
 
 @pytest.mark.parametrize(

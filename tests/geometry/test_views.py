@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from src.detections import Detections
-from src.views import VIEWS, View, box_iou, merge, undo
+from src.geometry.detections import Detections
+from src.geometry.views import VIEWS, View, box_iou, merge, undo
 
 
 def look(image: np.ndarray, view: View) -> np.ndarray:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from src.advice import ASPECT_RATIOS, STRIDES, ImageCells, advise, best_anchor_ious, most_cells
+from src.geometry.anchors import ASPECT_RATIOS, STRIDES, best_anchor_ious
+from src.inspection.advice import ImageCells, advise, most_cells
 
 
 def cells(size: int, places: list[tuple[int, int]], height: int = 600, width: int = 800) -> ImageCells:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.check import check, main
-from src.tiff import read_mask, write_mask
+from src.check import main
+from src.data.tiff import read_mask, write_mask
+from src.inspection.faults import check
 from tests.helpers import write_dataset
 
 CLASSES = '[{"id": 1, "name": "large", "color": "#ff0000"}, {"id": 2, "name": "small", "color": "#00ff00"}]'

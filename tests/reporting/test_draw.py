@@ -3,11 +3,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from src.classes import HOMEWORK_CLASSES
-from src.curves import smooth, write_curves
-from src.draw import legend, outline, write_overlay
-from src.files import read_lines
-from src.instances import Instance
+from src.common.files import read_lines
+from src.data.classes import HOMEWORK_CLASSES
+from src.geometry.instances import Instance
+from src.reporting.curves import smooth, write_curves
+from src.reporting.draw import legend, outline, write_overlay
 
 
 def cell(category_id: int = 1) -> Instance:

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.classes import load_classes
-from src.coco import read_results, result_entries, write_results
-from src.config import build, write_toml
-from src.errors import InputError
-from src.files import append_line
-from src.ground_truth import load_ground_truth
-from src.instances import Instance
-from src.records import ImageId, find_records, write_id_map
+from src.common.errors import InputError
+from src.common.files import append_line
+from src.config.flags import build, write_toml
+from src.config.settings import TrainConfig
+from src.data.classes import load_classes
+from src.data.records import ImageId, find_records, write_id_map
+from src.evaluation.ground_truth import load_ground_truth
+from src.evaluation.results import read_results, result_entries, write_results
+from src.evaluation.scores import score
+from src.geometry.instances import Instance
 from src.report import main
-from src.score import score
-from src.settings import TrainConfig
-from src.viewers import svg_path
+from src.reporting.viewers import svg_path
 from tests.helpers import write_dataset
 
 CLASSES = [{"id": 1, "name": "large", "color": "#ff0000"}, {"id": 2, "name": "small", "color": "#00aa00"}]

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from src.classes import HOMEWORK_CLASSES
-from src.coco import result_entries
-from src.errors import run
-from src.files import read_json
-from src.ground_truth import ImageTruth, load_ground_truth
-from src.instances import Instance, from_label_map
-from src.records import find_records, find_test_images, read_split
-from src.sample import MIN_FRAGMENT, MIN_SIZE, draw_size, main, make_tissue, write_sample
-from src.score import score
-from src.tiff import read_image, read_mask
-from src.tissue import KINDS, Shape, outline, reach
+from src.common.errors import run
+from src.common.files import read_json
+from src.data.classes import HOMEWORK_CLASSES
+from src.data.records import find_records, find_test_images, read_split
+from src.data.tiff import read_image, read_mask
+from src.evaluation.ground_truth import ImageTruth, load_ground_truth
+from src.evaluation.results import result_entries
+from src.evaluation.scores import score
+from src.geometry.instances import Instance, from_label_map
+from src.sample import main
+from src.synthetic.dataset import draw_size, write_sample
+from src.synthetic.placement import MIN_FRAGMENT, MIN_SIZE, make_tissue
+from src.synthetic.tissue import KINDS, Shape, outline, reach
 
 Tissues = list[tuple[np.ndarray, np.ndarray]]
 
@@ -103,7 +105,7 @@ def test_ids_are_numbered_within_each_class_and_files_match_the_generator(sample
 
 
 def test_class_without_cells_has_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.sample.make_tissue", without_neutrophils)
+    monkeypatch.setattr("src.synthetic.dataset.make_tissue", without_neutrophils)
     assert write_sample(tmp_path, images=9, seed=0) == 3 * (9 + 2)
     files = sorted(path.name for path in (tmp_path / "train" / "train_000").iterdir())
     assert files == ["class1.tif", "class2.tif", "class4.tif", "image.tif"]
@@ -280,7 +282,7 @@ def test_the_last_line_says_what_was_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("src.sample.make_tissue", without_neutrophils)
+    monkeypatch.setattr("src.synthetic.dataset.make_tissue", without_neutrophils)
     monkeypatch.setattr("sys.argv", ["sample", "--out", "new", "--images", "8"])
     main()
     assert capsys.readouterr().out == "wrote new: 8 training and 2 test images with 30 cells\n"
@@ -289,7 +291,7 @@ def test_the_last_line_says_what_was_written(
 
 def test_the_demo_removes_no_folder_that_it_did_not_make(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    script = Path(__file__).resolve().parents[1] / "script/demo.sh"
+    script = Path(__file__).resolve().parents[2] / "script/demo.sh"
     answer = subprocess.run(["bash", str(script), str(tmp_path)], capture_output=True, text=True, check=False)
     assert answer.returncode == 2 and f"{tmp_path} is there already" in answer.stderr
     assert (tmp_path / "thesis.tex").read_text() == "years of work"

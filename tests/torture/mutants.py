@@ -18,8 +18,8 @@ from types import FrameType
 import numpy as np
 import tifffile
 
-from src.errors import InputError
-from src.tiff import read_header, read_image, read_mask
+from src.common.errors import InputError
+from src.data.tiff import read_header, read_image, read_mask
 
 MEMORY = 4 << 30
 SECONDS = 2.0

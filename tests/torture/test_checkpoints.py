@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import torch
 
-from engine.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, settings_of
-from engine.state import Progress, read_progress
-from src.errors import InputError
-from src.sealed import seal
+from src.common.errors import InputError
+from src.common.sealed import seal
+from src.engine.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, settings_of
+from src.engine.state import Progress, read_progress
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[2]
@@ -103,8 +103,8 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
 FILLS_ITS_DISK = """
 import sys
 from pathlib import Path
-from engine.checkpoint import load_checkpoint, save_checkpoint
-from src.errors import run
+from src.engine.checkpoint import load_checkpoint, save_checkpoint
+from src.common.errors import run
 from tests.torture.test_checkpoints import content
 
 path = Path(sys.argv[1]) / "last.pt"

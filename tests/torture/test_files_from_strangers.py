@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from src.errors import InputError
-from src.tiff import read_header, read_image
+from src.common.errors import InputError
+from src.data.tiff import read_header, read_image
 from tests.torture import mutants
 
 ROOT = Path(__file__).parents[2]
@@ -144,7 +144,7 @@ def test_no_other_file_is_opened_and_no_pipe_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     text = OME.format("00000000-0000-0000-0000-00000000000", "pipe")
     tifffile.imwrite(tmp_path / "a.tif", np.ones((8, 8), np.uint8), description=text, metadata=None)
-    code = "import sys; from src.tiff import read_header; read_header(sys.argv[1])"
+    code = "import sys; from src.data.tiff import read_header; read_header(sys.argv[1])"
     for name, words in (("a.tif", ""), ("pipe", "pipe: cannot be read (it is no file)")):
         arguments = [sys.executable, "-c", code, str(tmp_path / name)]
         done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60)

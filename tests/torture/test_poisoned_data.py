@@ -10,13 +10,13 @@ import tifffile
 import torch
 
 from dataset import TileDataset
-from engine.loading import EpochSampler, build_loader, collate
-from engine.weights import resolve
 from model import build_model
-from src.config import build
-from src.errors import InputError
-from src.settings import TrainConfig
-from src.training_data import load_training_data
+from src.common.errors import InputError
+from src.config.flags import build
+from src.config.settings import TrainConfig
+from src.data.training_data import load_training_data
+from src.engine.loading import EpochSampler, build_loader, collate
+from src.engine.weights import resolve
 from tests.helpers import TINY, write_dataset
 
 pytestmark = pytest.mark.torch

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import main
-from src.config import build
-from src.files import read_lines
-from src.settings import TrainConfig
+from src.common.files import read_lines
+from src.config.flags import build
+from src.config.settings import TrainConfig
 from tests.helpers import TINY, write_dataset
 
 pytestmark = pytest.mark.torch

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.classes import HOMEWORK_CLASSES
-from src.coco import check_results, result_entries
-from src.errors import InputError
-from src.ground_truth import ImageTruth
-from src.instances import Instance
-from src.records import ImageId
-from src.rle import decode_entries
-from src.score import BACKENDS, score
+from src.common.errors import InputError
+from src.data.classes import HOMEWORK_CLASSES
+from src.data.records import ImageId
+from src.evaluation.ground_truth import ImageTruth
+from src.evaluation.results import check_results, result_entries
+from src.evaluation.rle import decode_entries
+from src.evaluation.scores import BACKENDS, score
+from src.geometry.instances import Instance
 
 SIDE, TRIES = 40, 10_000
 ODD = (None, True, -1, 0, 1, 1.5, 10**30, -(10**30), float("nan"), float("inf"), "", "1", [], {}, [[]], b"x")
@@ -105,7 +105,7 @@ def test_malformed_entries_are_named_or_harmless() -> None:
 
 def test_the_tries_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """A check that forgot the counts would be found."""
-    monkeypatch.setattr("src.coco.decompress", lambda segmentations: None)
+    monkeypatch.setattr("src.evaluation.results.decompress", lambda segmentations: None)
     rng, good, missed = random.Random(0), entries(), 0
     for _ in range(200):
         spoiled = copy.deepcopy(good)

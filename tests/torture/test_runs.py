@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from engine.checkpoint import load_checkpoint
-from src.files import read_lines
+from src.common.files import read_lines
+from src.engine.checkpoint import load_checkpoint
 from tests.helpers import TINY, write_dataset
 
 pytestmark = pytest.mark.torch
@@ -152,8 +152,8 @@ def test_too_little_shared_memory_is_said_before_training(
 FILLS_ITS_DISK = """
 import sys
 from pathlib import Path
-from src.errors import run
-from utils import RunLog
+from src.common.errors import run
+from src.engine.run_log import RunLog
 
 def main():
     log = RunLog(Path(sys.argv[1]))

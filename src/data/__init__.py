@@ -1,0 +1,13 @@
+"""Reading: files become images, masks and the parts of a split.
+
+- ``tiff``: decoding and writing TIFF
+- ``tiff_streams``: sizes that compressed streams claim
+- ``records``: images with their masks, and test images
+- ``id_map``: which id each test image has
+- ``classes``: the cell classes
+- ``stain``: what the stain's colours tell
+- ``splits``: train and val without near duplicates
+- ``prepared``: an image, decoded and scaled, with its label map
+- ``cache``: prepared images on disk
+- ``training_data``: what a training run works on
+"""

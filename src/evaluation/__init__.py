@@ -1,0 +1,11 @@
+"""Results in and out, and what they are worth.
+
+- ``rle``: COCO's run-length encoding of cropped masks
+- ``results``: the results file and the submission
+- ``partial_results``: results of an interrupted prediction
+- ``ground_truth``: the true cells, from masks or COCO
+- ``scores``: AP, PQ and F1 together
+- ``panoptic``: panoptic quality
+- ``centroids``: F1 by centroids
+- ``errors_by_cause``: why cells were missed and detections are false
+"""

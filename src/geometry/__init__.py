@@ -1,0 +1,11 @@
+"""Pure functions of arrays: tiles, objects, and how tiles become an image again.
+
+- ``instances``: an object as a cropped mask, and label maps
+- ``tiles``: where the tiles of an image lie
+- ``detections``: the network's small masks become objects
+- ``views``: flips and turns for test-time augmentation
+- ``stitch``: the objects of all tiles become those of the image
+- ``overlaps``: which objects overlap, and where they are larger than an overlap
+- ``polygons``: masks from polygons and back
+- ``anchors``: anchor boxes that suit the cells
+"""

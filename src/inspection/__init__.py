@@ -1,0 +1,9 @@
+"""A data folder looked through before training.
+
+- ``faults``: what is wrong with its files
+- ``facts``: what is counted of its images and cells
+- ``advice``: settings that suit it
+- ``summary``: facts and advice as text
+- ``manifest``: digests by which changes show
+- ``page``: all of it as a page
+"""

@@ -1,0 +1,9 @@
+"""Pictures and pages for people.
+
+- ``draw``: cells outlined on images
+- ``curves``: curves of a run
+- ``plots``: plots of a report
+- ``viewers``: images with layers to show and hide
+- ``html``: self-contained pages
+- ``run_report``: the page about a run
+"""

@@ -1,0 +1,96 @@
+"""Score a results file: mask AP at 100 detections and uncapped, per class, panoptic quality and centroid F1."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from src.common.errors import InputError, run
+from src.common.files import id_map_of, write_json
+from src.config.command import Parser, score_of
+from src.data.classes import CellClass, classes_of_results
+from src.data.records import part_names, read_id_map, read_split
+from src.evaluation.centroids import RADIUS
+from src.evaluation.ground_truth import load_ground_truth
+from src.evaluation.results import check_results, read_results
+from src.evaluation.scores import AP_KEYS, BACKENDS, CAPS, PQ_KEYS, score
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ``--help`` describes it."""
+    flags = _parser().parse_args(arguments)
+    entries, id_map = read_results(flags.pred), id_map_of(flags.pred, flags.id_map)
+    classes = classes_of_results(flags.classes, flags.pred)
+    truths = load_ground_truth(flags.gt, len(classes), id_map, _part(flags.split, flags.part), flags.max_pixels)
+    known = read_id_map(id_map, flags.max_pixels) if id_map else [truth.entry for truth in truths]
+    check_results(entries, known, len(classes), flags.pred)
+    scored = {truth.id for truth in truths}  # a part of a split may be fewer images than the id map has
+    chosen = [entry for entry in entries if entry["image_id"] in scored]
+    result = score(truths, chosen, classes, flags.pq_threshold, flags.backend)
+    print(format_table(result, classes))
+    if id_map is None and Path(flags.gt).is_dir():
+        print("without an id map the ids of the predictions were taken as 1..N in the order of the images' names")
+    if flags.json:
+        write_json(flags.json, result, indent=2)
+        print(f"wrote {flags.json}")
+
+
+def _parser() -> Parser:
+    example = "python -m src.score --pred test-results.json --gt data/train --split split.json --part val"
+    parser = Parser(__doc__, example, "python -m src.score")
+    parser.add_argument("--pred", required=True, metavar="FILE", help="results JSON, as inference.py writes it")
+    parser.add_argument(
+        "--gt", required=True, metavar="PATH", help="folder of <name>/classN.tif, or a COCO JSON (RLE or polygons)"
+    )
+    parser.add_argument("--id-map", metavar="FILE", help="id map of --pred (default: beside it, else 1..N by name)")
+    parser.add_argument("--split", metavar="FILE", help="JSON of part -> names; scores only the images of --part")
+    parser.add_argument("--part", metavar="NAME", help="part of --split to score (default with --split: val)")
+    parser.add_classes()
+    parser.add_argument(
+        "--pq-threshold",
+        type=score_of,
+        default=0.5,
+        metavar="S",
+        help="lowest score that counts in PQ and F1 (default: 0.5)",
+    )
+    parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help="evaluator of AP; they agree to 1e-9")
+    parser.add_max_pixels()
+    parser.add_argument("--json", metavar="FILE", help="write the scores here, too")
+    return parser
+
+
+def _part(split: str | None, part: str | None) -> list[str] | None:
+    """The names to score; ``None`` where there is no split."""
+    if split is None and part is not None:
+        raise InputError("--part needs --split")
+    return None if split is None else part_names(read_split(split), part or "val")
+
+
+def format_table(result: dict[str, Any], classes: Sequence[CellClass]) -> str:
+    """The result of :func:`score` as a table for people; ``-`` stands where there is no ground truth."""
+    threshold = result["pq"]["threshold"]
+    groups = ("at 100 detections", "uncapped", f"PQ (score >= {threshold:g})")
+    rows = [("all", *_row(result, None))]
+    rows += [(f"{cell_class.id} {cell_class.name}", *_row(result, str(cell_class.id))) for cell_class in classes]
+    first = max(len("class"), *(len(row[0]) for row in rows))
+    lines = [" " * first + "".join(f"  {group:^22}" for group in groups) + "  centroids"]
+    lines += [f"{'class':{first}}" + "".join(f"  {key:>6}" for key in (*AP_KEYS, *AP_KEYS, *PQ_KEYS, "F1"))]
+    lines += [f"{row[0]:{first}}" + "".join(f"  {cell:>6}" for cell in row[1:]) for row in rows]
+    images = f"{result['images']} image{'s' if result['images'] != 1 else ''}"
+    note = (
+        f"{images}. all: AP is the mean over classes with ground truth, PQ the mean over images, class ignored, F1 that"
+        f" of detection. F1 pairs centroids within {RADIUS:g} px."
+    )
+    return "\n".join([*lines, note])
+
+
+def _row(result: dict[str, Any], category: str | None) -> list[str]:
+    """The ten figures of one class, or of all (``None``), as text."""
+    families = [result[name] if category is None else result[name]["per_class"][category] for name, _ in CAPS]
+    quality = result["pq"]["agnostic"] if category is None else result["pq"]["per_class"][category]
+    f1 = result["f1"]["detection"] if category is None else result["f1"]["per_class"][category]
+    values = [family[key] for family in families for key in AP_KEYS] + [quality[key] for key in PQ_KEYS] + [f1]
+    return ["-" if value is None else f"{value:.4f}" for value in values]
+
+
+if __name__ == "__main__":
+    run(main)
