@@ -45,7 +45,7 @@ from src.evaluation.partial_results import PartialResults
 from src.evaluation.results import check_results, result_entries, write_results, write_submission_zip
 from src.geometry.instances import Instance
 from src.reporting.draw import SURE, write_overlay
-from utils import place, share_cores
+from utils import share_cores, to_device
 
 
 def load_predictor(
@@ -60,7 +60,7 @@ def load_predictor(
     for path, checkpoint, other in zip(config.ckpt, checkpoints, configs, strict=True):
         _check_alike(config.ckpt[0], (trained, checkpoints[0]["classes"]), path, (other, checkpoint["classes"]))
         model = restore_model(checkpoint, _override(other.model, config), len(classes) + 1, settings)
-        models.append(place(model, device))
+        models.append(to_device(model, device))
     amp = AMP_TYPES[prediction_amp(config.amp, trained.optimizer.amp, device)]
     predictor = Predictor(models, device, amp, trained.image.scale, trained.tiles.tile_size, settings)
     return predictor, trained, classes

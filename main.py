@@ -36,17 +36,17 @@ from src.engine.devices import AMP_TYPES
 from src.engine.interrupt import Stop
 from src.engine.loading import Batch, EpochSampler, build_loader, choose_workers, worker_errors
 from src.engine.losses import StepLosses
-from src.engine.memory import auto_batch_size, fitting_batch, memory_errors
+from src.engine.memory import auto_batch_size, largest_fitting_batch, memory_errors
 from src.engine.optimization import class_weights, learning_rate
 from src.engine.run import Run, compare, describe, first_state, load_data, resolved, val_truth
-from src.engine.run_folder import claimed, keep_earlier_run
+from src.engine.run_folder import keep_earlier_run, locked
 from src.engine.run_log import RunLog
 from src.engine.state import TrainingState
 from src.engine.validation import predict_val, report
 from src.engine.weights import load_matching, read_weights
 from src.evaluation.results import write_results
 from src.reporting.curves import write_curves
-from utils import available_cores, peak_memory, place, seed_everything, seed_step, share_cores
+from utils import available_cores, peak_memory, seed_everything, seed_step, share_cores, to_device
 
 LOWEST_SCALE = 1e-3  # of fp16 losses; it begins at 65,536 and halves with each step whose gradients overflow
 
@@ -57,7 +57,7 @@ def main(config: TrainConfig) -> None:
     world, device = distributed.start(config.predict.device, config.run.backend, config.run.timeout_minutes)
     stop, log = Stop(), None
     try:
-        with stop.listening(), claimed(Path(config.data.output_dir)) if world.is_main else nullcontext():
+        with stop.listening(), locked(Path(config.data.output_dir)) if world.is_main else nullcontext():
             with stop.leaving():
                 training = prepare(config, world, device, stop)
             log = RunLog(training.folder, training.state.progress.step) if world.is_main else None
@@ -87,7 +87,7 @@ def prepare(config: TrainConfig, world: distributed.World, device: torch.device,
     notes = [*data.notes, note]
     sampler = EpochSampler(len(dataset), config.run.seed, world.rank, world.size)
     if not config.run.batch_size:  # auto
-        fitting = int(world.from_main(fitting_batch(model, dataset.densest(), amp, device)))
+        fitting = int(world.from_main(largest_fitting_batch(model, dataset.densest(), amp, device)))
         batch_size = auto_batch_size(fitting, len(sampler), config.optimizer.accumulate)
         config = replace(config, run=replace(config.run, batch_size=batch_size))
         notes.append(f"--batch-size auto: {batch_size} tiles; {fitting} would fit, an epoch has {len(sampler)}")
@@ -121,7 +121,7 @@ def first_model(
     report = load_matching(model, first_weights, config.model.weights) if first_weights else None
     weights = class_weights(config.optimizer.class_weights, data.class_counts.tolist())
     model.roi_heads.class_weights = None if weights is None else weights.to(device)
-    return place(model, device), f"weights: {config.model.weights}" + (f", {report}" if report else "")
+    return to_device(model, device), f"weights: {config.model.weights}" + (f", {report}" if report else "")
 
 
 def train(training: Run, log: RunLog | None) -> None:
@@ -231,7 +231,7 @@ def train_step(training: Run, batch: Batch, rate: float, update: bool) -> StepLo
     state, settings, progress = training.state, training.config.optimizer, training.state.progress
     seed_step(training.config.run.seed, training.world.rank, progress.epoch, progress.batch)
     batch = batch.to(training.device)
-    with gradients_kept_here(training.network, update):
+    with skip_gradient_sync(training.network, update):
         with torch.autocast(training.device.type, training.amp, enabled=training.amp is not None):
             losses: dict[str, Tensor] = training.network(batch.tiles, batch.targets())
         loss = torch.stack([losses[name] * weight for name, weight in training.loss_weights.items()]).sum()
@@ -244,7 +244,7 @@ def train_step(training: Run, batch: Batch, rate: float, update: bool) -> StepLo
     return StepLosses(values, state.progress.step, batch.names)
 
 
-def gradients_kept_here(network: nn.Module, update: bool) -> AbstractContextManager[None]:
+def skip_gradient_sync(network: nn.Module, update: bool) -> AbstractContextManager[None]:
     """Spare several processes the exchange of gradients that are not yet used."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) and not update else nullcontext()
 

@@ -29,7 +29,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def place(model: Module, device: torch.device) -> Module:
+def to_device(model: Module, device: torch.device) -> Module:
     """Move a network to its device; on a GPU in the formats that its tensor cores are fast with."""
     if device.type != "cuda":
         return model.to(device)

@@ -316,7 +316,7 @@ def prediction(folder: Path, repeats: int) -> list[Row]:
         weights="none", norm="frozen", head_norm="off", trainable_layers=5, anchors="default", detections_per_tile=100
     )
     device = choose_device("auto")
-    network = TimedNetwork(utils.place(build_model(settings, 5), device).eval(), answers)
+    network = TimedNetwork(utils.to_device(build_model(settings, 5), device).eval(), answers)
     amp = AMP_TYPES[resolve_amp("auto", device)]
     predictor = Predictor([network], device, amp, 1.0, 512, PredictSettings())
     shares = []

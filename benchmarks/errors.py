@@ -12,12 +12,12 @@ from src.common.files import companion, id_map_of
 from src.config.command import Parser, score_of
 from src.data.classes import CellClass, classes_of_results
 from src.data.tiff import read_rgb
-from src.evaluation.errors_by_cause import Outcomes, cause_of_invention, cause_of_miss
+from src.evaluation.errors_by_cause import Outcomes, cause_of_false_positive, cause_of_miss
 from src.evaluation.ground_truth import ImageTruth, load_ground_truth
 from src.evaluation.results import check_results, read_results
 from src.geometry.instances import Instance, clip
 from src.reporting.draw import legend, outline, write_png
-from src.reporting.run_report import judge_all
+from src.reporting.run_report import match_all_images
 
 SIDE, COLUMNS = 72, 6  # px of the image that a picture shows, and pictures a row
 ZOOM = 3
@@ -29,16 +29,21 @@ def misses(images: Sequence[Outcomes], truths: Sequence[ImageTruth]) -> list[Err
     return [
         (float(image.truths[cell].area), number, int(cell), cause_of_miss(image, int(cell), truth.height, truth.width))
         for number, (image, truth) in enumerate(zip(images, truths, strict=True))
-        for cell in image.missed()
+        for cell in image.false_negatives()
     ]
 
 
 def inventions(images: Sequence[Outcomes], truths: Sequence[ImageTruth]) -> list[Error]:
     """False detections, the surest first."""
     return [
-        (image.found[cell].score, number, int(cell), cause_of_invention(image, int(cell), truth.height, truth.width))
+        (
+            image.found[cell].score,
+            number,
+            int(cell),
+            cause_of_false_positive(image, int(cell), truth.height, truth.width),
+        )
         for number, (image, truth) in enumerate(zip(images, truths, strict=True))
-        for cell in image.invented()
+        for cell in image.false_positives()
     ]
 
 
@@ -85,7 +90,7 @@ def main() -> None:
     truths = load_ground_truth(flags.gt, len(classes), id_map)
     entries = read_results(flags.pred)
     check_results(entries, [truth.entry for truth in truths], len(classes), flags.pred)
-    images = judge_all(truths, entries, flags.score_thresh)
+    images = match_all_images(truths, entries, flags.score_thresh)
     for name, find in (("misses", misses), ("inventions", inventions)):
         errors = find(images, truths)
         print(f"{name}: {len(errors)} in all: {_counts(errors)}")

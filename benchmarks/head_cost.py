@@ -40,7 +40,7 @@ from src.engine.devices import AMP_TYPES, resolve_amp
 from src.engine.loading import Batch, collate
 from src.engine.optimization import build_optimizer
 from src.engine.weights import load_matching, resolve
-from utils import place
+from utils import to_device
 
 CPU = torch.device("cpu")
 State = Mapping[str, Tensor]
@@ -77,7 +77,7 @@ def step_of(config: TrainConfig, factors: dict[str, float], batch: Batch, state:
     model, amp = build_model(settings, 5), AMP_TYPES[resolve_amp(config.optimizer.amp, device)]
     if state:
         load_matching(model, state, "--ckpt")
-    model = place(model, device).train()
+    model = to_device(model, device).train()
     optimizer = build_optimizer(model, config.optimizer)
 
     def step() -> None:

@@ -43,7 +43,7 @@ from src.config.settings import TrainConfig
 from src.engine.devices import AMP_TYPES, choose_device, resolve_amp
 from src.engine.loading import Batch
 from src.engine.weights import resolve
-from utils import peak_memory, place
+from utils import peak_memory, to_device
 
 PARTS = (
     "backbone.body", "backbone.fpn", "rpn", "roi_heads.box_head", "roi_heads.box_predictor", "roi_heads.mask_head",
@@ -97,7 +97,7 @@ def saved_bytes(model: nn.Module) -> Iterator[Counter[str]]:
 def memory_rows(config: TrainConfig, batch: Batch) -> list[tuple[str, float]]:
     """MB that each part of the model keeps for its backward pass, the largest first."""
     device = batch.tiles.device
-    model = place(build_model(resolve(config.model, CELL_SIZE), 5), device).train()
+    model = to_device(build_model(resolve(config.model, CELL_SIZE), 5), device).train()
     amp = AMP_TYPES[resolve_amp("auto", device)]
     with saved_bytes(model) as kept, torch.autocast(device.type, amp, enabled=amp is not None):
         losses = model(batch.tiles, batch.targets())

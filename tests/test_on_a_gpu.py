@@ -22,12 +22,12 @@ from src.engine.checkpoint import load_checkpoint
 from src.engine.devices import AMP_TYPES, resolve_amp
 from src.engine.loading import Batch, Item, collate
 from src.engine.losses import StepLosses
-from src.engine.memory import DEFAULT, fitting_batch, step_memory
+from src.engine.memory import DEFAULT, largest_fitting_batch, step_memory
 from src.engine.weights import resolve
 from tests.engine.test_norms import kept_bytes
 from tests.fake_cuda import FakeGpu, Wait, fake_cuda, needs_guard, to_cpu
 from tests.helpers import TINY, write_dataset
-from utils import place
+from utils import to_device
 
 pytestmark = [pytest.mark.torch, needs_guard]
 MOST_WAITS_PER_STEP, MOST_WAITS_PER_TILE = 8, 6
@@ -52,7 +52,7 @@ def tile(seed: int, size: int = 128) -> Item:
 def network(norm: str, device: torch.device) -> TiledMaskRCNN:
     torch.manual_seed(0)
     head_norm = "off" if norm == "frozen" else "on"
-    return place(build_model(resolve(replace(SMALL, norm=norm, head_norm=head_norm), 20), 3), device).train()
+    return to_device(build_model(resolve(replace(SMALL, norm=norm, head_norm=head_norm), 20), 3), device).train()
 
 
 def losses_of(model: TiledMaskRCNN, batch: Batch, amp: str) -> dict[str, torch.Tensor]:
@@ -236,7 +236,7 @@ def test_the_batch_size_is_what_memory_holds(memory: int) -> None:
     device = torch.device("cuda", 0)
     with fake_cuda(memory=memory << 20) as gpu:
         model = network("batch", device)
-        count, held = fitting_batch(model, tile(0), None, device), gpu.allocated
+        count, held = largest_fitting_batch(model, tile(0), None, device), gpu.allocated
         assert gpu.allocated == held and count > DEFAULT
         losses = losses_of(model, collate([tile(0)] * count).to(device), "off")
         torch.stack(list(losses.values())).sum().backward()
@@ -249,10 +249,10 @@ def test_a_gpu_that_holds_one_tile_and_not_two() -> None:
         model = network("batch", device)
         peaks = [step_memory(model, tile(0, 512), count, None, device) for count in (1, 2)]
         gpu.limit = gpu.allocated * 2 + (peaks[0] + peaks[1]) // 2  # the trial is a copy of the model
-        assert fitting_batch(model, tile(0, 512), None, device) == 1
+        assert largest_fitting_batch(model, tile(0, 512), None, device) == 1
         gpu.limit = gpu.allocated * 2 + peaks[0] // 2
         with pytest.raises(torch.cuda.OutOfMemoryError):
-            fitting_batch(model, tile(0, 512), None, device)
+            largest_fitting_batch(model, tile(0, 512), None, device)
 
 
 def test_precision_on_gpus_old_and_new() -> None:

@@ -198,7 +198,7 @@ def test_settings_of_any_kind_are_taken_or_refused(values: dict[str, Any]) -> No
         assert all(flat[key] == value or value == "auto" for key, value in values.items())
 
 
-# --- files from strangers --------------------------------------------------------------------------------------------
+# --- files that others wrote ------------------------------------------------------------------------------------------
 
 READERS = {
     "results": read_results,

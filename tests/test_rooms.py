@@ -71,7 +71,7 @@ def test_the_rules_can_be_broken() -> None:
         ("src.geometry.tiles", "from src.data.tiff import read_image", {"src.data.tiff"}),
         ("src.geometry.tiles", "def f():\n    from src.config import flags", {"src.config"}),  # the same floor
         ("src.data.cache", "import torch.nn\nimport src.geometry.tiles", {"torch.nn"}),
-        ("src.engine.run", "import torch\nfrom utils import place", {"utils"}),
+        ("src.engine.run", "import torch\nfrom utils import to_device", {"utils"}),
         ("src.score", "from src.report import main\nfrom src.evaluation.scores import score", {"src.report"}),
         ("src.engine.run", "from src import report", {"src.report"}),
         ("src.engine.run", "from src.engine.state import Progress\nfrom src.reporting import draw", set()),

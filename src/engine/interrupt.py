@@ -52,7 +52,7 @@ class Stop:
             self.leave()
 
 
-def deaf_to_ctrl_c(worker: int) -> None:
+def ignore_sigint(worker: int) -> None:
     """For a loader's worker: Ctrl-C is for the main process to answer, SIGTERM ends a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

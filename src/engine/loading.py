@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src.common.errors import InputError
-from src.engine.interrupt import deaf_to_ctrl_c
+from src.engine.interrupt import ignore_sigint
 
 Key = tuple[int, int]  # epoch, index of the tile
 Item = tuple[np.ndarray, dict[str, np.ndarray], str]  # image, target and name of a tile (see dataset.py)
@@ -136,7 +136,7 @@ def build_loader(
         drop_last=len(sampler) >= batch_size,
         timeout=WAIT_S if workers else 0,
         persistent_workers=workers > 0,
-        worker_init_fn=deaf_to_ctrl_c,
+        worker_init_fn=ignore_sigint,
         generator=torch.Generator(),  # else each epoch would draw from the generator that a resumed run restores
     )
 

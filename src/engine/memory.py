@@ -72,7 +72,7 @@ def largest_batch(peak_of: Callable[[int], int], capacity: int) -> int:
     return max(1, 1 + (capacity - one) // max(two - one, 1))
 
 
-def fitting_batch(model: nn.Module, tile: Item, amp: torch.dtype | None, device: torch.device) -> int:
+def largest_fitting_batch(model: nn.Module, tile: Item, amp: torch.dtype | None, device: torch.device) -> int:
     """Tiles like ``tile`` per step that ``device`` has memory for, at least one.
 
     They are tried on a copy of the model, so that its statistics, and the seeds, stay as they are.

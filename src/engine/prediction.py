@@ -97,7 +97,7 @@ def detect(predictor: Predictor, image: np.ndarray) -> tuple[list[Tile], list[De
     if predictor.settings.whole_image and len(tiles) > 1:
         tiles, batches = [*tiles, Tile(0, 0, height, width)], chain(batches, [np.stack([scaled])])
     with ThreadPoolExecutor(1) as pool:
-        found = in_turn(pool, partial(_merge_views, predictor), (_ask(predictor, batch) for batch in batches))
+        found = in_turn(pool, partial(_merge_views, predictor), (_forward(predictor, batch) for batch in batches))
         return tiles, [detections for batch in found for detections in batch]
 
 
@@ -121,29 +121,29 @@ def _batches(image: np.ndarray, tiles: Sequence[Tile], predictor: Predictor) -> 
         yield np.stack([pad_to(window, predictor.tile_size) for window in windows])
 
 
-def _ask(predictor: Predictor, tiles: np.ndarray) -> tuple[tuple[int, int], list[Answers]]:
+def _forward(predictor: Predictor, tiles: np.ndarray) -> tuple[tuple[int, int], list[Answers]]:
     """What ``(B, h, w, 3)`` uint8 tiles show: their size, and for each model and view the answers, one a tile."""
     batch = torch.from_numpy(tiles).permute(0, 3, 1, 2).to(predictor.device)
     with torch.autocast(predictor.device.type, predictor.amp, enabled=predictor.amp is not None):
-        answers = [model(_look(batch, view)) for model, view in _looks(predictor)]
+        answers = [model(_apply_view(batch, view)) for model, view in _model_views(predictor)]
     return tiles.shape[1:3], answers
 
 
-def _looks(predictor: Predictor) -> list[tuple[nn.Module, View]]:
+def _model_views(predictor: Predictor) -> list[tuple[nn.Module, View]]:
     return [(model, view) for model in predictor.models for view in VIEWS[predictor.settings.tta]]
 
 
-def _look(batch: torch.Tensor, view: View) -> torch.Tensor:
+def _apply_view(batch: torch.Tensor, view: View) -> torch.Tensor:
     batch = batch.transpose(2, 3) if view.transpose else batch
     return batch.flip([axis for axis, flipped in ((2, view.flip_rows), (3, view.flip_columns)) if flipped])
 
 
 def _merge_views(predictor: Predictor, asked: tuple[tuple[int, int], list[Answers]]) -> list[Detections]:
-    """Detections of each tile of :func:`_ask`; waits for the device, so it belongs in a thread of its own."""
+    """Detections of each tile of :func:`_forward`; waits for the device, so it belongs in a thread of its own."""
     (height, width), answers = asked
     seen = [
         [undo(_to_numpy(answer), view, height, width) for answer in of_look]
-        for (_, view), of_look in zip(_looks(predictor), answers, strict=True)
+        for (_, view), of_look in zip(_model_views(predictor), answers, strict=True)
     ]
     return [merge(of_tile) for of_tile in zip(*seen, strict=True)]
 

@@ -14,7 +14,7 @@ _LOCK = ".lock"
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keep other trainings out of a folder while the block runs; the folder is made, and goes again if it stays empty.
 
     The lock is of the kind that POSIX ties to a process: loader workers do not inherit it, and a killed run, which
@@ -40,7 +40,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def keep_earlier_run(folder: Path, checkpoint: dict[str, Any] | None) -> None:
-    """Rename a claimed folder that holds another run than the checkpoint's, so that none is ever written over.
+    """Rename a locked folder that holds another run than the checkpoint's, so that none is ever written over.
 
     In one that goes on, what a process that was killed had half written is removed.
     """

@@ -10,7 +10,7 @@ from src.engine.prediction import Predictor, predict_images
 from src.engine.run import Run
 from src.engine.run_log import RunLog
 from src.evaluation.results import result_entries
-from src.evaluation.scores import figure, score
+from src.evaluation.scores import format_score, score
 from src.geometry.instances import Instance
 from src.reporting.draw import SURE, outline
 
@@ -48,9 +48,9 @@ def report(training: Run, entries: list[dict[str, Any]], log: RunLog) -> float:
     ap50 = uncapped["AP50"]
     figures = {"AP50": ap50, "AP": uncapped["AP"], "AP50_at_100": capped["AP50"], "scores": scores}
     log.write("val", progress.step, progress.epoch, progress.seconds, **figures)
-    per_class = ", ".join(f"{c.name} {figure(uncapped['per_class'][str(c.id)]['AP50'])}" for c in data.classes)
+    per_class = ", ".join(f"{c.name} {format_score(uncapped['per_class'][str(c.id)]['AP50'])}" for c in data.classes)
     training.say(
-        f"epoch {progress.epoch}, step {progress.step}, {progress.seconds / 60:.1f} min: AP50 {figure(ap50)} "
-        f"({per_class}), AP {figure(uncapped['AP'])}, AP50 at 100 detections {figure(capped['AP50'])}"
+        f"epoch {progress.epoch}, step {progress.step}, {progress.seconds / 60:.1f} min: AP50 {format_score(ap50)} "
+        f"({per_class}), AP {format_score(uncapped['AP'])}, AP50 at 100 detections {format_score(capped['AP50'])}"
     )
     return ap50 or 0.0

@@ -20,8 +20,8 @@ class Pairing:
 
     true_class: np.ndarray
     found_class: np.ndarray
-    missed: np.ndarray
-    invented: np.ndarray
+    false_negatives: np.ndarray
+    false_positives: np.ndarray
 
 
 def centroid(instance: Instance) -> tuple[float, float]:
@@ -84,7 +84,7 @@ def detection_f1(images: Iterable[Pairing]) -> float | None:
     """F1 of finding objects, whatever their class, over all images; ``None`` where there are none on either side."""
     images = list(images)
     pairs = sum(len(image.true_class) for image in images)
-    alone = sum(len(image.missed) + len(image.invented) for image in images)
+    alone = sum(len(image.false_negatives) + len(image.false_positives) for image in images)
     return 2 * pairs / (2 * pairs + alone) if pairs + alone else None
 
 
@@ -92,14 +92,14 @@ def class_f1(images: Sequence[Pairing], category_id: int) -> float | None:
     """F1 of one class over all images; ``None`` without ground truth.
 
     ``2 TP / (2 TP + 2 FP_class + 2 FN_class + FP_detection + FN_detection)``: a pair of the wrong class weighs twice
-    as much as an object that was missed or invented.
+    as much as a missed object or a false positive.
     """
     right = wrong = alone = truths = 0
     for image in images:
         is_true, is_found = image.true_class == category_id, image.found_class == category_id
         right += int((is_true & is_found).sum())
         wrong += int((is_true ^ is_found).sum())
-        missed = int((image.missed == category_id).sum())
-        alone += missed + int((image.invented == category_id).sum())
+        missed = int((image.false_negatives == category_id).sum())
+        alone += missed + int((image.false_positives == category_id).sum())
         truths += int(is_true.sum()) + missed
     return 2 * right / (2 * right + 2 * wrong + alone) if truths else None

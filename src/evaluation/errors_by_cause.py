@@ -37,11 +37,11 @@ class Outcomes:
         """``(M,)`` whether a detection's score reaches the threshold."""
         return np.array([cell.score >= self.threshold for cell in self.found], bool)
 
-    def missed(self) -> np.ndarray:
+    def false_negatives(self) -> np.ndarray:
         """Indices of the true cells that no sure detection of their class found."""
         return np.flatnonzero((self.found_by == NONE) | ~np.append(self.is_sure, False)[self.found_by])
 
-    def invented(self) -> np.ndarray:
+    def false_positives(self) -> np.ndarray:
         """Indices of the sure detections that found nothing."""
         return np.flatnonzero(self.is_sure & (self.truth_of == NONE))
 
@@ -52,7 +52,7 @@ class Outcomes:
         return 2 * hits / (len(self.truths) + sure) if self.truths or sure else 1.0
 
 
-def judge(truths: Sequence[Instance], found: Sequence[Instance], threshold: float) -> Outcomes:
+def match_detections(truths: Sequence[Instance], found: Sequence[Instance], threshold: float) -> Outcomes:
     """Match the detections of an image to its true cells. Time grows with the cells that meet, not with all pairs."""
     truth, detection, iou, share = _meetings(truths, found)
     scores = np.array([cell.score for cell in found])
@@ -122,7 +122,7 @@ def cause_of_miss(image: Outcomes, truth: int, height: int, width: int) -> str:
     return "outline too far off" if (iou >= TOUCH).any() else "not seen"
 
 
-def cause_of_invention(image: Outcomes, detection: int, height: int, width: int) -> str:
+def cause_of_false_positive(image: Outcomes, detection: int, height: int, width: int) -> str:
     """Why a sure detection found nothing."""
     which = image.pairs[1] == detection
     truths, iou, share = image.pairs[0][which], image.pairs[2][which], image.pairs[3][which]

@@ -141,7 +141,7 @@ def _ap_family(precision: np.ndarray) -> dict[str, Any]:
     return {**means, "per_class": per_class}
 
 
-def figure(value: float | None) -> str:
+def format_score(value: float | None) -> str:
     """A score for a reader; ``-`` where there is no ground truth."""
     return "-" if value is None else f"{value:.3f}"
 

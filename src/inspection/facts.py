@@ -71,7 +71,7 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
     return centred / max(float(np.linalg.norm(centred)), 1e-6)
 
 
-def twins(facts: Sequence[CellFacts]) -> list[tuple[str, str]]:
+def near_duplicates(facts: Sequence[CellFacts]) -> list[tuple[str, str]]:
     """Pairs of images that show nearly the same."""
     thumbnails = np.stack([image.thumbnail for image in facts])
     first, second = np.nonzero(np.triu(thumbnails @ thumbnails.T > SAME_IMAGE, 1))

@@ -22,7 +22,7 @@ def check(folders: Iterable[Path], num_classes: int, max_pixels: int = MAX_PIXEL
         except InputError as error:
             faults = faults_of_files(folder, num_classes, max_pixels)
             problems += faults if str(error) in faults else [*faults, str(error)]
-        problems += [f"{path}: is not read; expected image.tif, class1.tif, …" for path in strangers(folder)]
+        problems += [f"{path}: is not read; expected image.tif, class1.tif, …" for path in unexpected_files(folder)]
     return facts, problems
 
 
@@ -43,7 +43,7 @@ def faults_of_files(folder: Path, num_classes: int, max_pixels: int) -> list[str
     return faults
 
 
-def strangers(folder: Path) -> list[Path]:
+def unexpected_files(folder: Path) -> list[Path]:
     """Files of an image's folder that nothing reads, such as a mask of a mistyped name."""
     known = (IMAGE_NAME, MASK_NAME, AMBIGUOUS_NAME)
     return [

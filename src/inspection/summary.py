@@ -10,7 +10,7 @@ from src.data.classes import CellClass
 from src.data.stain import decide_channel_order
 from src.geometry.anchors import DEFAULT_ANCHORS, best_anchor_ious
 from src.inspection.advice import Advice
-from src.inspection.facts import CellFacts, diameters_of, twins
+from src.inspection.facts import CellFacts, diameters_of, near_duplicates
 
 
 def class_rows(facts: Sequence[CellFacts], classes: Sequence[CellClass]) -> list[tuple[str, ...]]:
@@ -53,7 +53,7 @@ def notes_on(facts: Sequence[CellFacts], classes: Sequence[CellClass], advice: A
     ] or ["no cells of different classes share pixels"]
     if empty := [image.name for image in facts if not len(image.categories)]:
         lines.append(f"{len(empty)} images have no cells: {', '.join(empty[:5])}{', …' if len(empty) > 5 else ''}")
-    lines += [f"{a} and {b} show nearly the same; keep them in one part of a split" for a, b in twins(facts)]
+    lines += [f"{a} and {b} show nearly the same; keep them in one part of a split" for a, b in near_duplicates(facts)]
     if advice:
         lines.append(f"a tile of {advice.tile_size} px at scale {advice.scale:g} holds up to {advice.most_cells} cells")
         lines += notes_on_anchors(np.concatenate([image.boxes for image in facts]) * advice.scale, advice.anchors)

@@ -105,7 +105,7 @@ def sizes(axes: Any, images: Sequence[Outcomes], classes: Sequence[CellClass]) -
     for cell_class in classes:
         diameters, hits = [], []
         for image in images:
-            missed = set(image.missed().tolist())
+            missed = set(image.false_negatives().tolist())
             for index, cell in enumerate(image.truths):
                 if cell.category_id == cell_class.id:
                     diameters.append(2 * np.sqrt(cell.area / np.pi))

@@ -16,10 +16,10 @@ from src.common.limits import MAX_PIXELS
 from src.config.flags import read_recipe
 from src.data.classes import CellClass, classes_of_results
 from src.data.tiff import read_rgb
-from src.evaluation.errors_by_cause import Outcomes, cause_of_invention, cause_of_miss, confusion, judge
+from src.evaluation.errors_by_cause import Outcomes, cause_of_false_positive, cause_of_miss, confusion, match_detections
 from src.evaluation.ground_truth import ImageTruth, load_ground_truth
 from src.evaluation.results import cells_by_image, check_results, read_results
-from src.evaluation.scores import figure, precision, score
+from src.evaluation.scores import format_score, precision, score
 from src.reporting import plots
 from src.reporting.html import plot, write_page
 from src.reporting.viewers import LAYERS, viewers_of
@@ -81,7 +81,7 @@ def read_story(folder: Path, sources: Sources) -> Story:
     entries = read_results(pred)
     check_results(entries, [truth.entry for truth in truths], len(classes), str(pred))
     return Story(
-        name, folder, events, config, classes, truths, entries, judge_all(truths, entries, sources.threshold),
+        name, folder, events, config, classes, truths, entries, match_all_images(truths, entries, sources.threshold),
         score(truths, entries, classes, sources.threshold), settings,
     )  # fmt: skip
 
@@ -96,11 +96,13 @@ def told_apart(stories: Sequence[Story]) -> list[Story]:
     raise InputError("--run: the same folder is given twice")
 
 
-def judge_all(truths: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], threshold: float) -> list[Outcomes]:
+def match_all_images(
+    truths: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], threshold: float
+) -> list[Outcomes]:
     """What became of the cells of every image."""
     found = cells_by_image(entries)
     bar = tqdm(truths, "match", unit="image", leave=False, disable=None)
-    return [judge(truth.instances, found[truth.id], threshold) for truth in bar]
+    return [match_detections(truth.instances, found[truth.id], threshold) for truth in bar]
 
 
 def write_report(path: Path, stories: Sequence[Story], images: str | None, threshold: float) -> None:
@@ -139,7 +141,9 @@ def _summary(story: Story) -> dict[str, Any]:
         lines.append(f"{steps[-1]['step']} steps in {minutes:.1f} min of training, {speed:.2f} tiles a second")
     if story.scores:
         ap50, at_100 = (story.scores[cap]["AP50"] for cap in ("uncapped", "at_100"))
-        lines.append(f"AP50 {figure(ap50)} uncapped, {figure(at_100)} at 100, on {len(story.truths)} images")
+        lines.append(
+            f"AP50 {format_score(ap50)} uncapped, {format_score(at_100)} at 100, on {len(story.truths)} images"
+        )
     versions = ", ".join(f"{key} {value}" for key, value in starts[-1]["versions"].items()) if starts else ""
     return {"name": story.name, "lines": lines, "command": starts[0]["command"] if starts else "", "versions": versions}
 
@@ -154,7 +158,7 @@ def _score_rows(story: Story) -> list[tuple[str, ...]]:
         quality = scores["pq"]["per_class"][key] if cell_class else scores["pq"]["agnostic"]
         f1 = scores["f1"]["per_class"][key] if cell_class else scores["f1"]["detection"]
         values = [family[name] for family, (name, _) in zip(families, TABLE, strict=True)]
-        rows.append((cell_class.name if cell_class else "all", *map(figure, (*values, quality["PQ"], f1))))
+        rows.append((cell_class.name if cell_class else "all", *map(format_score, (*values, quality["PQ"], f1))))
     return rows
 
 
@@ -197,12 +201,12 @@ def _confusion(story: Story) -> list[list[tuple[str, float]]]:
 def _causes(story: Story) -> list[tuple[str, list[tuple[str, int]]]]:
     """How often which error was made, the commonest first."""
     missed: Counter[str] = Counter()
-    invented: Counter[str] = Counter()
+    false_positives: Counter[str] = Counter()
     for truth, image in zip(story.truths, story.images, strict=True):
         size = (truth.height, truth.width)
-        missed.update(cause_of_miss(image, int(index), *size) for index in image.missed())
-        invented.update(cause_of_invention(image, int(index), *size) for index in image.invented())
-    return [("missed cells", missed.most_common()), ("false detections", invented.most_common())]
+        missed.update(cause_of_miss(image, int(index), *size) for index in image.false_negatives())
+        false_positives.update(cause_of_false_positive(image, int(index), *size) for index in image.false_positives())
+    return [("missed cells", missed.most_common()), ("false detections", false_positives.most_common())]
 
 
 def _reader(story: Story, folder: str | None) -> Callable[[ImageTruth], np.ndarray | None]:

@@ -13,7 +13,12 @@ from src.geometry.polygons import outlines
 from src.reporting.html import picture
 
 SHOWN = 3  # images of each end
-LAYERS = {"truth": "true cells", "found": "found", "invented": "false positives", "missed": "false negatives"}
+LAYERS = {
+    "truth": "true cells",
+    "found": "found",
+    "false_positives": "false positives",
+    "false_negatives": "false negatives",
+}
 
 
 def viewers_of(
@@ -30,10 +35,10 @@ def viewers_of(
         truth, image, pixels = truths[index], images[index], read(truths[index])
         if pixels is None:
             continue
-        caption = f"F1 {image.f1():.2f}, {len(truth.instances)} cells, {len(image.missed())} missed"
+        caption = f"F1 {image.f1():.2f}, {len(truth.instances)} cells, {len(image.false_negatives())} missed"
         viewers.append({
             "name": truth.name,
-            "caption": f"{caption}, {len(image.invented())} false",
+            "caption": f"{caption}, {len(image.false_positives())} false",
             "data": picture(pixels),
             "width": truth.width,
             "height": truth.height,
@@ -47,8 +52,8 @@ def layers_of(image: Outcomes, classes: Sequence[CellClass]) -> dict[str, list[t
     cells: Mapping[str, list[Instance]] = {
         "truth": image.truths,
         "found": [cell for cell, is_sure in zip(image.found, image.is_sure, strict=True) if is_sure],
-        "invented": [image.found[index] for index in image.invented()],
-        "missed": [image.truths[index] for index in image.missed()],
+        "false_positives": [image.found[index] for index in image.false_positives()],
+        "false_negatives": [image.truths[index] for index in image.false_negatives()],
     }
     return {
         layer: [(c.color, svg_path([cell for cell in of_layer if cell.category_id == c.id])) for c in classes]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from src.common.errors import InputError
-from src.engine.memory import DEFAULT, auto_batch_size, fitting_batch, largest_batch, memory_errors
+from src.engine.memory import DEFAULT, auto_batch_size, largest_batch, largest_fitting_batch, memory_errors
 
 pytestmark = pytest.mark.torch
 
@@ -17,7 +17,7 @@ def test_memory_that_does_not_grow() -> None:
 
 
 def test_without_a_gpu_nothing_is_tried() -> None:
-    assert fitting_batch(None, None, None, torch.device("cpu")) == DEFAULT
+    assert largest_fitting_batch(None, None, None, torch.device("cpu")) == DEFAULT
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def test_pairs_by_hand() -> None:
     found = [dot(0, 12), dot(8, 100, 1), dot(50, 63, 3)]  # at the radius; of another class; beyond it
     pairing = pair(truths, found)
     assert pairing.true_class.tolist() == [1, 2] and pairing.found_class.tolist() == [1, 1]
-    assert pairing.missed.tolist() == [3] and pairing.invented.tolist() == [3]
+    assert pairing.false_negatives.tolist() == [3] and pairing.false_positives.tolist() == [3]
     assert detection_f1([pairing]) == 2 * 2 / (2 * 2 + 2)
     assert class_f1([pairing], 1) == 2 / (2 + 2)  # one right, one of class 2 called 1
     assert class_f1([pairing], 2) == 0 and class_f1([pairing], 3) == 0
@@ -31,7 +31,7 @@ def test_pairs_by_hand() -> None:
 
 def test_the_nearest_does_not_take_anothers_only_partner() -> None:
     pairing = pair([dot(0, 0), dot(0, 10)], [dot(0, 9), dot(0, 21)])
-    assert len(pairing.true_class) == 2 and not len(pairing.missed)
+    assert len(pairing.true_class) == 2 and not len(pairing.false_negatives)
 
 
 def test_centroids_at_the_same_place_are_paired() -> None:

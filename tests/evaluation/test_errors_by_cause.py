@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from src.evaluation.errors_by_cause import NONE, Outcomes, cause_of_invention, cause_of_miss, confusion, judge
+from src.evaluation.errors_by_cause import (
+    NONE,
+    Outcomes,
+    cause_of_false_positive,
+    cause_of_miss,
+    confusion,
+    match_detections,
+)
 from src.geometry.instances import Instance
 
 
@@ -12,26 +19,28 @@ def box(top: int, left: int, height: int = 10, width: int = 10, category: int = 
 def test_the_higher_score_finds_a_cell_and_once() -> None:
     truths = [box(0, 0), box(0, 50)]
     found = [box(0, 1, score=0.6), box(0, 0, score=0.9), box(0, 50, category=2, score=0.8), box(30, 30, score=0.2)]
-    image = judge(truths, found, 0.5)
+    image = match_detections(truths, found, 0.5)
     assert image.truth_of.tolist() == [NONE, 0, NONE, NONE] and image.found_by.tolist() == [1, NONE]
     assert image.any_truth.tolist() == [NONE, 0, 1, NONE] and image.any_found.tolist() == [1, 2]
-    assert image.missed().tolist() == [1] and image.invented().tolist() == [0, 2]
+    assert image.false_negatives().tolist() == [1] and image.false_positives().tolist() == [0, 2]
     assert image.f1() == pytest.approx(2 * 1 / (2 + 3))
     assert confusion([image], 2).tolist() == [[0, 1, 0], [0, 1, 1], [0, 0, 0]]
 
 
 def test_a_cell_below_the_threshold_is_missed() -> None:
-    image = judge([box(0, 0)], [box(0, 0, score=0.3)], 0.5)
-    assert image.found_by.tolist() == [0] and image.missed().tolist() == [0] and image.f1() == 0
-    assert judge([], [], 0.5).f1() == 1 and judge([box(0, 0)], [], 0.5).missed().tolist() == [0]
+    image = match_detections([box(0, 0)], [box(0, 0, score=0.3)], 0.5)
+    assert image.found_by.tolist() == [0] and image.false_negatives().tolist() == [0] and image.f1() == 0
+    assert match_detections([], [], 0.5).f1() == 1 and match_detections(
+        [box(0, 0)], [], 0.5
+    ).false_negatives().tolist() == [0]
 
 
 def miss(truths: list[Instance], found: list[Instance]) -> str:
-    return cause_of_miss(judge(truths, found, 0.5), 0, 100, 100)
+    return cause_of_miss(match_detections(truths, found, 0.5), 0, 100, 100)
 
 
 def invention(truths: list[Instance], found: list[Instance]) -> str:
-    return cause_of_invention(judge(truths, found, 0.5), 0, 100, 100)
+    return cause_of_false_positive(match_detections(truths, found, 0.5), 0, 100, 100)
 
 
 def test_causes_of_misses() -> None:
@@ -65,7 +74,7 @@ def test_ap50_of_the_outcomes_is_cocos() -> None:
     truths = [box(*rng.integers(0, 80, 2).tolist(), category=1) for _ in range(30)]
     found = [box(*rng.integers(0, 80, 2).tolist(), category=1, score=float(s)) for s in rng.random(20)]
     found += [box(t.top, t.left + 1, category=1, score=float(rng.random())) for t in truths[:20]]
-    image = judge(truths, found, 0.0)
+    image = match_detections(truths, found, 0.0)
     order = np.argsort([-cell.score for cell in found], kind="stable")
     hits = np.cumsum((image.truth_of != NONE)[order])
     precisions, recalls = hits / np.arange(1, len(order) + 1), hits / len(truths)

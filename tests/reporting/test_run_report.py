@@ -137,7 +137,7 @@ def test_an_outline_is_a_path_along_the_pixels() -> None:
 CLICKS = """<script>
 const told = [], viewer = document.querySelector(".viewer"), layer = name => viewer.querySelector("svg ." + name);
 const shown = name => getComputedStyle(layer(name)).display !== "none";
-for (const name of ["truth", "found", "invented", "missed"]) {
+for (const name of ["truth", "found", "false_positives", "false_negatives"]) {
   const before = shown(name);
   viewer.querySelector(`[data-layer=${name}]`).click();
   told.push(name + ":" + before + ">" + shown(name));
@@ -173,6 +173,7 @@ def test_in_a_browser_the_layers_toggle_and_zoom(tmp_path: Path, width: int) -> 
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title, done.stderr[-2000:]
     assert title[1].replace("&gt;", ">").split() == [
-        "truth:true>false", "found:true>false", "invented:false>true", "missed:false>true", "zoom:2", "wide:false",
+        "truth:true>false", "found:true>false", "false_positives:false>true", "false_negatives:false>true",
+        "zoom:2", "wide:false",
     ]  # fmt: skip
     assert "CONSOLE" not in done.stderr, done.stderr

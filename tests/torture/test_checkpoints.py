@@ -1,4 +1,4 @@
-"""Checkpoints under kill -9, full disks, damage, and strangers."""
+"""Checkpoints under kill -9, full disks, damage, and files that others wrote."""
 
 import os
 import pickle
