@@ -5,12 +5,15 @@
 
 import os
 
+from src.config.checks import check_training
 from src.config.flags import parse
 from src.config.settings import PreviewConfig
 
 if __name__ == "__main__":
     # Before torch is imported, so that --help and a mistyped flag answer at once.
-    CONFIG = parse(PreviewConfig, __doc__, "python dataset.py --preview tiles --recipe script/recipes/cpu.toml")
+    CONFIG = parse(
+        PreviewConfig, __doc__, "python dataset.py --preview tiles --recipe script/recipes/cpu.toml", check_training
+    )
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -2,13 +2,17 @@
 
 import os
 
+from src.config.checks import check_prediction
 from src.config.flags import flatten, parse
 from src.config.settings import InferenceConfig
 
 if __name__ == "__main__":
     # Before torch is imported, so that --help and a mistyped flag answer at once.
     CONFIG = parse(
-        InferenceConfig, __doc__, "python inference.py --ckpt logs/best.pt --test-dir images --zip submission.zip"
+        InferenceConfig,
+        __doc__,
+        "python inference.py --ckpt logs/best.pt --test-dir images --zip submission.zip",
+        check_prediction,
     )
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave a shared core to others
 
@@ -24,6 +28,7 @@ from tqdm import tqdm
 from model import TiledMaskRCNN, build_model, build_skeleton
 from src.common.errors import InputError, run
 from src.common.files import companion, file_digest, write_json
+from src.config.checks import check_overlap
 from src.config.settings import (
     HOMEWORK_ID_MAP,
     HOMEWORK_TEST,
@@ -38,7 +43,7 @@ from src.data.tiff import read_rgb
 from src.engine import distributed
 from src.engine.checkpoint import check_fits, load_checkpoint, load_state, settings_of
 from src.engine.devices import AMP_TYPES, prediction_amp
-from src.engine.export import SUFFIX, write_export
+from src.engine.export import write_export
 from src.engine.memory import memory_errors
 from src.engine.prediction import Predictor, predict_images
 from src.evaluation.partial_results import PartialResults
@@ -56,6 +61,7 @@ def load_predictor(
     configs = [settings_of(checkpoint) for checkpoint in checkpoints]
     trained, classes = configs[0], parse_classes(checkpoints[0]["classes"], config.ckpt[0])
     settings = _override(trained.predict, config)
+    check_overlap("--predict-overlap", settings.predict_overlap, trained.tiles.tile_size)
     models = []
     for path, checkpoint, other in zip(config.ckpt, checkpoints, configs, strict=True):
         _check_alike(config.ckpt[0], (trained, checkpoints[0]["classes"]), path, (other, checkpoint["classes"]))
@@ -107,6 +113,7 @@ def find_images(config: InferenceConfig) -> list[TestImage]:
 )
 def main(config: InferenceConfig) -> None:
     """Predict every image and write the results, or export a checkpoint."""
+    check_prediction(config)  # again, for callers other than the command line
     if config.export:
         export(config.ckpt, Path(config.export))
         return
@@ -145,8 +152,6 @@ def main(config: InferenceConfig) -> None:
 
 def export(ckpt: Sequence[str], path: Path) -> None:
     """Write one checkpoint's weights in a form that is safe to share."""
-    if len(ckpt) != 1 or path.suffix != SUFFIX:
-        raise InputError(f"--export {path}: takes one --ckpt, and a name that ends with {SUFFIX}")
     write_export(path, load_checkpoint(Path(ckpt[0])))
     print(f"wrote {path}")
 

@@ -2,13 +2,17 @@
 
 import os
 
+from src.config.checks import check_training
 from src.config.flags import parse
 from src.config.settings import TrainConfig
 
 if __name__ == "__main__":
     # Before torch is imported, so that --help and a mistyped flag answer at once.
     CONFIG = parse(
-        TrainConfig, __doc__, "python main.py --data-path hw3-data-release/train --output-dir logs --epochs 30"
+        TrainConfig,
+        __doc__,
+        "python main.py --data-path hw3-data-release/train --output-dir logs --epochs 30",
+        check_training,
     )
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave a shared core to others
 
@@ -54,6 +58,7 @@ LOWEST_SCALE = 1e-3  # of fp16 losses; it begins at 65,536 and halves with each 
 @memory_errors("lower --batch-size, --tile-size or --mask-rois-per-tile, or choose another GPU with --device cuda:N")
 def main(config: TrainConfig) -> None:
     """Train, validate, keep the best. A signal ends the run with 128 plus its number, once the run is saved."""
+    check_training(config)  # again, for callers other than the command line
     world, device = distributed.start(config.predict.device, config.run.backend, config.run.timeout_minutes)
     stop, log = Stop(), None
     try:

@@ -13,7 +13,8 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from src.common.errors import InputError
-from src.config.settings import ModelSettings, parse_numbers
+from src.config.checks import parse_anchors
+from src.config.settings import ModelSettings
 from src.engine.heads import Target, TiledRoIHeads
 from src.engine.norms import FrozenBatchNorm2d, GroupNorm
 from src.engine.pyramid import PyramidRoIAlign
@@ -109,13 +110,10 @@ def _assemble(settings: ModelSettings, num_classes: int) -> TiledMaskRCNN:
 
 
 def anchor_sizes(settings: ModelSettings) -> tuple[float, ...]:
-    """The five anchor sides in px, one a pyramid level."""
+    """The five anchor sides in px, one per pyramid level."""
     if settings.anchors == "default":
         return DEFAULT_ANCHORS
-    sizes = parse_numbers(settings.anchors, "--anchors")
-    if len(sizes) != 5 or min(sizes) < 1:
-        raise InputError(f"--anchors: expected five sides of at least 1 px, got {settings.anchors}")
-    return sizes
+    return parse_anchors(settings.anchors)
 
 
 def _backbone(settings: ModelSettings, norm_layer: Callable[..., nn.Module] | None) -> BackboneWithFPN:

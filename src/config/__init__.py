@@ -2,5 +2,6 @@
 
 - ``settings``: the settings, a frozen dataclass per concern
 - ``flags``: from dataclasses to flags, TOML and back
+- ``checks``: what flags alone can tell is refused at once
 - ``command``: the parser that all commands share
 """

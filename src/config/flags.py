@@ -10,7 +10,7 @@ import re
 import sys
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -208,12 +208,25 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: is not valid TOML ({error})") from error
 
 
-def parse(cls: type[Config], description: str, example: str, argv: Sequence[str] | None = None) -> Config:
-    """Read the command line (and a ``--recipe``) into a configuration.
+def parse(
+    cls: type[Config],
+    description: str,
+    example: str,
+    check: Callable[[Config], None] | None = None,
+    argv: Sequence[str] | None = None,
+) -> Config:
+    """Read the command line (and a ``--recipe``) into a configuration, and ``check`` what its flags say together.
 
     ``--help`` and ``--print-config`` print and exit with 0. Errors are one line and exit code 2.
     """
-    return run(lambda: _parse(cls, description, example, argv))
+
+    def checked() -> Config:
+        config = _parse(cls, description, example, argv)
+        if check:
+            check(config)
+        return config
+
+    return run(checked)
 
 
 def _parse(cls: type[Config], description: str, example: str, argv: Sequence[str] | None) -> Config:

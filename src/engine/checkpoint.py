@@ -10,9 +10,10 @@ from torch import Tensor
 from src.common.errors import InputError, nearest_path
 from src.common.files import replacing
 from src.common.sealed import is_intact, seal
+from src.config.checks import EXPORT_SUFFIX
 from src.config.flags import build
 from src.config.settings import TrainConfig
-from src.engine.export import SUFFIX, read_export
+from src.engine.export import read_export
 
 FORMAT = 2
 # What prediction reads; to go on training takes more.
@@ -46,7 +47,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint{nearest_path(path)}")
-    content = read_export(path) if path.suffix == SUFFIX else _read(path)
+    content = read_export(path) if path.suffix == EXPORT_SUFFIX else _read(path)
     for part in ("model", "ema"):
         check_weights(content[part] or {}, path)
     return {**content, "source": str(path)}

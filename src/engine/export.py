@@ -14,7 +14,6 @@ from torch import Tensor
 from src.common.errors import InputError
 from src.common.files import replacing
 
-SUFFIX = ".safetensors"
 _PARTS = ("settings", "classes")
 _KEYS = (*_PARTS, "digest")
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.common.errors import InputError
-from src.config.settings import OptimizerSettings, parse_numbers
+from src.config.checks import parse_class_weights
+from src.config.settings import OptimizerSettings
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
@@ -103,10 +103,7 @@ def class_weights(text: str, counts: list[int]) -> Tensor | None:
     if text == "none":
         return None
     if text != "auto":
-        numbers = parse_numbers(text, "--class-weights")
-        if len(numbers) != len(counts) + 1:
-            raise InputError(f"--class-weights: expected {len(counts) + 1} numbers, background first, got {text}")
-        return torch.tensor(numbers, dtype=torch.float32)
+        return torch.tensor(parse_class_weights(text, len(counts) + 1), dtype=torch.float32)
     cells = torch.tensor(counts, dtype=torch.float64).clamp(min=1)
     inverse = cells.rsqrt()
     inverse /= (inverse * cells).sum() / cells.sum()

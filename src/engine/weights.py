@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from src.common.errors import InputError
 from src.common.sealed import is_intact
+from src.config.checks import EXPORT_SUFFIX, check_model
 from src.config.settings import ModelSettings
 from src.engine.checkpoint import check_weights
-from src.engine.export import SUFFIX, read_tensors
+from src.engine.export import read_tensors
 from src.geometry.anchors import auto_anchors
 
 SCRATCH_LAYERS, PRETRAINED_LAYERS = 5, 3
@@ -54,7 +55,7 @@ def resolve(settings: ModelSettings, cell_size: float, norms: tuple[str, str] | 
     Raises:
         InputError: for combinations that do not exist.
     """
-    _refuse_impossible(settings)
+    check_model(settings)
     scratch = settings.weights == "none"
     if norms is None:
         norms = ("batch" if scratch or settings.detector == "v2" else "frozen", "on" if scratch else "off")
@@ -70,15 +71,6 @@ def resolve(settings: ModelSettings, cell_size: float, norms: tuple[str, str] | 
     )
 
 
-def _refuse_impossible(settings: ModelSettings) -> None:
-    if settings.detector == "v2" and settings.backbone != "resnet50":
-        raise InputError(f"--detector v2 needs --backbone resnet50, got {settings.backbone}")
-    if settings.weights == "coco" and settings.backbone != "resnet50":
-        raise InputError(
-            f"--weights coco exists for --backbone resnet50 only; {settings.backbone} has --weights imagenet"
-        )
-
-
 def count_parameters(model: nn.Module) -> int:
     """All parameters, trained or not."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -90,7 +82,7 @@ def read_weights(settings: ModelSettings) -> dict[str, Tensor] | None:
     Raises:
         InputError: where they cannot be had, are damaged, or are not for this network.
     """
-    _refuse_impossible(settings)  # before anything is downloaded
+    check_model(settings)  # before anything is downloaded
     if settings.weights == "none":
         return None
     if settings.weights == "coco":
@@ -151,7 +143,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         known = ", ".join(("coco", "imagenet", "none"))
         raise InputError(f"--weights {path}: is neither {known} nor a file")
-    if path.suffix == SUFFIX:
+    if path.suffix == EXPORT_SUFFIX:
         tensors, _ = read_tensors(path)
         check_weights(tensors, f"--weights {path}")
         return tensors

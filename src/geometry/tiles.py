@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.common.errors import InputError
-
 FILL = (124, 116, 104)  # the mean colour of ImageNet: what the network sees as zero
 
 
@@ -42,10 +40,10 @@ def tile_grid(height: int, width: int, size: int, overlap: int) -> list[Tile]:
     a side shorter than ``size`` there is one tile, as long as the side.
 
     Raises:
-        InputError: unless ``0 <= overlap < size``.
+        ValueError: unless ``0 <= overlap < size``.
     """
     if not 0 <= overlap < size:
-        raise InputError(f"--overlap must be at least 0 and below --tile-size {size}, got {overlap}")
+        raise ValueError(f"the overlap of tiles of {size} px must be at least 0 and below that, got {overlap}")
     return [
         Tile(top, left, min(size, height), min(size, width))
         for top in _starts(height, size, overlap)

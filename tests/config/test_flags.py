@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from src.common.errors import InputError
+from src.config.checks import check_training
 from src.config.flags import build, flag_table, flags_of, flatten, option, parse, settings, to_toml
 from src.config.settings import InferenceConfig, TrainConfig, parse_loss_weights, parse_numbers
 
@@ -31,7 +32,7 @@ class Small:
 
 
 def read(*argv: str) -> Small:
-    return parse(Small, "about", "run", argv)
+    return parse(Small, "about", "run", argv=argv)
 
 
 def test_defaults_and_flags_of_a_flattened_config() -> None:
@@ -111,7 +112,7 @@ def test_flatten_is_the_inverse_of_build() -> None:
 def test_a_recipe_of_absurd_values_is_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "r.toml").write_text(text)
     with pytest.raises(SystemExit) as ended:
-        parse(TrainConfig, "x", "y", ["--recipe", str(tmp_path / "r.toml")])
+        parse(TrainConfig, "x", "y", argv=["--recipe", str(tmp_path / "r.toml")])
     said = capsys.readouterr().err
     assert ended.value.code == 2 and said.startswith("error: ") and "r.toml: " in said and said.count("\n") == 1
 
@@ -133,18 +134,18 @@ def test_keys_are_unique_and_every_flag_has_help() -> None:
 
 def test_the_reference_command_line_is_understood() -> None:
     line = "--lr 0.005 --epochs 3 --batch-size 2 --num-classes 5 --data-path d --output-dir o --backend gloo"
-    config = parse(TrainConfig, "", "", line.split())
+    config = parse(TrainConfig, "", "", argv=line.split())
     assert (config.optimizer.lr, config.run.epochs, config.run.batch_size) == (0.005, 3, 2)
     assert (config.data.num_classes, config.data.data_path, config.data.output_dir) == (5, "d", "o")
     line = "--ckpt c --test-dir t --id-map i --output o --score-thresh 0.5"
-    assert parse(InferenceConfig, "", "", line.split()).score_thresh == 0.5
+    assert parse(InferenceConfig, "", "", argv=line.split()).score_thresh == 0.5
 
 
 def test_recipes_in_the_repository_are_valid() -> None:
     recipes = sorted((Path(__file__).parents[2] / "script/recipes").glob("*.toml"))
     assert recipes
     for recipe in recipes:
-        parse(TrainConfig, "", "", ["--recipe", str(recipe)])
+        check_training(parse(TrainConfig, "", "", argv=["--recipe", str(recipe)]))
 
 
 def test_readme_holds_the_flag_tables() -> None:

@@ -5,7 +5,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from src.common.errors import InputError
 from src.geometry.tiles import Tile, tile_grid
 
 
@@ -34,7 +33,7 @@ def test_grid_by_hand() -> None:
 
 @pytest.mark.parametrize("overlap", [-1, 8, 9])
 def test_bad_overlap(overlap: int) -> None:
-    with pytest.raises(InputError, match=f"--overlap .* --tile-size 8, got {overlap}"):
+    with pytest.raises(ValueError, match=f"tiles of 8 px .* got {overlap}"):
         tile_grid(10, 10, 8, overlap)
 
 
