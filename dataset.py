@@ -30,7 +30,8 @@ from torch.utils.data import Dataset
 
 from src.common.errors import InputError, run
 from src.config.settings import AugmentSettings, PreviewConfig, TileSettings
-from src.data.cache import ImageCache, PreparedImage
+from src.data.cache import ImageCache
+from src.data.prepared import PreparedImage
 from src.data.records import Record
 from src.data.training_data import load_training_data
 from src.engine.loading import OBJECT_KEYS, Item, Key

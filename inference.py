@@ -38,12 +38,13 @@ from src.config.settings import (
     TrainConfig,
 )
 from src.data.classes import CellClass, parse_classes, to_json
-from src.data.records import TestImage, find_test_images, part_names, read_split, write_id_map
+from src.data.id_map import write_id_map
+from src.data.records import TestImage, find_test_images
+from src.data.splits import part_names, read_split
 from src.data.tiff import read_rgb
 from src.engine import distributed
-from src.engine.checkpoint import check_fits, load_checkpoint, load_state, settings_of
+from src.engine.checkpoint import check_fits, load_checkpoint, load_state, settings_of, write_export
 from src.engine.devices import AMP_TYPES, prediction_amp
-from src.engine.export import write_export
 from src.engine.memory import memory_errors
 from src.engine.prediction import Predictor, predict_images
 from src.evaluation.partial_results import PartialResults

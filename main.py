@@ -39,12 +39,11 @@ from src.engine.checkpoint import checkpoint_to_resume, save_checkpoint
 from src.engine.devices import AMP_TYPES
 from src.engine.interrupt import Stop
 from src.engine.loading import Batch, EpochSampler, build_loader, choose_workers, worker_errors
-from src.engine.losses import StepLosses
 from src.engine.memory import auto_batch_size, largest_fitting_batch, memory_errors
 from src.engine.optimization import class_weights, learning_rate
 from src.engine.run import Run, compare, describe, first_state, load_data, resolved, val_truth
 from src.engine.run_folder import keep_earlier_run, locked
-from src.engine.run_log import RunLog
+from src.engine.run_log import RunLog, StepLosses
 from src.engine.state import TrainingState
 from src.engine.validation import predict_val, report
 from src.engine.weights import load_matching, read_weights

@@ -23,7 +23,7 @@ from src.config.command import Parser, score_of
 from src.config.flags import build, read_recipe, write_toml
 from src.config.settings import InferenceConfig, PredictSettings, TrainConfig
 from src.data.classes import classes_of_results
-from src.data.records import read_split
+from src.data.splits import read_split
 from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.results import read_results
 from src.evaluation.scores import score

@@ -7,7 +7,7 @@ from src.common.errors import InputError, nearest, run
 from src.common.files import companion, id_map_of
 from src.config.command import Parser, score_of, seed_of
 from src.data.classes import classes_of_results
-from src.data.records import read_id_map
+from src.data.id_map import read_id_map
 from src.formats.conversion import convert_in, convert_out, open_source, require_path, whole_or_not
 from src.formats.exporters import EXPORTERS
 from src.formats.importers import IMPORTERS

@@ -8,7 +8,8 @@ from src.common.errors import InputError, run
 from src.common.files import id_map_of, write_json
 from src.config.command import Parser, score_of
 from src.data.classes import CellClass, classes_of_results
-from src.data.records import part_names, read_id_map, read_split
+from src.data.id_map import read_id_map
+from src.data.splits import part_names, read_split
 from src.evaluation.centroids import RADIUS
 from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.results import check_results, read_results

@@ -8,7 +8,8 @@ import pytest
 
 from dataset import RgbAffine, SquareSymmetry, TileDataset, tile_target
 from src.config.settings import AugmentSettings, TileSettings
-from src.data.cache import ImageCache, PreparedImage
+from src.data.cache import ImageCache
+from src.data.prepared import PreparedImage
 from src.data.records import find_records
 from src.geometry.instances import extents
 from src.geometry.tiles import FILL

@@ -17,9 +17,10 @@ from pycocotools import mask as coco_mask
 from src.common.errors import InputError
 from src.config.flags import build, flags_of, flatten, read_recipe, to_toml
 from src.config.settings import InferenceConfig, TrainConfig
-from src.data.cache import stack_layers
 from src.data.classes import load_classes
-from src.data.records import read_groups, read_id_map, read_split
+from src.data.id_map import read_id_map
+from src.data.prepared import stack_layers
+from src.data.splits import read_groups, read_split
 from src.data.tiff import CellPixels
 from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.results import read_results

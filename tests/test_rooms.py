@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +111,10 @@ def test_a_module_that_has_moved_fails_with_its_new_place() -> None:
         with pytest.raises(ModuleNotFoundError, match=rf"{old} is now {new}$"):
             importlib.import_module(old)
         assert importlib.util.find_spec(new)
+
+
+@pytest.mark.parametrize("package", sorted(FLOOR_OF))
+def test_a_package_says_what_each_of_its_files_is_for(package: str) -> None:
+    folder = ROOT / "src" / package
+    described = re.findall(r"^- ``(\w+)``: ", (folder / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(described) == sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")

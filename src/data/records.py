@@ -1,18 +1,16 @@
-"""Find the images of a data folder, the test images with their ids, and the parts of a split."""
+"""Find the images of a data folder with their masks, and the test images with their ids."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from src.common.errors import InputError, nearest, nearest_path
-from src.common.files import read_json, write_json
 from src.common.limits import MAX_PIXELS
+from src.data.id_map import TIFF_SUFFIX, ImageId, read_id_map, refuse_repeats
 from src.data.tiff import Header, read_header
 
 SAMPLE_HINT = "make synthetic data with `python -m src.sample --out DIR --images 12 --seed 0`"
-TIFF_SUFFIX = re.compile(r"\.tiff?$", re.IGNORECASE)
 IMAGE_NAME = re.compile(r"image\.tiff?", re.IGNORECASE)
 MASK_NAME = re.compile(r"class(\d+)\.tiff?", re.IGNORECASE)
 AMBIGUOUS_NAME = re.compile(r"ambiguous\.tiff?", re.IGNORECASE)  # regions of no class, which training does not read
@@ -27,21 +25,6 @@ class Record:
     masks: dict[int, Path]
     height: int
     width: int
-
-
-@dataclass(frozen=True)
-class ImageId:
-    """One entry of the id map: the file's name, the id that results carry, and the size in px."""
-
-    file_name: str
-    id: int
-    height: int
-    width: int
-
-    @property
-    def name(self) -> str:
-        """The file's name without ``.tif``."""
-        return TIFF_SUFFIX.sub("", self.file_name)
 
 
 @dataclass(frozen=True)
@@ -97,28 +80,6 @@ def find_masks(files: Sequence[Path], num_classes: int) -> dict[int, Path]:
     return dict(sorted(masks.items()))
 
 
-def read_id_map(path: str | Path, max_pixels: int = MAX_PIXELS) -> list[ImageId]:
-    """Read the id map, a JSON list of ``{"file_name", "id", "height", "width"}``; ids and names are unique.
-
-    An image of more than ``max_pixels`` (height × width) is refused: where its file is not there, nothing else tells.
-    """
-    entries = read_json(path)
-    if not isinstance(entries, list) or not entries:
-        raise InputError(f"{path}: expected a JSON list of entries, each with file_name, id, height and width")
-    ids = [_parse_image_id(entry, path) for entry in entries]
-    _refuse_repeats((entry.id for entry in ids), f"{path}: id")
-    _refuse_repeats((entry.name for entry in ids), f"{path}: file_name")
-    for entry in ids:
-        if entry.height * entry.width > max_pixels:
-            raise InputError(f"{path}: {entry.file_name} is {entry.height} x {entry.width} px; see --max-pixels")
-    return ids
-
-
-def write_id_map(path: str | Path, ids: Iterable[ImageId]) -> None:
-    """Write an id map that :func:`read_id_map` reads."""
-    write_json(path, [asdict(entry) for entry in ids], indent=2)
-
-
 def find_test_images(
     test_dir: str | Path,
     id_map: str | Path | None = None,
@@ -140,7 +101,7 @@ def find_test_images(
     """
     images = _list_images(Path(test_dir))
     if names is not None:
-        _check_names(names, images, f"{test_dir}: has no image")
+        check_names(names, images, f"{test_dir}: has no image")
         images = {name: path for name, path in images.items() if name in set(names)}
     headers = {name: read_header(path, max_pixels) for name, path in images.items()}
     if id_map is None:
@@ -153,45 +114,6 @@ def find_test_images(
         if name not in images:
             raise InputError(f"{id_map}: names {entry.file_name}, which is missing in {test_dir}")
     return [_pair(path, headers[name], entries.get(name), id_map) for name, path in images.items()]
-
-
-def read_split(path: str | Path) -> dict[str, list[str]]:
-    """Read a split, a JSON object of part → names; no name may stand twice."""
-    split = read_json(path)
-    if not isinstance(split, dict) or not split or not all(isinstance(names, list) for names in split.values()):
-        raise InputError(f'{path}: expected a JSON object of part → names, such as {{"train": ["a"], "val": ["b"]}}')
-    owners: dict[str, str] = {}
-    for part, names in split.items():
-        for name in names:
-            check_component(name, path)
-            if name in owners:
-                where = f"twice in {part}" if owners[name] == part else f"in both {owners[name]} and {part}"
-                raise InputError(f"{path}: {name} is {where}; a name stands once")
-            owners[name] = part
-    return split
-
-
-def part_names(split: dict[str, list[str]], part: str) -> list[str]:
-    """The names of one part of a split."""
-    if part not in split:
-        raise InputError(f"--part {part}: the split has only the parts {', '.join(split) or '(none)'}")
-    return split[part]
-
-
-def select(records: Sequence[Record], split: dict[str, list[str]], part: str) -> list[Record]:
-    """The records of one part of a split, in the split's order."""
-    by_name = {record.name: record for record in records}
-    names = part_names(split, part)
-    _check_names(names, by_name, f"--split: part {part} names a missing image")
-    return [by_name[name] for name in names]
-
-
-def read_groups(path: str | Path) -> dict[str, str]:
-    """Read a JSON object of image name → group (the patient, or the slide)."""
-    groups = read_json(path)
-    if not isinstance(groups, dict) or not groups or not all(isinstance(group, str) for group in groups.values()):
-        raise InputError(f'{path}: expected a JSON object of image name → group, such as {{"a": "patient 1"}}')
-    return groups
 
 
 def _missing_data(data_path: str | Path) -> str:
@@ -257,7 +179,7 @@ def _list_images(test_dir: Path) -> dict[str, Path]:
         found = [(path.name, _find_image(path, _list_folder(path, str(path)))) for path in folders]
     if not found:
         raise InputError(f"{test_dir}: holds no test images (neither <name>.tif nor <name>/image.tif)")
-    _refuse_repeats((name for name, _ in found), f"{test_dir}: image")
+    refuse_repeats((name for name, _ in found), f"{test_dir}: image")
     return dict(sorted(found))
 
 
@@ -271,37 +193,8 @@ def _pair(path: Path, header: Header, entry: ImageId | None, id_map: str | Path)
     return TestImage(path, entry)
 
 
-def _parse_image_id(entry: Any, path: str | Path) -> ImageId:
-    fields = ("file_name", "id", "height", "width")
-    if not isinstance(entry, dict) or not all(field in entry for field in fields):
-        raise InputError(f"{path}: an entry needs file_name, id, height and width, got {entry!r:.200}")
-    file_name, image_id, height, width = (entry[field] for field in fields)
-    check_component(file_name, path)
-    if type(image_id) is not int:
-        raise InputError(f"{path}: the id of {file_name} must be an integer, got {image_id!r:.80}")
-    if type(height) is not int or type(width) is not int or min(height, width) < 1:
-        raise InputError(
-            f"{path}: height and width of {file_name} must be positive integers, got {height!r:.80} and {width!r:.80}"
-        )
-    return ImageId(file_name, image_id, height, width)
-
-
-def check_component(name: Any, path: str | Path) -> None:
-    """Names become parts of paths, so one that leads elsewhere is refused."""
-    if not isinstance(name, str) or name in ("", ".", "..") or re.search(r"[/\\\x00]", name):
-        raise InputError(f"{path}: {name!r:.200} is not a plain file name")
-
-
-def _check_names(names: Iterable[str], known: Iterable[str], problem: str) -> None:
+def check_names(names: Iterable[str], known: Iterable[str], problem: str) -> None:
     known = set(known)
     for name in names:
         if name not in known:
             raise InputError(f"{problem} {name}{nearest(name, sorted(known))}")
-
-
-def _refuse_repeats(values: Iterable[Any], what: str) -> None:
-    seen = set()
-    for value in values:
-        if value in seen:
-            raise InputError(f"{what} {value} stands twice")
-        seen.add(value)

@@ -1,10 +1,14 @@
-"""Divide the images into train and val so that likely twins stay together and rare classes are in val."""
+"""Train and val: divided so that near duplicates stay together and rare classes are in both, or read from a file."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from src.common.errors import InputError
+from src.common.files import read_json
+from src.data.id_map import check_component
+from src.data.records import Record, check_names
 
 MAX_STAIN_GROUPS = 10
 STARTS = 20  # random starts of the descent; the best end wins
@@ -125,3 +129,42 @@ def _costs(share: np.ndarray, present: np.ndarray, spread: np.ndarray, val_fract
     distance = np.where(spread > 0, share - val_fraction, 0) ** 2
     torn = (spread > 1) & ((present == 0) | (present == spread))
     return distance.sum(axis=-1) + ABSENCE_COST * torn.sum(axis=-1)
+
+
+def read_split(path: str | Path) -> dict[str, list[str]]:
+    """Read a split, a JSON object of part → names; no name may stand twice."""
+    split = read_json(path)
+    if not isinstance(split, dict) or not split or not all(isinstance(names, list) for names in split.values()):
+        raise InputError(f'{path}: expected a JSON object of part → names, such as {{"train": ["a"], "val": ["b"]}}')
+    owners: dict[str, str] = {}
+    for part, names in split.items():
+        for name in names:
+            check_component(name, path)
+            if name in owners:
+                where = f"twice in {part}" if owners[name] == part else f"in both {owners[name]} and {part}"
+                raise InputError(f"{path}: {name} is {where}; a name stands once")
+            owners[name] = part
+    return split
+
+
+def part_names(split: dict[str, list[str]], part: str) -> list[str]:
+    """The names of one part of a split."""
+    if part not in split:
+        raise InputError(f"--part {part}: the split has only the parts {', '.join(split) or '(none)'}")
+    return split[part]
+
+
+def select(records: Sequence[Record], split: dict[str, list[str]], part: str) -> list[Record]:
+    """The records of one part of a split, in the split's order."""
+    by_name = {record.name: record for record in records}
+    names = part_names(split, part)
+    check_names(names, by_name, f"--split: part {part} names a missing image")
+    return [by_name[name] for name in names]
+
+
+def read_groups(path: str | Path) -> dict[str, str]:
+    """Read a JSON object of image name → group (the patient, or the slide)."""
+    groups = read_json(path)
+    if not isinstance(groups, dict) or not groups or not all(isinstance(group, str) for group in groups.values()):
+        raise InputError(f'{path}: expected a JSON object of image name → group, such as {{"a": "patient 1"}}')
+    return groups

@@ -12,8 +12,8 @@ from src.common.errors import InputError
 from src.config.settings import DataSettings, ImageSettings, RunSettings
 from src.data.cache import ImageCache, default_folder, folder_bytes
 from src.data.classes import HOMEWORK_CLASSES, CellClass, file_of_classes, load_classes, name_classes
-from src.data.records import Record, find_records, read_groups, read_split, select
-from src.data.splits import group_by_stain, make_split
+from src.data.records import Record, find_records
+from src.data.splits import group_by_stain, make_split, read_groups, read_split, select
 from src.data.stain import decide_channel_order, red_contrast, stain_features
 
 Progress = Callable[[list[Record]], Iterable[Record]]  # wraps a list while it is worked through, as tqdm does

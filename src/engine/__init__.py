@@ -1,6 +1,6 @@
 """Training and prediction: the only package of src that imports torch.
 
-- ``run``: what a training run is made of
+- ``run``: what a training run is made of, and what it must have in common with its checkpoint
 - ``state``: model, optimizer and progress, into a checkpoint and back
 - ``loading``: tiles become batches
 - ``heads``: RoI heads
@@ -9,15 +9,13 @@
 - ``sampling``: which anchors and proposals a step learns from
 - ``targets``: mask targets sampled from label maps
 - ``norms``: normalisation that keeps half precision
-- ``losses``: losses on their way from the device
 - ``optimization``: optimizer, learning rate, averaged weights
 - ``validation``: the val images of a run, predicted and scored
 - ``prediction``: the network on the tiles of images
 - ``weights``: where the first weights come from
 - ``checkpoint``: checkpoints and exported weights
-- ``resumption``: what a resumed run must have in common with its checkpoint
 - ``run_folder``: one training at a time in a folder
-- ``run_log``: the log of a run
+- ``run_log``: the log of a run, and losses on their way from the device
 - ``devices``: device and precision
 - ``memory``: batch size by memory, and memory that runs out
 - ``distributed``: several processes under torchrun

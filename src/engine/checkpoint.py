@@ -1,19 +1,22 @@
 """Checkpoints: one function writes them, one reads them. They hold plain numbers, strings and tensors alone."""
 
+import hashlib
+import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from src.common.errors import InputError, nearest_path
 from src.common.files import replacing
-from src.common.sealed import is_intact, seal
 from src.config.checks import EXPORT_SUFFIX
 from src.config.flags import build
 from src.config.settings import TrainConfig
-from src.engine.export import read_export
 
 FORMAT = 2
 # What prediction reads; to go on training takes more.
@@ -134,3 +137,83 @@ def checkpoint_to_resume(resume: str | None, folder: Path) -> dict[str, Any] | N
     if reasons:  # a new run would write over what may still be saved by hand
         raise InputError(f"--resume auto: no checkpoint can be used; without --resume a new run begins: {reasons[0]}")
     return None
+
+
+_PARTS = ("settings", "classes")
+_KEYS = (*_PARTS, "digest")
+
+
+def write_export(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write the weights that predict (the averaged ones where there are any), with the settings and the classes."""
+    weights = {name: tensor.contiguous() for name, tensor in (checkpoint["ema"] or checkpoint["model"]).items()}
+    metadata = {part: json.dumps(checkpoint[part]) for part in _PARTS}
+    with replacing(path) as temporary:
+        save_file(weights, temporary, {**metadata, "digest": _digest(weights, metadata)})
+
+
+def read_export(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint from an exported file.
+
+    Raises:
+        InputError: a damaged file, or one that :func:`write_export` did not write.
+    """
+    try:
+        weights, metadata = read_tensors(path)
+        settings, classes, _ = (metadata[key] for key in _KEYS)
+        content = {"settings": json.loads(settings), "classes": json.loads(classes)}
+    except (KeyError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not what --export writes: it lacks settings or classes") from error
+    return {**content, "split": {}, "checksums": {}, "model": weights, "ema": None}
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of any safetensors file.
+
+    Raises:
+        InputError: it is none, or one that :func:`write_export` wrote and that is not as it was then.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: is no safetensors file ({str(error).splitlines()[0]})") from error
+    is_ours = metadata.keys() >= set(_KEYS)
+    if is_ours and metadata["digest"] != _digest(tensors, {part: metadata[part] for part in _PARTS}):
+        raise InputError(f"{path}: is damaged (its digest does not fit)")
+    return tensors, metadata
+
+
+def _digest(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+DIGEST_LENGTH = 64  # hexadecimal digits of SHA-256
+_CHUNK = 1 << 20
+
+
+def seal(path: Path) -> None:
+    """Add the digest to a zip file that has no comment yet."""
+    with path.open("rb+") as file:
+        file.seek(-2, os.SEEK_END)  # a zip file ends with the length of its comment
+        if file.read() != b"\0\0":
+            raise ValueError(f"{path} is no zip file without a comment")
+        file.seek(-2, os.SEEK_END)
+        file.write(DIGEST_LENGTH.to_bytes(2, "little"))
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0, os.SEEK_END)
+        file.write(digest.encode())
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a file is sealed and every byte of it is as it was then."""
+    digest, left = hashlib.sha256(), path.stat().st_size - DIGEST_LENGTH
+    with path.open("rb") as file:
+        while left > 0 and (chunk := file.read(min(_CHUNK, left))):
+            digest.update(chunk)
+            left -= len(chunk)
+        return file.read() == digest.hexdigest().encode()

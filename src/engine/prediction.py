@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from src.config.settings import PredictSettings
-from src.data.cache import scale_image
+from src.data.prepared import scale_image
 from src.geometry.detections import Detections, from_network, to_instances
 from src.geometry.instances import Instance
 from src.geometry.stitch import stitch

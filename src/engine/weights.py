@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from src.common.errors import InputError
-from src.common.sealed import is_intact
 from src.config.checks import EXPORT_SUFFIX, check_model
 from src.config.settings import ModelSettings
-from src.engine.checkpoint import check_weights
-from src.engine.export import read_tensors
+from src.engine.checkpoint import check_weights, is_intact, read_tensors
 from src.geometry.anchors import auto_anchors
 
 SCRATCH_LAYERS, PRETRAINED_LAYERS = 5, 3

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.geometry.instances import Instance, intersection
-from src.geometry.stitch import overlapping_pairs
+from src.geometry.overlaps import overlapping_pairs
 
 IOU = 0.5
 TOUCH = 0.1  # IoU, or share of the smaller one, from which two cells have to do with each other

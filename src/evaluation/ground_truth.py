@@ -12,7 +12,8 @@ import numpy as np
 from src.common.errors import InputError
 from src.common.files import read_json
 from src.common.limits import MAX_PIXELS
-from src.data.records import TIFF_SUFFIX, ImageId, check_component, find_masks, find_records, read_id_map
+from src.data.id_map import TIFF_SUFFIX, ImageId, check_component, read_id_map
+from src.data.records import find_masks, find_records
 from src.data.tiff import read_mask
 from src.evaluation.rle import MAX_PIXELS as MAX_RLE_PIXELS
 from src.evaluation.rle import RleError, compress, decode_entries

@@ -10,7 +10,7 @@ from typing import Any
 
 from src.common.errors import InputError
 from src.common.files import read_json, replacing, write_json
-from src.data.records import ImageId
+from src.data.id_map import ImageId
 from src.evaluation.rle import RleError, decode_entries, decompress, encode
 from src.geometry.instances import Instance
 

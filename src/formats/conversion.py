@@ -15,7 +15,7 @@ from tqdm import tqdm
 from src.common.errors import InputError, nearest_path
 from src.common.files import write_json, writing
 from src.data.classes import CellClass, to_json
-from src.data.records import ImageId
+from src.data.id_map import ImageId
 from src.data.splits import make_split
 from src.data.tiff import write_image, write_mask
 from src.evaluation.results import cells_by_image, check_results, read_results

@@ -12,7 +12,7 @@ import tifffile
 
 from src.common.files import replacing, write_json, write_text
 from src.data.classes import CellClass, to_json
-from src.data.records import ImageId
+from src.data.id_map import ImageId
 from src.evaluation.results import result_entries
 from src.geometry.instances import Instance, to_label_map
 from src.geometry.polygons import outlines

@@ -10,7 +10,7 @@ import numpy as np
 
 from src.common.errors import InputError
 from src.data.classes import CellClass
-from src.data.records import check_component
+from src.data.id_map import check_component
 from src.data.tiff import read_image, read_mask
 from src.geometry.instances import Instance
 

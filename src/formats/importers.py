@@ -14,7 +14,7 @@ import numpy as np
 from src.common.errors import InputError
 from src.common.files import read_json
 from src.data.classes import HOMEWORK_CLASSES, CellClass, name_classes, parse_classes, to_json
-from src.data.records import check_component
+from src.data.id_map import check_component
 from src.evaluation.ground_truth import ImageTruth, read_coco
 from src.formats.imported import (
     Imported,

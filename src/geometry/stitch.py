@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 
 from src.geometry.instances import Instance, clip, intersection, union
+from src.geometry.overlaps import overlapping_pairs, ranges
 from src.geometry.tiles import Tile
 
 
@@ -110,52 +111,6 @@ def stitch(
     return sorted(_suppress(objects, objects_cut, settings), key=lambda instance: -instance.score)
 
 
-def overlapping_pairs(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the pairs of boxes that share a pixel.
-
-    Boxes are sorted into square bins about as wide as an average box, so that the work grows with the number of boxes
-    and of pairs. A pair that meets in several bins counts in the one with its intersection's first corner.
-
-    Args:
-        boxes: ``(N, 4)`` int rows ``top, left, bottom, right``, max exclusive, none negative or empty.
-
-    Returns:
-        Two int arrays of indices into ``boxes``; pair i is ``first[i], second[i]``, each pair once.
-    """
-    if not len(boxes):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    bin_size = int(np.ceil(max(sides.mean(), np.sqrt(sides.prod(axis=1, dtype=float).mean()))))
-    box, bins = _binned(boxes, bin_size)
-    key = bins[:, 0] * (bins[:, 1].max() + 1) + bins[:, 1]
-    order = np.argsort(key, kind="stable")
-    box, bins, key = box[order], bins[order], key[order]
-    following = np.arange(1, len(key) + 1)
-    counts = np.searchsorted(key, key, side="right") - following
-    entry = np.repeat(following - 1, counts)
-    first, second = box[entry], box[_ranges(following, counts)]
-    corner = np.maximum(boxes[first, :2], boxes[second, :2])
-    meets = (corner < np.minimum(boxes[first, 2:], boxes[second, 2:])).all(axis=1)
-    meets &= (corner // bin_size == bins[entry]).all(axis=1)
-    return first[meets], second[meets]
-
-
-def _binned(boxes: np.ndarray, bin_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every box with every bin it touches: ``(E,)`` indices of boxes and ``(E, 2)`` rows and columns of bins."""
-    start = boxes[:, :2] // bin_size
-    span = (boxes[:, 2:] - 1) // bin_size - start + 1
-    counts = span.prod(axis=1)
-    box = np.repeat(np.arange(len(boxes)), counts)
-    step = _ranges(np.zeros(len(boxes), np.int64), counts)
-    return box, start[box] + np.stack([step // span[box, 1], step % span[box, 1]], axis=1)
-
-
-def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """``arange(starts[i], starts[i] + counts[i])`` for each i, joined."""
-    ends = np.cumsum(counts)
-    return np.arange(counts.sum()) + np.repeat(starts - ends + counts, counts)
-
-
 def _boxes(rectangles: Iterable[Tile | Instance]) -> np.ndarray:
     rows = [(rectangle.top, rectangle.left, rectangle.bottom, rectangle.right) for rectangle in rectangles]
     return np.array(rows, np.int64).reshape(-1, 4)
@@ -191,7 +146,7 @@ def _neighbouring_tiles(views: _Views, chosen: np.ndarray) -> tuple[np.ndarray, 
     counts = np.bincount(tile, minlength=len(views.frames))
     starts = np.cumsum(counts) - counts
     of_view = counts[views.tile[chosen]]
-    return np.repeat(chosen, of_view), neighbour[_ranges(starts[views.tile[chosen]], of_view)]
+    return np.repeat(chosen, of_view), neighbour[ranges(starts[views.tile[chosen]], of_view)]
 
 
 def _link(views: _Views, is_cut: np.ndarray, settings: StitchSettings) -> list[list[int]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from src.data.cache import PreparedImage
+from src.data.prepared import PreparedImage
 from src.data.stain import red_contrast
 
 SAME_IMAGE = 0.99  # correlation of two thumbnails from which they show the same

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from src.common.errors import InputError
 from src.common.limits import MAX_PIXELS
-from src.data.cache import prepare
+from src.data.prepared import prepare
 from src.data.records import AMBIGUOUS_NAME, IMAGE_NAME, MASK_NAME, find_masks, read_record
 from src.data.tiff import read_image, read_mask
 from src.inspection.facts import CellFacts, facts_of

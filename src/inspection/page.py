@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from src.data.cache import prepare
 from src.data.classes import CellClass
+from src.data.prepared import prepare
 from src.data.records import read_record
 from src.data.stain import decide_channel_order
 from src.geometry.instances import from_label_map

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from src.common.errors import InputError
 from src.common.files import write_json, writing
-from src.data.records import ImageId, write_id_map
+from src.data.id_map import ImageId, write_id_map
 from src.data.tiff import write_image, write_mask
 from src.synthetic.placement import make_tissue
 

@@ -6,7 +6,8 @@ import pytest
 from benchmarks.errors import main
 from src.common.errors import InputError
 from src.common.files import companion
-from src.data.records import ImageId, find_records, write_id_map
+from src.data.id_map import ImageId, write_id_map
+from src.data.records import find_records
 from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.results import result_entries, write_results
 from tests.helpers import write_dataset

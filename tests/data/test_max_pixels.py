@@ -10,7 +10,8 @@ from src import check, score
 from src.common.errors import InputError
 from src.config.settings import DataSettings, ImageSettings, RunSettings
 from src.convert import main as convert
-from src.data.records import ImageId, find_records, find_test_images, write_id_map
+from src.data.id_map import ImageId, write_id_map
+from src.data.records import find_records, find_test_images
 from src.data.tiff import read_rgb
 from src.data.training_data import load_training_data
 from src.evaluation.ground_truth import load_ground_truth

@@ -8,19 +8,9 @@ import pytest
 import tifffile
 
 from src.common.errors import InputError
-from src.data.records import (
-    ImageId,
-    Record,
-    TestImage,
-    find_records,
-    find_test_images,
-    part_names,
-    read_groups,
-    read_id_map,
-    read_split,
-    select,
-    write_id_map,
-)
+from src.data.id_map import ImageId, read_id_map, write_id_map
+from src.data.records import Record, TestImage, find_records, find_test_images
+from src.data.splits import part_names, read_groups, read_split, select
 from src.data.tiff import write_image, write_mask
 
 DATA = Path(__file__).parents[3] / "shared/data"

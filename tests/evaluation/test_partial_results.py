@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.records import ImageId, TestImage
+from src.data.id_map import ImageId
+from src.data.records import TestImage
 from src.data.tiff import write_image
 from src.evaluation.partial_results import PartialResults
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from src.common.errors import InputError
-from src.data.records import ImageId
+from src.data.id_map import ImageId
 from src.evaluation.results import (
     RESULTS_NAME,
     check_results,

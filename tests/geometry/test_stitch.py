@@ -11,7 +11,8 @@ from scipy.optimize import linear_sum_assignment
 
 from src.geometry.detections import from_network, to_instances
 from src.geometry.instances import Instance, clip, from_label_map, intersection, tight
-from src.geometry.stitch import StitchSettings, overlapping_pairs, stitch
+from src.geometry.overlaps import overlapping_pairs
+from src.geometry.stitch import StitchSettings, stitch
 from src.geometry.tiles import Tile, tile_grid
 
 EIGHT = np.ones((3, 3), np.uint8)

@@ -14,7 +14,8 @@ from src.common.files import append_line
 from src.config.flags import build, write_toml
 from src.config.settings import TrainConfig
 from src.data.classes import load_classes
-from src.data.records import ImageId, find_records, write_id_map
+from src.data.id_map import ImageId, write_id_map
+from src.data.records import find_records
 from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.results import read_results, result_entries, write_results
 from src.evaluation.scores import score

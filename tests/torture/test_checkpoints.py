@@ -19,8 +19,7 @@ import pytest
 import torch
 
 from src.common.errors import InputError
-from src.common.sealed import seal
-from src.engine.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, settings_of
+from src.engine.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, seal, settings_of
 from src.engine.state import Progress, read_progress
 
 pytestmark = pytest.mark.torch

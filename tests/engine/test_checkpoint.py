@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.common.sealed import is_intact, seal
+from src.engine.checkpoint import is_intact, seal
+
+pytestmark = pytest.mark.torch
 
 
 @pytest.fixture

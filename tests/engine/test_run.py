@@ -3,7 +3,9 @@
 import pytest
 
 from src.common.errors import InputError
-from src.engine.resumption import budget_changes, changes, moved_images, refuse_changes
+from src.engine.run import budget_changes, changes, moved_images, refuse_changes
+
+pytestmark = pytest.mark.torch
 
 CHECKPOINT = {
     "settings": {"lr": 0.1, "workers": 2, "max_steps": 10, "epochs": 3, "max_minutes": None},

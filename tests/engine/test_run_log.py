@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from src.common.errors import InputError
-from src.engine.losses import StepLosses
+from src.engine.run_log import StepLosses
 
 pytestmark = pytest.mark.torch
 

@@ -1,0 +1,103 @@
+"""One image, decoded and scaled, with the label map of its objects."""
+
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from src.common.limits import MAX_PIXELS
+from src.data.records import Record
+from src.data.tiff import CellPixels, read_cells, read_image
+from src.geometry.instances import extents
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """One image, decoded and scaled, with its objects.
+
+    ``image`` is ``(H, W, 3)`` uint8 in the order of the file. ``label_map`` is ``(H, W, L)``, uint16 or int32: object
+    ids 1..N, 0 for background, unique over all layers. Objects that overlap lie in different layers, and L is as small
+    as that allows, so that time and memory do not grow with the number of classes. ``categories``, ``layers`` and
+    ``areas`` are ``(N + 1,)`` int64 and ``boxes`` ``(N + 1, 4)`` int64 (xyxy in px, max exclusive), indexed by object
+    id; entry 0 stands for the background. An object that scaling made vanish has area 0. ``checksums`` (F,) uint32 are
+    the CRC-32 of the image's file and of those of its masks, by class.
+    """
+
+    image: np.ndarray
+    label_map: np.ndarray
+    categories: np.ndarray
+    layers: np.ndarray
+    areas: np.ndarray
+    boxes: np.ndarray
+    checksums: np.ndarray
+
+    def class_counts(self, num_classes: int) -> np.ndarray:
+        """``(K,)`` number of objects of each class; ``num_classes`` counts the background."""
+        return np.bincount(self.categories[1:], minlength=num_classes)[1:]
+
+
+def prepare(record: Record, intensity: str, scale: float, max_pixels: int = MAX_PIXELS) -> PreparedImage:
+    """Decode a record's image and masks and scale them; files of more than ``max_pixels`` are refused."""
+    image = scale_image(read_image(record.image, intensity, max_pixels), scale)
+    masks = sorted(record.masks.items())
+    cells = {category: _scale_cells(read_cells(path, max_pixels), scale) for category, path in masks}
+    label_map, categories, layers = stack_layers(cells, image.shape[:2])
+    areas, boxes = extents(label_map.transpose(2, 0, 1), len(categories) - 1)
+    files = [record.image, *(path for _, path in masks)]
+    checksums = np.array([zlib.crc32(path.read_bytes()) for path in files], np.uint32)
+    return PreparedImage(image, label_map, categories, layers, areas, boxes, checksums)
+
+
+def scale_image(image: np.ndarray, scale: float) -> np.ndarray:
+    """Resize ``(H, W, 3)`` uint8 by a factor, averaging where it shrinks."""
+    return _resize(image, scale, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def _scale_cells(cells: CellPixels, scale: float) -> CellPixels:
+    """Resize a mask by nearest neighbour; a cell that vanishes leaves its id unused."""
+    if scale == 1:
+        return cells
+    mask = _resize(cells.to_mask(), scale, cv2.INTER_NEAREST_EXACT)
+    places = np.flatnonzero(mask)
+    return CellPixels(mask.shape, places, mask.ravel()[places])
+
+
+def _resize(array: np.ndarray, scale: float, interpolation: int) -> np.ndarray:
+    if scale == 1:
+        return array
+    size = (max(round(array.shape[1] * scale), 1), max(round(array.shape[0] * scale), 1))
+    return cv2.resize(array, size, interpolation=interpolation)
+
+
+def stack_layers(cells: Mapping[int, CellPixels], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Paint the cells of all classes into as few layers as their overlaps allow.
+
+    Args:
+        cells: class id → its cells, all in an image of ``shape``.
+
+    Returns:
+        Label map ``(H, W, L)``, and the class and the layer ``(N + 1,)`` of each object, as in :class:`PreparedImage`.
+    """
+    counts = {category: int(of_class.ids.max(initial=0)) for category, of_class in cells.items()}
+    narrow = np.uint16 if sum(counts.values()) <= np.iinfo(np.uint16).max else np.int32
+    categories, layer_of = [0], [np.zeros(1, np.int64)]
+    layers: list[np.ndarray] = [np.zeros(math.prod(shape), narrow)]
+    for category, count in counts.items():
+        places, ids, depth = cells[category].places, cells[category].ids, 0
+        depths = np.zeros(count + 1, np.int64)
+        while len(places):
+            if depth == len(layers):
+                layers.append(np.zeros_like(layers[0]))
+            blocked = np.zeros(count + 1, bool)
+            blocked[ids[layers[depth][places] > 0]] = True
+            waiting = blocked[ids]
+            layers[depth][places[~waiting]] = ids[~waiting] + (len(categories) - 1)
+            places, ids, depth = places[waiting], ids[waiting], depth + 1
+            depths[blocked] = depth
+        categories += [category] * count
+        layer_of.append(depths[1:])
+    label_map = np.stack(layers, axis=-1).reshape(*shape, len(layers))
+    return label_map, np.array(categories), np.concatenate(layer_of)
