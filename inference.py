@@ -169,8 +169,8 @@ def resumed(
     config: InferenceConfig, partial: PartialResults, images: Sequence[TestImage], world: distributed.World
 ) -> dict[int, list[dict[str, Any]]]:
     """Image id → entries of what an interrupted prediction did, with ``--resume``; without, that is forgotten."""
-    done = partial.read(images) if config.resume else {}
-    world.wait()  # until all processes have read
+    found = world.gather(partial.read(images) if config.resume else {})  # until all processes have read
+    done = {image_id: entries for part in found for image_id, entries in part.items()}
     if world.is_main:
         if config.resume:
             print(f"resumed: {len(done)} of {len(images)} images are done")

@@ -41,7 +41,17 @@ from src.engine.interrupt import Stop
 from src.engine.loading import Batch, EpochSampler, build_loader, choose_workers, worker_errors
 from src.engine.memory import auto_batch_size, largest_fitting_batch, memory_errors
 from src.engine.optimization import class_weights, learning_rate
-from src.engine.run import Run, compare, describe, first_state, load_data, resolved, val_truth
+from src.engine.run import (
+    Run,
+    compare,
+    describe,
+    first_state,
+    load_data,
+    require_one_checkpoint,
+    resolved,
+    run_precision,
+    val_truth,
+)
 from src.engine.run_folder import keep_earlier_run, locked
 from src.engine.run_log import RunLog, StepLosses
 from src.engine.state import TrainingState
@@ -81,9 +91,11 @@ def prepare(config: TrainConfig, world: distributed.World, device: torch.device,
     """Load the data, build or resume everything, and write down what was decided."""
     share_cores(device, world.size)
     checkpoint = checkpoint_to_resume(config.run.resume, Path(config.data.output_dir))
+    require_one_checkpoint(world, checkpoint)
+    precision = run_precision(config, checkpoint, device)
     data = load_data(config, world)
     first_weights = None if checkpoint else read_weights(config.model)
-    config = resolved(config, data, device, checkpoint, first_weights)
+    config = resolved(config, data, precision, checkpoint, first_weights)
     dataset = TileDataset(data.train, data.cache, config.tiles, config.augment, data.swap_channels, config.run.seed)
     seed_everything(config.run.seed + world.rank)
     model, note = first_model(config, data, device, first_weights)
@@ -91,14 +103,16 @@ def prepare(config: TrainConfig, world: distributed.World, device: torch.device,
     notes = [*data.notes, note]
     sampler = EpochSampler(len(dataset), config.run.seed, world.rank, world.size)
     if not config.run.batch_size:  # auto
-        fitting = int(world.from_main(largest_fitting_batch(model, dataset.densest(), amp, device)))
+        fitting = min(world.gather(largest_fitting_batch(model, dataset.densest(), amp, device)))
         batch_size = auto_batch_size(fitting, len(sampler), config.optimizer.accumulate)
         config = replace(config, run=replace(config.run, batch_size=batch_size))
-        notes.append(f"--batch-size auto: {batch_size} tiles; {fitting} would fit, an epoch has {len(sampler)}")
+        room = f"; memory has room for {fitting}" if device.type == "cuda" else ""
+        notes.append(f"--batch-size auto: {batch_size} tiles per step{room}; an epoch has {len(sampler)}")
     if checkpoint:
         notes += compare(checkpoint, config, data, world.size)
     cuda, batch_bytes = device.type == "cuda", config.run.batch_size * dataset.bytes_per_tile()
-    workers = choose_workers(config.run.workers, cuda, available_cores() // world.size, batch_bytes * world.size)
+    cores, on_this_machine = available_cores() // world.local_size, batch_bytes * world.local_size
+    workers = choose_workers(config.run.workers, cuda, cores, on_this_machine)
     loader = build_loader(dataset, sampler, config.run.batch_size, workers, cuda)
     if config.optimizer.compile:
         model.backbone.compile(dynamic=False)  # of the network's parts the one whose shapes never change

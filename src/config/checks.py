@@ -80,5 +80,7 @@ def _check_losses(settings: OptimizerSettings, num_classes: int | None) -> None:
 
 
 def _check_amp(amp: str | None, device: str) -> None:
-    if amp == "fp16" and device in ("cpu", "mps"):
-        raise InputError(f"--amp fp16 needs an NVIDIA GPU; with --device {device} there are bf16 and off")
+    if amp == "fp16" and device == "cpu":
+        raise InputError("--amp fp16 needs an NVIDIA GPU; with --device cpu there are bf16 and off")
+    if amp in ("fp16", "bf16") and device == "mps":
+        raise InputError(f"--amp {amp}: with --device mps there is off alone")

@@ -51,12 +51,14 @@ def resolve_amp(name: str, device: torch.device) -> str:
     """What ``--amp`` means on a device: ``bf16``, ``fp16`` or ``off``, a key of :data:`AMP_TYPES`.
 
     Raises:
-        InputError: fp16 without a GPU.
+        InputError: the device does not have it.
     """
     if name == "auto":
         return next(iter(native_precisions(device)), "off")
-    if name == "fp16" and device.type != "cuda":
-        raise InputError(f"--amp fp16 needs an NVIDIA GPU; on {device} there are bf16 and off")
+    if name == "fp16" and device.type == "cpu":
+        raise InputError("--amp fp16 needs an NVIDIA GPU; on a CPU there are bf16 and off")
+    if name != "off" and device.type == "mps":
+        raise InputError(f"--amp {name}: on {device} torchvision has no half precision; there is off alone")
     return name
 
 

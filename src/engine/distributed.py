@@ -21,7 +21,8 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    host_group: Any = None  # for numbers that are not on a GPU, where the main group is on GPUs alone
+    local_size: int = 1  # processes on this machine
+    host_group: Any = None  # for what is not on a GPU, where the main group is on GPUs alone; it never occupies them
 
     @property
     def is_main(self) -> bool:
@@ -31,14 +32,14 @@ class World:
     def wait(self) -> None:
         """Until all processes are here."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.host_group)
 
     def gather(self, value: Any) -> list[Any]:
         """Every process's value, by rank, on all processes."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.host_group)
         return values
 
     def any(self, flag: bool) -> bool:
@@ -80,9 +81,10 @@ def start(device_name: str, backend: str, timeout_minutes: float) -> tuple[World
         return world, device
     chosen = backend if backend != "auto" else "nccl" if device.type == "cuda" else "gloo"
     if chosen == "nccl":
-        _refuse_shared_gpus(device_name)
+        _refuse_shared_gpus(device_name, world.local_size)
     timeout = timedelta(minutes=timeout_minutes)
     store = _store_of_this_attempt()
+    store.set_timeout(timeout)  # through it the others hear of the first process, which decodes images meanwhile
     dist.init_process_group(chosen, timeout=timeout, store=store, rank=world.rank, world_size=world.size)
     if chosen != "gloo":
         world = replace(world, host_group=dist.new_group(backend="gloo", timeout=timeout))
@@ -92,11 +94,12 @@ def start(device_name: str, backend: str, timeout_minutes: float) -> tuple[World
 def _this_process() -> World:
     if "RANK" not in os.environ:
         return World()
-    return World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", 0)))
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    return World(rank, size, int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", size)))
 
 
-def _refuse_shared_gpus(device_name: str) -> None:
-    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+def _refuse_shared_gpus(device_name: str, processes: int) -> None:
+    gpus = torch.cuda.device_count()
     if processes > (1 if ":" in device_name else gpus):
         raise InputError(
             f"--device {device_name}: torchrun started {processes} processes on this machine, where torch sees "

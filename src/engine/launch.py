@@ -10,7 +10,7 @@ from src.common.errors import InputError, run
 from src.config.command import Parser
 from src.config.flags import read_recipe
 
-ANSWERED_AT_ONCE = {"-h", "--help", "--print-config"}
+NEEDS_ONE_PROCESS = {"-h", "--help", "--print-config", "--export"}
 
 
 def wanted_device(flags: Sequence[str]) -> str:
@@ -30,29 +30,38 @@ def wanted_device(flags: Sequence[str]) -> str:
 
 def count_processes(flags: Sequence[str]) -> int:
     """One process per GPU that torch sees; one in all on another device, on a GPU that is named, or just to answer."""
-    if ANSWERED_AT_ONCE & set(flags) or wanted_device(flags) not in ("auto", "cuda"):
+    if NEEDS_ONE_PROCESS & {flag.split("=")[0] for flag in flags} or wanted_device(flags) not in ("auto", "cuda"):
         return 1
     import torch  # seconds, which only the question about GPUs is worth
 
-    return max(torch.cuda.device_count(), 1)
+    return torch.cuda.device_count() if torch.cuda.is_available() else 1
 
 
-def command(script: str, flags: Sequence[str]) -> list[str]:
-    """What to run: the script itself, or torchrun with it."""
-    processes = count_processes(flags)
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    return [sys.executable, *launcher, script, *flags]
+def run_processes(count: int, script: str, flags: Sequence[str]) -> int:
+    """Run a script in several processes through torchrun; the exit code of the first that failed, else 0."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    try:
+        torchrun(["--standalone", f"--nproc-per-node={count}", script, *flags])
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        return 128 - code if code < 0 else code  # negative where a signal ended it
+    return 0
 
 
 def main() -> None:
-    """Replace this process by the script's."""
+    """Replace this process by the script's, or wait for several of them."""
     parser = Parser(
         __doc__, "python -m src.engine.launch main.py --recipe script/recipes/cpu.toml", "python -m src.engine.launch"
     )
     parser.add_argument("script", help="main.py or inference.py; what follows are its flags")
     script = parser.parse_args(sys.argv[1:2]).script
-    arguments = command(script, sys.argv[2:])
-    os.execv(arguments[0], arguments)
+    flags = sys.argv[2:]
+    count = count_processes(flags)
+    if count > 1:
+        sys.exit(run_processes(count, script, flags))
+    os.execv(sys.executable, [sys.executable, script, *flags])
 
 
 if __name__ == "__main__":

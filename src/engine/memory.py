@@ -31,11 +31,13 @@ def memory_errors(advice: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
-        raise InputError(f"out of memory{_needed(str(error))}{_free()}; {advice}") from error
+        on_gpu = isinstance(error, torch.OutOfMemoryError) or re.search(r"\bcu[a-z]+", str(error), re.IGNORECASE)
+        free = _free() if on_gpu else " of the computer"
+        raise InputError(f"out of memory{_needed(str(error))}{free}; {advice}") from error
 
 
 def _needed(message: str) -> str:
-    found = re.search(r"tried to allocate ([\d.]+ \w+)", message, re.IGNORECASE)
+    found = re.search(r"(?:tried|unable) to allocate ([\d.]+ \w+)", message, re.IGNORECASE)
     return f": {found[1]} more were needed" if found else ""
 
 
@@ -46,7 +48,7 @@ def _free() -> str:
             free, total = torch.cuda.mem_get_info()
             others = max(total - free - torch.cuda.memory_reserved(), 0)
             numbers = [f"{value / 2**30:.2f}" for value in (free, total, others)]
-            return ", {} of {} GiB of GPU memory are free and {} are held by others".format(*numbers)
+            return ", {} of {} GiB of GPU memory are free and {} are held by others and by CUDA".format(*numbers)
     return ""
 
 

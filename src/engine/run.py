@@ -87,23 +87,53 @@ def load_data(config: TrainConfig, world: World) -> TrainingData:
     return data
 
 
+def run_precision(config: TrainConfig, checkpoint: dict[str, Any] | None, device: torch.device) -> str:
+    """``bf16``, ``fp16`` or ``off``: what the flag asks for; with ``auto`` what the run began with, else what suits.
+
+    Raises:
+        InputError: the device does not have it.
+    """
+    if checkpoint is None or config.optimizer.amp != "auto":
+        return resolve_amp(config.optimizer.amp, device)
+    began = settings_of(checkpoint).optimizer.amp
+    if began == "auto" and device.type != "cuda":
+        return "off"  # runs that did not write down what auto had meant: on a CPU it was float32
+    try:
+        return resolve_amp(began, device)
+    except InputError as error:
+        raise InputError(f"the run that is resumed is in {began}: {error}, with --on-change continue") from error
+
+
+def require_one_checkpoint(world: World, checkpoint: dict[str, Any] | None) -> None:
+    """Refuse to resume where processes read different checkpoints, as on machines that share no folder.
+
+    Raises:
+        InputError: on all processes alike.
+    """
+    found = world.gather(checkpoint and (checkpoint["source"], checkpoint.get("progress")))
+    if any(other != found[0] for other in found):
+        raise InputError("--resume: processes find different checkpoints; all machines must share --output-dir")
+
+
 def resolved(
     config: TrainConfig,
     data: TrainingData,
-    device: torch.device,
+    amp: str,
     checkpoint: dict[str, Any] | None,
     weights: dict[str, Tensor] | None,
 ) -> TrainConfig:
-    """The configuration with all filled in that depends on data, device and weights: what the checkpoint will hold."""
+    """The configuration with all filled in that depends on data, device and weights: what the checkpoint will hold.
+
+    ``amp`` is the precision of :func:`run_precision`.
+    """
     earlier = settings_of(checkpoint) if checkpoint else None
-    amp = earlier.optimizer.amp if earlier and config.optimizer.amp == "auto" else config.optimizer.amp
     norms = (earlier.model.norm, earlier.model.head_norm) if earlier else norms_of(weights or {})
     return replace(
         config,
         data=replace(config.data, num_classes=len(data.classes) + 1),
         image=replace(config.image, channel_order=data.channel_order),
         model=resolve(config.model, data.cell_size, norms),
-        optimizer=replace(config.optimizer, amp=resolve_amp(amp, device)),
+        optimizer=replace(config.optimizer, amp=amp),
         run=replace(config.run, batch_size=config.run.batch_size or (earlier.run.batch_size if earlier else 0)),
     )
 

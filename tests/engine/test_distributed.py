@@ -21,7 +21,8 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     for name, answer in (("is_available", True), ("device_count", 2)):
         monkeypatch.setattr(torch.cuda, name, lambda answer=answer: answer)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: setattr(calls, "device", device))
-    monkeypatch.setattr(distributed, "_store_of_this_attempt", lambda: None)
+    store = SimpleNamespace(set_timeout=lambda timeout: setattr(calls, "store_timeout", timeout))
+    monkeypatch.setattr(distributed, "_store_of_this_attempt", lambda: store)
     monkeypatch.setattr(dist, "init_process_group", lambda name, **given: calls.groups.append((name, given["timeout"])))
     monkeypatch.setattr(dist, "new_group", lambda backend, timeout: calls.groups.append((backend, timeout)))
     return calls
@@ -47,7 +48,7 @@ def test_each_process_has_its_gpu_and_waits_for_two_hours(
     world, device = distributed.start("auto", "auto", TrainConfig().run.timeout_minutes)
     assert device == joined.device == torch.device("cuda:1") and (world.rank, world.size) == (1, 2)
     assert joined.groups == [("nccl", timedelta(hours=2)), ("gloo", timedelta(hours=2))]
-    assert InferenceConfig().timeout_minutes == 120
+    assert joined.store_timeout == timedelta(hours=2) and InferenceConfig().timeout_minutes == 120
 
 
 def test_on_a_cpu_processes_join_through_gloo_beside_gpus_too(

@@ -36,6 +36,7 @@ def test_auto_leaves_eight_steps_per_epoch(fitting: int, tiles: int, accumulate:
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), None),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 800 bytes."), "800 bytes"),
         (MemoryError(), None),
+        (MemoryError("Unable to allocate 8.00 PiB for an array with shape (1,)"), "8.00 PiB"),
     ],
 )
 def test_out_of_memory_is_one_line(error: Exception, needed: str | None) -> None:
@@ -48,7 +49,7 @@ def test_out_of_memory_is_one_line(error: Exception, needed: str | None) -> None
 
 def test_memory_that_cannot_be_had_for_real() -> None:
     with (
-        pytest.raises(InputError, match=r"out of memory: \d+ bytes more were needed; lower --this"),
+        pytest.raises(InputError, match=r"out of memory: \d+ bytes more were needed of the computer; lower --this"),
         memory_errors("lower --this"),
     ):
         torch.empty(1 << 50)

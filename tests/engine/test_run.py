@@ -1,9 +1,13 @@
 """A run that goes on is the run that began: what differs is said."""
 
 import pytest
+import torch
 
 from src.common.errors import InputError
-from src.engine.run import budget_changes, changes, moved_images, refuse_changes
+from src.config.flags import build, flatten
+from src.config.settings import TrainConfig
+from src.engine.distributed import World
+from src.engine.run import budget_changes, changes, moved_images, refuse_changes, require_one_checkpoint, run_precision
 
 pytestmark = pytest.mark.torch
 
@@ -54,3 +58,35 @@ def test_many_names_are_cut_short() -> None:
     assert changes(CHECKPOINT, SAME, {**CHECKPOINT["checksums"], **dict.fromkeys("vwxyz", "0")}) == [
         "5 images are added (v, w, x, …)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("began", "asked", "precision"),
+    [("off", "auto", "off"), ("bf16", "auto", "bf16"), ("auto", "auto", "off"), ("auto", "bf16", "bf16")],
+)
+def test_a_resumed_run_keeps_its_precision(began: str, asked: str, precision: str) -> None:
+    """Runs of before hold auto, which was float32 on every CPU, also on one with bf16."""
+    settings = {**flatten(resolved_settings()), "amp": began}
+    config = build(TrainConfig, {"amp": asked})
+    assert run_precision(config, {"settings": settings, "source": "last.pt"}, torch.device("cpu")) == precision
+
+
+def test_a_run_in_fp16_does_not_go_on_without_a_gpu() -> None:
+    checkpoint = {"settings": {**flatten(resolved_settings()), "amp": "fp16"}, "source": "last.pt"}
+    with pytest.raises(InputError, match=r"resumed is in fp16: .*--on-change continue"):
+        run_precision(TrainConfig(), checkpoint, torch.device("cpu"))
+
+
+def test_processes_that_find_different_checkpoints_are_refused() -> None:
+    class TwoMachines(World):
+        def gather(self, value: object) -> list[object]:
+            return [value, None]
+
+    require_one_checkpoint(World(), {"source": "last.pt", "progress": {"step": 2}})
+    with pytest.raises(InputError, match="--output-dir"):
+        require_one_checkpoint(TwoMachines(), {"source": "last.pt", "progress": {"step": 2}})
+
+
+def resolved_settings() -> TrainConfig:
+    """As a checkpoint holds them."""
+    return build(TrainConfig, {"norm": "batch", "head_norm": "on", "anchors": "8,16,32,64,128"})
