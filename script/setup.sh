@@ -9,6 +9,7 @@ python=${PYTHON:-python3}
 stamp() { echo ".venv/installed-$(basename "$1" .txt)"; }
 wanted() { cat requirements.txt "$1" constraints.txt | cksum; }
 if [ "$(cat "$(stamp "$requirements")" 2>/dev/null)" != "$(wanted "$requirements")" ]; then
+  echo "installing $requirements into .venv: several GB, mostly torch; this takes minutes the first time" >&2
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements" -c constraints.txt
   for file in requirements.txt "$requirements"; do wanted "$file" > "$(stamp "$file")"; done # the others contain the first
 fi

@@ -292,7 +292,7 @@ def _shown_default(flag: Flag) -> str:
 
 
 def flag_table(cls: type) -> str:
-    """All flags as a Markdown table, for the README."""
+    """All flags as a Markdown table."""
     rows = ["| flag | default | meaning |", "|---|---|---|"]
     section = None
     for flag in flags_of(cls):

@@ -1,4 +1,4 @@
-"""Write the flag tables of README.md anew from the configuration: ``python -m src.readme``."""
+"""Write the tables of docs/flags.md anew from the settings: ``python -m src.flag_tables``."""
 
 from pathlib import Path
 
@@ -21,9 +21,9 @@ def with_tables(text: str) -> str:
 
 
 def main() -> None:
-    """Rewrite README.md beside this package."""
-    Parser(__doc__, "python -m src.readme", "python -m src.readme").parse_args()
-    path = Path(__file__).resolve().parents[1] / "README.md"
+    """Rewrite docs/flags.md beside this package."""
+    Parser(__doc__, "python -m src.flag_tables", "python -m src.flag_tables").parse_args()
+    path = Path(__file__).resolve().parents[1] / "docs/flags.md"
     write_text(path, with_tables(path.read_text(encoding="utf-8")))
     print(f"wrote {path}")
 
