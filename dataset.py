@@ -143,7 +143,7 @@ def is_visible(shown: np.ndarray, whole: np.ndarray, min_visible: float) -> np.n
 
 
 def tile_target(label_map: np.ndarray, prepared: PreparedImage, min_visible: float) -> dict[str, np.ndarray]:
-    """What a tile teaches, without a mask per cell.
+    """Build a tile's training target as one label map instead of a mask per cell.
 
     A cell that the tile's edge (or the augmentation) cuts is a target from its visible share up; below it is
     background. A change of size by the augmentation moves that limit by as much.
@@ -216,7 +216,7 @@ def augmentation(settings: AugmentSettings) -> A.Compose:
 
 
 def targets_of(item: Item) -> list[Instance]:
-    """The cells that a tile teaches, as objects to draw."""
+    """The cells of a tile's training target, as objects to draw."""
     target = item[1]
     cells = []
     for box, label, layer, number in zip(*(target[key] for key in OBJECT_KEYS), strict=True):

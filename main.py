@@ -143,7 +143,10 @@ def first_model(
 
 
 def train(training: Run, log: RunLog | None) -> None:
-    """Epoch after epoch until the budget is spent, validating and saving in between.
+    """Epoch after epoch until the budget is spent.
+
+    The run is saved before it validates, so that an error or a kill there loses nothing, and after it, so that the best
+    score and the patience are kept.
 
     Raises:
         SystemExit: a signal came; the run is saved.
@@ -153,22 +156,30 @@ def train(training: Run, log: RunLog | None) -> None:
     while not progress.finished:
         if not progress.validating:
             train_epoch(training, log)
-            due = settings.val_every and progress.epoch % settings.val_every == 0 and progress.batch == 0
-            progress.validating = bool(training.data.val) and bool(due or training.share_done() >= 1)
-        try:
-            if training.world.any(bool(training.stop.signal)):
+            is_last = training.share_done() >= 1
+            progress.validating = bool(training.data.val) and (is_last or validation_is_due(training))
+            progress.finished = is_last and not progress.validating
+            stopped = training.world.any(bool(training.stop.signal))
+            if stopped or progress.validating or progress.finished or progress.epoch % settings.save_every == 0:
+                save_last(training)
+            if stopped:
+                training.say(goes_on_at(training))
                 training.stop.leave()
-            if progress.validating:
-                validate(training, log)
-        except SystemExit:
-            if training.world.is_main:
-                save(training, "last.pt")
-                training.say(f"stopped by a signal and saved: --resume auto goes on at step {progress.step}")
-            raise
-        progress.finished |= training.share_done() >= 1
-        if training.world.is_main and (progress.epoch % settings.save_every == 0 or progress.finished):
-            save(training, "last.pt")
-            write_curves(training.folder)
+        if progress.validating:
+            validate(training, log)
+            progress.finished |= training.share_done() >= 1
+            save_last(training)
+
+
+def validation_is_due(training: Run) -> bool:
+    """Whether an epoch has just ended after which ``--val-every`` wants one."""
+    progress, every = training.state.progress, training.config.run.val_every
+    return bool(every) and progress.batch == 0 and progress.epoch % every == 0
+
+
+def goes_on_at(training: Run) -> str:
+    """What a run says that a signal ends."""
+    return f"stopped by a signal and saved: --resume auto goes on at step {training.state.progress.step}"
 
 
 @dataclass(frozen=True)
@@ -288,7 +299,8 @@ def validate(training: Run, log: RunLog | None) -> None:
     """Predict the val images as a submission would, score them, and keep the model where AP50 is the best so far."""
     progress, patience = training.state.progress, training.config.run.patience
     training.world.share(training.state.buffers())  # else each process would predict with statistics of its own
-    with training.stop.leaving():  # nothing is kept of a validation that is not finished
+    farewell = goes_on_at(training) if training.world.is_main else ""
+    with training.stop.leaving(farewell):  # nothing is kept of a validation that is not finished
         entries = predict_val(training, log)
     ap50 = training.world.from_main(report(training, entries, log) if log else 0.0)
     progress.validating = False
@@ -299,6 +311,14 @@ def validate(training: Run, log: RunLog | None) -> None:
             save(training, "best.pt")
             write_results(training.folder / "val-results.json", entries)
     progress.finished |= bool(patience) and progress.validations_without_gain >= patience
+
+
+def save_last(training: Run) -> None:
+    """Save the run as ``last.pt``, from the main process, and unless a validation follows draw its curves."""
+    if training.world.is_main:
+        save(training, "last.pt")
+        if not training.state.progress.validating:
+            write_curves(training.folder)
 
 
 def save(training: Run, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Run plumbing: seeds, devices, threads, and the log of a run."""
+"""Seeds, threads and memory of a process, and moving a network to its device."""
 
 import os
 import random
@@ -20,7 +20,7 @@ def seed_everything(seed: int) -> None:
 
 
 def seed_step(seed: int, rank: int, epoch: int, batch: int) -> None:
-    """Seed what a step draws from all that it is, so that a run goes on as it would have, wherever it stopped."""
+    """Seed torch from (seed, rank, epoch, batch), so that a resumed run draws the same numbers."""
     torch.manual_seed(int(np.random.SeedSequence((seed, rank, epoch, batch)).generate_state(1, np.uint64)[0] >> 1))
 
 

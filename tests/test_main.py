@@ -143,6 +143,20 @@ def test_a_compiled_backbone_trains_to_the_same_losses(finished: Path, data: Pat
     )
 
 
+def test_a_validation_that_fails_loses_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is saved before it validates, and goes on with the validation."""
+    with monkeypatch.context() as broken:
+        broken.setattr(main, "predict_val", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(data, tmp_path / "run", max_steps=3)
+    progress = load_checkpoint(tmp_path / "run/last.pt")["progress"]
+    assert progress["step"] == 3 and progress["validating"] and not (tmp_path / "run/best.pt").exists()
+    events = train(data, tmp_path / "run", max_steps=3, resume="auto")
+    assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3]
+    assert [event["step"] for event in events if event["event"] == "val"] == [3]
+    assert (tmp_path / "run/best.pt").is_file()
+
+
 def test_a_new_run_moves_an_earlier_one_aside(data: Path, tmp_path: Path) -> None:
     for _ in range(2):
         train(data, tmp_path / "run", max_steps=1, val_every=0)

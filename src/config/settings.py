@@ -1,4 +1,4 @@
-"""Every setting of the program, one frozen dataclass a room. No torch here, so that ``--help`` answers at once."""
+"""Every setting of the program, a frozen dataclass per concern. No torch here, so that ``--help`` answers at once."""
 
 from dataclasses import dataclass
 
@@ -44,7 +44,10 @@ class TileSettings:
     overlap: int = option(256, "px that neighbouring training tiles share", low=0)
     empty_fraction: float = option(0.1, "tiles without cells kept as negatives, as a share of those with cells", low=0)
     min_visible: float = option(
-        0.25, "a cell cut by a tile's edge is a target from this visible share of its area up", low=0, high=1
+        0.25,
+        "minimum visible fraction of a cell that a tile's edge cuts; with less of it the cell is background",
+        low=0,
+        high=1,
     )
 
 
@@ -93,20 +96,20 @@ class ModelSettings:
     box_head_dim: int = option(1024, "width of the box head's two layers; COCO weights fit 1024", low=8, high=4096)
     mask_head_channels: int = option(256, "channels of the mask head; COCO weights fit 256", low=8, high=1024)
     mask_head_layers: int = option(4, "3x3 convolutions of the mask head; COCO weights fit 4", low=1, high=32)
-    rois_per_tile: int = option(512, "proposals a tile that train the box head", low=8, high=10_000)
+    rois_per_tile: int = option(512, "proposals per tile that train the box head", low=8, high=10_000)
     mask_rois_per_tile: int = option(
-        128, "positive proposals a tile that train the mask head, at most", low=1, high=10_000
+        128, "positive proposals per tile that train the mask head, at most", low=1, high=10_000
     )
     roi_samples: int = option(
         2,
-        "samples a side in each bin of an RoI; 1 trains faster on a CPU, where cells span few pixels of the features",
+        "samples per side in each bin of an RoI; 1 trains faster on a CPU, where cells span few pixels of the features",
         low=1,
         high=16,
     )
     proposals: int = option(
-        2000, "proposals a tile that reach the heads in training and inference", low=10, high=100_000
+        2000, "proposals per tile that reach the heads in training and inference", low=10, high=100_000
     )
-    detections_per_tile: int = option(500, "detections a tile that are kept, best first", low=1, high=100_000)
+    detections_per_tile: int = option(500, "detections per tile that are kept, best first", low=1, high=100_000)
     nms_threshold: float = option(
         0.5, "box IoU above which the lower of two detections of a class is dropped in a tile", low=0, high=1
     )
@@ -177,7 +180,10 @@ class RunSettings:
         auto=0,
     )
     workers: int = option(
-        -1, "processes that load data; auto: four a GPU, at most one less than the cores; on CPU none", low=0, auto=-1
+        -1,
+        "processes that load data; auto: four per GPU, at most one less than the cores; none on a CPU",
+        low=0,
+        auto=-1,
     )
     seed: int = option(0, "seed of everything random", low=0)
     val_every: int = option(1, "epochs between validations; 0 validates at the end alone", low=0)
@@ -260,7 +266,7 @@ class InferenceConfig:
     part: str = option("val", "part of --split")
     zip: str | None = option(None, "also pack the results as test-results.json into this zip")
     overlay: str | None = option(
-        None, "folder for one picture an image, cells of score 0.5 and up outlined in class colours"
+        None, "folder for one picture per image: cells of score 0.5 and up, outlined in the colours of their classes"
     )
     score_thresh: float | None = option(
         None, "detections below this score are dropped; 0.05 where the training said nothing else", low=0, high=1
@@ -269,7 +275,7 @@ class InferenceConfig:
     tta: str | None = option(None, "test-time augmentation of each tile", choices=("none", "flips", "full"))
     whole_image: bool | None = option(None, "predict the whole image too, as one more tile")
     predict_batch_size: int | None = option(None, "tiles predicted at once", low=1)
-    detections_per_tile: int | None = option(None, "detections a tile that are kept, best first", low=1)
+    detections_per_tile: int | None = option(None, "detections per tile that are kept, best first", low=1)
     channel_order: str | None = option(None, "order of the colours on disk", choices=("rgb", "bgr"))
     amp: str | None = option(
         None,

@@ -43,7 +43,7 @@ class World:
         return values
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so; all must ask."""
+        """Logical OR over all processes (collective call)."""
         if self.size == 1:
             return flag
         said = torch.tensor(int(flag))

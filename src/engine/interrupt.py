@@ -17,7 +17,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal = 0
-        self._leaving = False
+        self._leaving, self._message = False, ""
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -30,18 +30,23 @@ class Stop:
                 signal.signal(number, handler)
 
     @contextmanager
-    def leaving(self) -> Iterator[None]:
-        """For work of which nothing is kept: a signal that has come or comes leaves the block with :meth:`leave`."""
-        self._leaving = True
+    def leaving(self, message: str = "") -> Iterator[None]:
+        """For work of which nothing is kept: a signal that has come or comes leaves the block with :meth:`leave`.
+
+        ``message`` is printed then.
+        """
+        self._leaving, self._message = True, message
         try:
             if self.signal:
                 self.leave()
             yield
         finally:
-            self._leaving = False
+            self._leaving, self._message = False, ""
 
     def leave(self) -> NoReturn:
         """Raise ``SystemExit`` with what a process says that a signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
+        if self._message:
+            print(self._message, flush=True)
         sys.exit(128 + self.signal)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:

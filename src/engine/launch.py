@@ -29,7 +29,7 @@ def wanted_device(flags: Sequence[str]) -> str:
 
 
 def count_processes(flags: Sequence[str]) -> int:
-    """One process per GPU that torch sees; one in all on another device, on a GPU that is named, or just to answer."""
+    """One per GPU that torch sees; a single one for another device, a named GPU, or flags that only print or export."""
     if NEEDS_ONE_PROCESS & {flag.split("=")[0] for flag in flags} or wanted_device(flags) not in ("auto", "cuda"):
         return 1
     import torch  # seconds, which only the question about GPUs is worth

@@ -102,7 +102,7 @@ def largest_fitting_batch(model: nn.Module, tile: Item, amp: torch.dtype | None,
 
 
 def step_memory(model: nn.Module, item: Item, count: int, amp: torch.dtype | None, device: torch.device) -> int:
-    """Bytes of GPU memory that forward and backward on ``count`` times the same tile take on top of what is held."""
+    """Bytes of GPU memory that forward and backward on ``count`` copies of a tile need beyond what is allocated."""
     held = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     batch = collate([item] * count).to(device)

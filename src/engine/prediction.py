@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 class Predictor:
     """Models ready to predict, and how: ``scale`` and ``tile_size`` are those that they were trained with.
 
-    Several models are to a tile what several views of it are: what they agree on ranks first.
+    Several models are merged like the views of test-time augmentation: scores are averaged.
     """
 
     models: Sequence[nn.Module]
@@ -122,7 +122,11 @@ def _batches(image: np.ndarray, tiles: Sequence[Tile], predictor: Predictor) -> 
 
 
 def _forward(predictor: Predictor, tiles: np.ndarray) -> tuple[tuple[int, int], list[Answers]]:
-    """What ``(B, h, w, 3)`` uint8 tiles show: their size, and for each model and view the answers, one a tile."""
+    """Run each model on each view of ``(B, h, w, 3)`` uint8 tiles.
+
+    Returns:
+        The tiles' height and width, and per model and view the detections of each tile.
+    """
     batch = torch.from_numpy(tiles).permute(0, 3, 1, 2).to(predictor.device)
     with torch.autocast(predictor.device.type, predictor.amp, enabled=predictor.amp is not None):
         answers = [model(_apply_view(batch, view)) for model, view in _model_views(predictor)]
