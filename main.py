@@ -163,7 +163,7 @@ def train(training: Run, log: RunLog | None) -> None:
             if stopped or progress.validating or progress.finished or progress.epoch % settings.save_every == 0:
                 save_last(training)
             if stopped:
-                training.say(goes_on_at(training))
+                training.say(stop_message(training))
                 training.stop.leave()
         if progress.validating:
             validate(training, log)
@@ -177,8 +177,8 @@ def validation_is_due(training: Run) -> bool:
     return bool(every) and progress.batch == 0 and progress.epoch % every == 0
 
 
-def goes_on_at(training: Run) -> str:
-    """What a run says that a signal ends."""
+def stop_message(training: Run) -> str:
+    """The line that a run prints when a signal ends it."""
     return f"stopped by a signal and saved: --resume auto goes on at step {training.state.progress.step}"
 
 
@@ -299,8 +299,8 @@ def validate(training: Run, log: RunLog | None) -> None:
     """Predict the val images as a submission would, score them, and keep the model where AP50 is the best so far."""
     progress, patience = training.state.progress, training.config.run.patience
     training.world.share(training.state.buffers())  # else each process would predict with statistics of its own
-    farewell = goes_on_at(training) if training.world.is_main else ""
-    with training.stop.leaving(farewell):  # nothing is kept of a validation that is not finished
+    message = stop_message(training) if training.world.is_main else ""
+    with training.stop.leaving(message):  # nothing is kept of a validation that is not finished
         entries = predict_val(training, log)
     ap50 = training.world.from_main(report(training, entries, log) if log else 0.0)
     progress.validating = False

@@ -22,7 +22,7 @@ class World:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1  # processes on this machine
-    host_group: Any = None  # for what is not on a GPU, where the main group is on GPUs alone; it never occupies them
+    host_group: Any = None  # a gloo group for values on the CPU, where the main group is NCCL's
 
     @property
     def is_main(self) -> bool:
@@ -84,7 +84,7 @@ def start(device_name: str, backend: str, timeout_minutes: float) -> tuple[World
         _refuse_shared_gpus(device_name, world.local_size)
     timeout = timedelta(minutes=timeout_minutes)
     store = _store_of_this_attempt()
-    store.set_timeout(timeout)  # through it the others hear of the first process, which decodes images meanwhile
+    store.set_timeout(timeout)  # processes meet through it, perhaps while one of them still decodes images
     dist.init_process_group(chosen, timeout=timeout, store=store, rank=world.rank, world_size=world.size)
     if chosen != "gloo":
         world = replace(world, host_group=dist.new_group(backend="gloo", timeout=timeout))

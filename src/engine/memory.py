@@ -31,7 +31,7 @@ def memory_errors(advice: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
-        on_gpu = isinstance(error, torch.OutOfMemoryError) or re.search(r"\bcu[a-z]+", str(error), re.IGNORECASE)
+        on_gpu = isinstance(error, torch.OutOfMemoryError) or re.search(r"\b(?:cuda|cublas|cudnn)", str(error), re.IGNORECASE)
         free = _free() if on_gpu else " of the computer"
         raise InputError(f"out of memory{_needed(str(error))}{free}; {advice}") from error
 
