@@ -16,6 +16,7 @@ DEFAULT = 4  # where memory is not what limits a step
 SHARE = 0.85  # of the memory that is free; the rest is for fragments and for tiles that need more than the one tried
 COPIES = 3  # of the trained weights that a run keeps beside their gradients: two moments of AdamW, and the average
 STEPS_PER_EPOCH = 8  # at least; with fewer a run on little data would hardly learn
+_CUDA = re.compile(r"\b(?:cuda|cublas|cudnn)", re.IGNORECASE)
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|_ALLOC_FAILED", re.IGNORECASE)
 
 
@@ -31,7 +32,7 @@ def memory_errors(advice: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
-        on_gpu = isinstance(error, torch.OutOfMemoryError) or re.search(r"\b(?:cuda|cublas|cudnn)", str(error), re.IGNORECASE)
+        on_gpu = isinstance(error, torch.OutOfMemoryError) or _CUDA.search(str(error))
         free = _free() if on_gpu else " of the computer"
         raise InputError(f"out of memory{_needed(str(error))}{free}; {advice}") from error
 

@@ -101,7 +101,8 @@ def run_precision(config: TrainConfig, checkpoint: dict[str, Any] | None, device
     try:
         return resolve_amp(began, device)
     except InputError as error:
-        raise InputError(f"the run that is resumed is in {began}: {error}; name one with --on-change continue") from error
+        way_out = "take one with --on-change continue"
+        raise InputError(f"the run that is resumed is in {began}: {error}; {way_out}") from error
 
 
 def require_one_checkpoint(world: World, checkpoint: dict[str, Any] | None) -> None:
