@@ -1,19 +1,21 @@
 """Tiles of training images with their targets, the one place that augments; as a script it draws the tiles.
 
-``python dataset.py --preview DIR`` shows what the network is given, with the same settings as ``main.py``.
+python dataset.py --preview tiles --data-path hw3-data-release/train
+python dataset.py --preview tiles --recipe script/recipes/cpu.toml
+
+The pictures show what the network is given, with the same settings as main.py.
 """
 
 import os
 
+from src.common.errors import run_command
 from src.config.checks import check_training
-from src.config.flags import parse
+from src.config.command import parse
 from src.config.settings import PreviewConfig
 
 if __name__ == "__main__":
     # Before torch is imported, so that --help and a mistyped flag answer at once.
-    CONFIG = parse(
-        PreviewConfig, __doc__, "python dataset.py --preview tiles --recipe script/recipes/cpu.toml", check_training
-    )
+    CONFIG = run_command(lambda: parse(PreviewConfig, __doc__, check_training, recipe=True))
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,8 +30,8 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
-from src.common.errors import InputError, run
-from src.config.settings import AugmentSettings, PreviewConfig, TileSettings
+from src.common.errors import InputError, run_command
+from src.config.settings import AugmentSettings, TileSettings
 from src.data.cache import ImageCache
 from src.data.prepared import PreparedImage
 from src.data.records import Record
@@ -37,7 +39,7 @@ from src.data.training_data import load_training_data
 from src.engine.loading import OBJECT_KEYS, Item, Key
 from src.geometry.instances import Instance, extents, tight
 from src.geometry.tiles import FILL, Tile, pad_to, tile_grid
-from src.reporting.draw import legend, outline, write_png
+from src.reporting.draw import draw_outlines, legend, write_png
 
 CANDIDATES = 64  # tiles among which the densest is looked for
 cv2.setNumThreads(0)  # a tile is too small to share out, and a worker forked beside OpenCV's threads would hang
@@ -230,16 +232,16 @@ def draw_previews(config: PreviewConfig) -> None:
     """Draw tiles as they are and as augmentation makes them, a PNG each."""
     if config.preview is None:
         raise InputError("--preview is missing: name the folder for the pictures")
-    data = load_training_data(config.data, config.image, config.run, lambda records: records)
+    data = load_training_data(config.data, config.image, lambda records: records)
     plainly, augmented = (
-        TileDataset(data.train, data.cache, config.tiles, augment, data.swap_channels, config.run.seed)
+        TileDataset(data.train, data.cache, config.tiles, augment, data.swap_channels, config.data.seed)
         for augment in (replace(config.augment, augment="none"), config.augment)
     )
     places = np.unique(np.linspace(0, len(plainly) - 1, config.pictures).astype(int)).tolist()
     zoom = 2 if config.tiles.tile_size <= 256 else 1
     for number, place in enumerate(places):
         items = [plainly[(0, place)], *(augmented[(epoch, place)] for epoch in range(3))]
-        panels = [outline(item[0], targets_of(item), data.classes, zoom) for item in items]
+        panels = [draw_outlines(item[0], targets_of(item), data.classes, zoom) for item in items]
         gap = np.full((panels[0].shape[0], 8, 3), 255, np.uint8)
         row = np.hstack([part for panel in panels for part in (panel, gap)][:-1])
         write_png(Path(config.preview) / f"tile-{number:02d}.png", legend(row, data.classes))
@@ -248,4 +250,4 @@ def draw_previews(config: PreviewConfig) -> None:
 
 
 if __name__ == "__main__":
-    run(lambda: draw_previews(CONFIG))
+    run_command(lambda: draw_previews(CONFIG))

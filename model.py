@@ -14,7 +14,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from src.common.errors import InputError
 from src.config.checks import parse_anchors
-from src.config.settings import ModelSettings
+from src.config.settings import ModelSettings, PredictSettings
 from src.engine.heads import Target, TiledRoIHeads
 from src.engine.norms import FrozenBatchNorm2d, GroupNorm
 from src.engine.pyramid import PyramidRoIAlign
@@ -26,6 +26,7 @@ from src.geometry.anchors import ASPECT_RATIOS, DEFAULT_ANCHORS
 PARAMETER_BUDGET = 200_000_000
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, which all pretrained backbones expect
 IMAGE_STD = (0.229, 0.224, 0.225)
+KEEP_BY_DEFAULT = PredictSettings()  # which detections are kept where a caller does not care
 STRIDE = 32  # of the deepest backbone stage: tensors are padded to a multiple, or anchors would drift off their cells
 
 
@@ -75,35 +76,35 @@ class TiledMaskRCNN(nn.Module):
         return {**losses, "objectness": rpn_losses["loss_objectness"], "rpn_box": rpn_losses["loss_rpn_box_reg"]}
 
 
-def build_model(settings: ModelSettings, num_classes: int, score_thresh: float = 0.05) -> TiledMaskRCNN:
-    """Build the network with random weights. ``num_classes`` counts the background.
+def build_model(settings: ModelSettings, class_count: int, predict: PredictSettings = KEEP_BY_DEFAULT) -> TiledMaskRCNN:
+    """Build the network with random weights.
 
-    ``settings`` must be resolved (:func:`resolve`): no ``auto`` is left in it.
+    Args:
+        settings: resolved (:func:`resolve`): no ``auto`` is left in it.
+        class_count: K; the background is added here.
+        predict: which detections are kept.
 
     Raises:
         InputError: for more than 200 million parameters without ``allow_large``, before memory is asked for.
     """
-    parameters = count_parameters(build_skeleton(settings, num_classes))
+    parameters = count_parameters(build_skeleton(settings, class_count))
     if parameters > PARAMETER_BUDGET and not settings.allow_large:
         raise InputError(
             f"--backbone {settings.backbone}: {parameters / 1e6:.1f} M parameters exceed 200 M; see --allow-large"
         )
-    model = _assemble(settings, num_classes)
-    model.roi_heads.score_thresh = score_thresh
-    return model
+    return _assemble(settings, class_count, predict)
 
 
-def build_skeleton(settings: ModelSettings, num_classes: int) -> TiledMaskRCNN:
+def build_skeleton(settings: ModelSettings, class_count: int) -> TiledMaskRCNN:
     """The network on torch's ``meta`` device: the names and shapes of its tensors, without memory for their values."""
     with torch.device("meta"):
-        return _assemble(settings, num_classes)
+        return _assemble(settings, class_count, KEEP_BY_DEFAULT)
 
 
-def _assemble(settings: ModelSettings, num_classes: int) -> TiledMaskRCNN:
+def _assemble(settings: ModelSettings, class_count: int, predict: PredictSettings) -> TiledMaskRCNN:
     norm_layer = _new_layers_norm(settings)
-    model = TiledMaskRCNN(
-        _backbone(settings, norm_layer), _rpn(settings), _roi_heads(settings, num_classes, norm_layer)
-    )
+    backbone, rpn = _backbone(settings, norm_layer), _rpn(settings)
+    model = TiledMaskRCNN(backbone, rpn, _roi_heads(settings, class_count, predict, norm_layer))
     if settings.weights == "coco" and settings.detector == "v1":
         overwrite_eps(model, 0.0)  # as these weights were trained
     return model
@@ -118,7 +119,7 @@ def anchor_sizes(settings: ModelSettings) -> tuple[float, ...]:
 
 def _backbone(settings: ModelSettings, norm_layer: Callable[..., nn.Module] | None) -> BackboneWithFPN:
     body, stages, channels = _body(settings)
-    freeze(body, stages, settings.trainable_layers if settings.trainable_layers is not None else len(stages) + 1)
+    freeze(body, stages, len(stages) + 1 if settings.trainable_layers == "auto" else settings.trainable_layers)
     names = {stage: str(level) for level, stage in enumerate(stages[-4:])}
     extra = LastLevelMaxPool()
     return BackboneWithFPN(body, names, channels, settings.fpn_channels, extra, norm_layer)
@@ -168,7 +169,9 @@ def _rpn(settings: ModelSettings) -> TiledRPN:
     )
 
 
-def _roi_heads(settings: ModelSettings, num_classes: int, norm_layer: Callable[..., nn.Module] | None) -> TiledRoIHeads:
+def _roi_heads(
+    settings: ModelSettings, class_count: int, predict: PredictSettings, norm_layer: Callable[..., nn.Module] | None
+) -> TiledRoIHeads:
     channels, mask_layers = settings.fpn_channels, (settings.mask_head_channels,) * settings.mask_head_layers
     if settings.detector == "v2":
         box_head: nn.Module = FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [settings.box_head_dim], norm_layer)
@@ -177,18 +180,18 @@ def _roi_heads(settings: ModelSettings, num_classes: int, norm_layer: Callable[.
     heads = TiledRoIHeads(
         box_roi_pool=PyramidRoIAlign(output_size=7, sampling_ratio=settings.roi_samples),
         box_head=box_head,
-        box_predictor=FastRCNNPredictor(settings.box_head_dim, num_classes),
+        box_predictor=FastRCNNPredictor(settings.box_head_dim, class_count + 1),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
         batch_size_per_image=settings.rois_per_tile,
         positive_fraction=0.25,
         bbox_reg_weights=None,
-        score_thresh=0.05,
+        score_thresh=predict.score_thresh,
         nms_thresh=settings.nms_threshold,
-        detections_per_img=settings.detections_per_tile,
+        detections_per_img=predict.detections_per_tile,
         mask_roi_pool=PyramidRoIAlign(output_size=14, sampling_ratio=settings.roi_samples),
         mask_head=MaskRCNNHeads(channels, mask_layers, 1, norm_layer),
-        mask_predictor=MaskRCNNPredictor(settings.mask_head_channels, settings.mask_head_channels, num_classes),
+        mask_predictor=MaskRCNNPredictor(settings.mask_head_channels, settings.mask_head_channels, class_count + 1),
     )
     heads.fg_bg_sampler = BalancedSampler(settings.rois_per_tile, 0.25)
     heads.mask_rois_per_tile = settings.mask_rois_per_tile

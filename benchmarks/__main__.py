@@ -1,14 +1,19 @@
-"""Measure the program against the plain way: python -m benchmarks [case ...] [--json FILE] [--check]."""
+"""Measure the program against the plain way.
+
+python -m benchmarks --check
+python -m benchmarks tile evaluation --json results.json
+"""
 
 import platform
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from src.common.errors import nearest, run
+from src.common.errors import InputError, nearest, run_command
 from src.common.files import write_json
-from src.config.command import Parser
+from src.config.command import parse
+from src.config.flags import option
 
 CASES = (
     "tile", "whole-image", "loading", "mask-targets", "training-step", "half-precision", "results", "stitching",
@@ -16,25 +21,26 @@ CASES = (
 )  # fmt: skip
 
 
-def parse_flags() -> Any:
-    """Read the command line."""
-    parser = Parser(__doc__, "python -m benchmarks tile evaluation --json results.json", "python -m benchmarks")
-    parser.add_argument("cases", nargs="*", metavar="case", help=f"which ones: {', '.join(CASES)} (default: all)")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each side, in turn (default: 5)")
-    parser.add_argument("--json", metavar="FILE", help="write all samples here")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is not kept")
-    flags = parser.parse_args()
-    for name in flags.cases:
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """The measurement."""
+
+    cases: tuple[str, ...] = option((), f"which ones: {', '.join(CASES)}; absent: all", name="case")
+    repeats: int = option(5, "measurements of each side, in turn", low=1)
+    json: str | None = option(None, "write all samples here", metavar="FILE")
+    check: bool = option(False, "exit with 1 where a promise is not kept")
+
+
+def check_cases(config: BenchmarkConfig) -> None:
+    """Refuse a case that does not exist."""
+    for name in config.cases:
         if name not in CASES:
-            parser.error(f"unknown case {name}{nearest(name, CASES)}")
-    if flags.repeats < 1:
-        parser.error("--repeats must be at least 1")
-    return flags
+            raise InputError(f"unknown case {name}{nearest(name, CASES)}")
 
 
 def main() -> None:
     """Run the cases and print the table; with ``--check`` exit code 1 where a promise is not kept."""
-    flags = parse_flags()
+    flags = parse(BenchmarkConfig, __doc__, check_cases)
 
     import torch  # after the flags are read, so that --help answers at once
 
@@ -57,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -19,13 +19,28 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
 import utils
-from benchmarks import plain, stitch_curve
-from benchmarks.material import cells, raw_detections, truth_and_predictions, write_record
+from benchmarks import plain
+from benchmarks.material import (
+    LATTICE,
+    cells,
+    raw_detections,
+    tile_detections,
+    truth_and_predictions,
+    write_record,
+)
 from benchmarks.measure import Row, interleaved, milliseconds, peak_megabytes, waits
 from dataset import TileDataset
 from model import build_model
-from src.config.flags import build, read_recipe
-from src.config.settings import AugmentSettings, ModelSettings, PredictSettings, TileSettings, TrainConfig
+from src.config.flags import build
+from src.config.recipe import read_recipe
+from src.config.settings import (
+    AugmentSettings,
+    ImageSettings,
+    ModelSettings,
+    PredictSettings,
+    TileSettings,
+    TrainConfig,
+)
 from src.data.cache import ImageCache
 from src.data.classes import HOMEWORK_CLASSES
 from src.data.records import Record
@@ -143,7 +158,7 @@ def training_step(folder: Path, repeats: int) -> list[Row]:
     """Forward and backward of the default network on a 512 tile."""
     images, targets = dense_tile(folder / "step")
     settings = ModelSettings(weights="none", norm="frozen", head_norm="off", trainable_layers=5, anchors="default")
-    network = build_model(settings, 5).train()
+    network = build_model(settings, 4).train()
     reference = maskrcnn_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=5, trainable_backbone_layers=5, rpn_pre_nms_top_n_train=2000
     ).train()
@@ -173,8 +188,8 @@ def half_precision(folder: Path, repeats: int) -> list[Row]:
     config = build(TrainConfig, read_recipe(ROOT / "script/recipes/cpu.toml"))
     record = write_record(folder / "half", 512, 512, 228)
     dataset = open_dataset(record, folder / "cache-half", AugmentSettings(augment="none"), config.tiles)
-    batch = collate([dataset[(0, index)] for index in range(config.run.batch_size)])
-    network = build_model(resolve(config.model, cell_size=20), 5)
+    batch = collate([dataset[(0, index)] for index in range(int(config.run.batch_size))])
+    network = build_model(resolve(config.model, cell_size=20), 4, config.predict)
 
     def step(amp: bool) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=amp):
@@ -234,9 +249,9 @@ def stitching(folder: Path, repeats: int) -> list[Row]:
     """The objects of one image from the detections of its tiles."""
     rows = []
     for number, limit in ((10_000, 1000), (100_000, None)):
-        side = round(stitch_curve.SPACING * np.sqrt(number / 4))
-        tiles = tile_grid(side, side, stitch_curve.TILE_SIZE, stitch_curve.OVERLAP)
-        detections = stitch_curve.detect(np.random.default_rng(0), side, tiles)
+        side = round(LATTICE * np.sqrt(number / 4))  # a cell in the middle of the image lies in four tiles
+        tiles = tile_grid(side, side, size=512, overlap=256)
+        detections = tile_detections(np.random.default_rng(0), side, tiles)
         total = sum(map(len, detections))
         (mine,) = interleaved(repeats, partial(stitch, tiles, detections, side, side))
         rows.append(Row(f"stitching {total:,} detections", "ms", milliseconds(mine), at_most=limit))
@@ -312,13 +327,12 @@ def prediction(folder: Path, repeats: int) -> list[Row]:
                 "masks": torch.from_numpy(np.repeat(disc[None], len(boxes), axis=0)),
             }
         )
-    settings = ModelSettings(
-        weights="none", norm="frozen", head_norm="off", trainable_layers=5, anchors="default", detections_per_tile=100
-    )
+    settings = ModelSettings(weights="none", norm="frozen", head_norm="off", trainable_layers=5, anchors="default")
+    predict = PredictSettings(detections_per_tile=100)
     device = choose_device("auto")
-    network = TimedNetwork(utils.to_device(build_model(settings, 5), device).eval(), answers)
+    network = TimedNetwork(utils.to_device(build_model(settings, 4, predict), device).eval(), answers)
     amp = AMP_TYPES[resolve_amp("auto", device)]
-    predictor = Predictor([network], device, amp, 1.0, 512, PredictSettings())
+    predictor = Predictor([network], device, amp, ImageSettings(), 512, predict)
     shares = []
     for _ in range(repeats):
         network.seconds, start = 0.0, time.perf_counter()

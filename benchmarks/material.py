@@ -8,9 +8,11 @@ import numpy as np
 from src.data.records import Record
 from src.data.tiff import write_image, write_mask
 from src.evaluation.ground_truth import ImageTruth
-from src.geometry.instances import Instance
+from src.geometry.instances import Instance, clip, tight
+from src.geometry.tiles import Tile
 
 CELL = 32  # side of the patch that holds a cell
+LATTICE = 34  # px between the cells that stitching is measured with
 
 
 def cells(rng: np.random.Generator, height: int, width: int, count: int) -> list[Instance]:
@@ -74,3 +76,30 @@ def _moved(rng: np.random.Generator, instance: Instance) -> Instance:
     top, left = (int(place + rng.integers(-3, 4)) for place in (instance.top, instance.left))
     top, left = min(max(top, 0), 1000 - instance.mask.shape[0]), min(max(left, 0), 1000 - instance.mask.shape[1])
     return Instance(instance.category_id, float(rng.random()), top, left, instance.mask)
+
+
+def ellipse(rng: np.random.Generator) -> np.ndarray:
+    """A filled ellipse of 20 to 40 px as a ``(44, 44)`` bool mask."""
+    canvas = np.zeros((44, 44), np.uint8)
+    axes = tuple(float(axis) for axis in rng.uniform(20, 40, 2))
+    cv2.ellipse(canvas, ((22.0, 22.0), axes, float(rng.uniform(0, 180))), 1, -1)
+    return canvas.astype(bool)
+
+
+def tile_detections(rng: np.random.Generator, side: int, tiles: list[Tile]) -> list[list[Instance]]:
+    """What each tile sees of cells on a jittered lattice, every view off by up to 1 px and with a score of its own."""
+    shapes = [ellipse(rng) for _ in range(50)]
+    places = np.mgrid[0 : side - 44 : LATTICE, 0 : side - 44 : LATTICE].reshape(2, -1).T.copy()
+    places += rng.integers(0, 4, places.shape)
+    categories = rng.integers(1, 5, len(places))
+    detections = []
+    for tile in tiles:
+        inside = (places + 44 > (tile.top, tile.left)) & (places < (tile.bottom, tile.right))
+        views = []
+        for cell in np.flatnonzero(inside.all(axis=1)):
+            top, left = (places[cell] + rng.integers(-1, 2, 2)).tolist()
+            score, mask = float(rng.random()), shapes[cell % len(shapes)]
+            view = tight(int(categories[cell]), score, max(top, 0), max(left, 0), mask)
+            views.append(view and clip(view, tile.top, tile.left, tile.bottom, tile.right))
+        detections.append([view for view in views if view])
+    return detections

@@ -1,13 +1,20 @@
-"""Check a data folder: read every file, list all that is wrong, say what the data are like and what they ask for."""
+"""Check a data folder: read every file, list all that is wrong, describe the data and suggest flags for training.
+
+python -m src.check data/train --html check.html
+python -m src.check data/train --write-manifest
+"""
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
-from src.common.errors import run
-from src.config.command import Parser
+from src.common.errors import InputError, run_command
+from src.common.limits import DEFAULT_MAX_PIXELS
+from src.common.progress import ProgressBar
+from src.config.command import parse
+from src.config.flags import inherited, option
+from src.config.settings import MachineSettings
 from src.data.classes import classes_of_data
 from src.data.records import image_folders
 from src.inspection.advice import ImageCells, advise
@@ -17,19 +24,38 @@ from src.inspection.page import write_html
 from src.inspection.summary import class_rows, describe, notes_on
 
 
+@dataclass(frozen=True)
+class CheckConfig:
+    """The check."""
+
+    folder: str = option(
+        "", "training folder: <name>/image.tif with class1.tif … classK.tif", name="DIR", required=True
+    )
+    classes: str | None = option(None, "JSON of classes; absent: that in DIR, else the homework's", metavar="FILE")
+    html: str | None = option(None, "write a page with plots and a contact sheet, too", metavar="FILE")
+    max_pixels: int = inherited(MachineSettings, "max_pixels", DEFAULT_MAX_PIXELS)
+    write_manifest: bool = option(False, f"keep every file's digest in DIR/{NAME}")
+    verify: bool = option(False, f"compare every file with DIR/{NAME}")
+
+
+def check_flags(config: CheckConfig) -> None:
+    """Refuse what does not go together."""
+    if config.write_manifest and config.verify:
+        raise InputError("--verify: not allowed with --write-manifest")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ``--help`` describes it. Exit code 1 where something is wrong with the data."""
-    flags = _parser().parse_args(arguments)
+    """Check what the command line names. Exit code 1 where something is wrong with the data."""
+    flags = parse(CheckConfig, __doc__, check_flags, arguments)
     folder = Path(flags.folder)
     classes = classes_of_data(flags.classes, folder)
 
     def progress(paths: list[Path]) -> Iterable[Path]:
-        return tqdm(paths, "digest", unit="file", leave=False, disable=None)
+        return ProgressBar(paths, "digest", unit="file")
 
     folders = image_folders(folder)
     changed = verify(folder, progress) if flags.verify else []
-    bar = tqdm(folders, "check", unit="image", leave=False, disable=None)
-    facts, problems = check(bar, len(classes), flags.max_pixels)
+    facts, problems = check(ProgressBar(folders, "check"), len(classes))
     problems += changed
     images = [ImageCells(image.height, image.width, image.boxes) for image in facts]
     advice = advise(images) if any(len(image.categories) for image in facts) else None
@@ -44,25 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if flags.html and facts:
         advised = advice.flags() if advice else "no cells, no advice"
         content = {"rows": rows, "notes": notes, "flags": advised, "problems": problems}
-        write_html(Path(flags.html), folder, facts, classes, flags.max_pixels, content)
+        write_html(Path(flags.html), folder, facts, classes, content)
     if flags.html:
         print(f"wrote {flags.html}" if facts else f"{flags.html}: not written, because no image could be read")
     if problems:
         sys.exit(1)
 
 
-def _parser() -> Parser:
-    example = "python -m src.check data/train --html check.html\n  python -m src.check data/train --write-manifest"
-    parser = Parser(__doc__, example, "python -m src.check")
-    parser.add_argument("folder", metavar="DIR", help="training folder: <name>/image.tif with class1.tif … classK.tif")
-    parser.add_classes("in DIR")
-    parser.add_argument("--html", metavar="FILE", help="write a page with plots and a contact sheet, too")
-    parser.add_max_pixels()
-    manifest = parser.add_mutually_exclusive_group()
-    manifest.add_argument("--write-manifest", action="store_true", help="keep every file's digest in DIR/manifest.json")
-    manifest.add_argument("--verify", action="store_true", help="compare every file with DIR/manifest.json")
-    return parser
-
-
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -1,11 +1,20 @@
-"""Bring images with their cells from other formats into this program's folders, and results into other formats."""
+"""Bring images with their cells from other formats into this program's folders, and results into other formats.
+
+python -m src.convert --from dsb2018 stage1_train data/train
+python -m src.convert --from consep CoNSeP/Train data/train --rectangles 0
+python -m src.convert --from results test-results.json qupath --to geojson
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from src.common.errors import InputError, nearest, run
+from src.common.errors import InputError, nearest, run_command
 from src.common.files import companion, id_map_of
-from src.config.command import Parser, score_of, seed_of
+from src.common.limits import DEFAULT_MAX_PIXELS
+from src.config.command import parse
+from src.config.flags import inherited, option
+from src.config.settings import MachineSettings
 from src.data.classes import classes_of_results
 from src.data.id_map import read_id_map
 from src.formats.conversion import convert_in, convert_out, open_source, require_path, whole_or_not
@@ -15,14 +24,38 @@ from src.reporting.draw import SURE
 
 RESULTS = "results"
 IMPORT_FLAGS, EXPORT_FLAGS = ("images", "rectangles"), ("to", "id_map", "classes", "score_thresh")
-EXAMPLE = """python -m src.convert --from dsb2018 stage1_train data/train
-  python -m src.convert --from consep CoNSeP/Train data/train --rectangles 0
-  python -m src.convert --from results test-results.json qupath --to geojson"""
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """The conversion."""
+
+    input: str = option("", "folder or file to read", name="IN", required=True)
+    out: str = option("", "folder to write (for --to coco a file)", name="OUT", required=True)
+    source: str | None = option(
+        None, f"format of IN: {', '.join([*IMPORTERS, RESULTS])}", name="--from", metavar="FORMAT"
+    )
+    images: str | None = option(None, "with --from coco: where its images lie; absent: beside IN", metavar="DIR")
+    rectangles: int | None = option(
+        None, "cut each image into four, with a split by source image drawn with this seed", low=0, metavar="SEED"
+    )
+    to: str | None = option(None, f"with --from results: {', '.join(EXPORTERS)} or coco", metavar="FORMAT")
+    id_map: str | None = option(None, "id map of the results; absent: the one beside them", metavar="FILE")
+    classes: str | None = option(
+        None,
+        "JSON of classes; absent: that beside the results, else the homework's",
+        metavar="FILE",
+    )
+    score_thresh: float | None = option(
+        None, f"lowest score that is exported; absent: {SURE}", low=0, high=1, metavar="S"
+    )
+    force: bool = option(False, "write over what is in OUT")
+    max_pixels: int = inherited(MachineSettings, "max_pixels", DEFAULT_MAX_PIXELS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ``--help`` describes it."""
-    flags = _parser().parse_args(arguments)
+    """Convert what the command line names."""
+    flags = parse(ConvertConfig, __doc__, argv=arguments)
     path, out = Path(flags.input), Path(flags.out)
     kind = choose("--from", flags.source, [*IMPORTERS, RESULTS])
     for name in IMPORT_FLAGS if kind == RESULTS else EXPORT_FLAGS:
@@ -30,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f"--{name.replace('_', '-')}: says nothing to --from {kind} (see --help)")
     refuse_overwriting(out, flags.force)
     if kind != RESULTS:
-        source = open_source(kind, path, flags.images, flags.max_pixels)
+        source = open_source(kind, path, flags.images)
         with whole_or_not(out) as folder:
             *lines, last = convert_in(source, folder, flags.rectangles)
         print("\n".join([*lines, f"wrote {out}: {last}"]))
@@ -42,28 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise InputError(f"{companion(path, 'id-map')}: no such file; name an id map with --id-map")
     classes = classes_of_results(flags.classes, path)
     threshold = SURE if flags.score_thresh is None else flags.score_thresh
-    print(convert_out(path, out, target, read_id_map(id_map, flags.max_pixels), classes, threshold))
-
-
-def _parser() -> Parser:
-    parser = Parser(__doc__, EXAMPLE, "python -m src.convert")
-    parser.add_argument("input", metavar="IN", help="folder or file to read")
-    parser.add_argument("out", metavar="OUT", help="folder to write (for --to coco a file)")
-    formats = ", ".join([*IMPORTERS, RESULTS])
-    parser.add_argument("--from", dest="source", metavar="FORMAT", help=f"format of IN: {formats}")
-    parser.add_argument("--images", metavar="DIR", help="with --from coco: where its images lie (default: beside IN)")
-    parser.add_argument("--to", metavar="FORMAT", help=f"with --from results: {', '.join(EXPORTERS)} or coco")
-    parser.add_argument("--id-map", metavar="FILE", help="id map of the results (default: the one beside them)")
-    parser.add_classes()
-    parser.add_argument(
-        "--score-thresh", type=score_of, metavar="S", help=f"lowest score that is exported (default: {SURE})"
-    )
-    parser.add_argument(
-        "--rectangles", type=seed_of, metavar="SEED", help="cut each image into four, with a split by source image"
-    )
-    parser.add_argument("--force", action="store_true", help="write over what is in OUT")
-    parser.add_max_pixels()
-    return parser
+    print(convert_out(path, out, target, read_id_map(id_map), classes, threshold))
 
 
 def choose(flag: str, given: str | None, known: Sequence[str]) -> str:
@@ -82,4 +94,4 @@ def refuse_overwriting(out: Path, force: bool) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

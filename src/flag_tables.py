@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from src.common.errors import run
+from src.common.errors import run_command
 from src.common.files import write_text
-from src.config.command import Parser
-from src.config.flags import flag_table
+from src.config.command import Parser, flag_table
 from src.config.settings import InferenceConfig, TrainConfig
 
 END = "<!-- end of flags -->"
@@ -22,11 +21,11 @@ def with_tables(text: str) -> str:
 
 def main() -> None:
     """Rewrite docs/flags.md beside this package."""
-    Parser(__doc__, "python -m src.flag_tables", "python -m src.flag_tables").parse_args()
+    Parser(__doc__).parse_args()
     path = Path(__file__).resolve().parents[1] / "docs/flags.md"
     write_text(path, with_tables(path.read_text(encoding="utf-8")))
     print(f"wrote {path}")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

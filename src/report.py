@@ -1,21 +1,52 @@
-"""One page about a run: how it was trained, how good it is, and where it errs. Two runs are compared."""
+"""Write a page about a training run: how it was trained, how good it is, and where it errs. Two runs are compared.
+
+python -m src.report --run logs
+python -m src.report --run logs --pred val.json --gt data/train
+python -m src.report --run logs --run logs.1
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from src.common.errors import InputError, nearest_path, run
-from src.config.command import Parser, score_of
+from src.common.errors import InputError, nearest_path, run_command
+from src.config.command import parse
+from src.config.flags import inherited, option
+from src.config.settings import MachineSettings
 from src.reporting.run_report import Sources, read_story, told_apart, write_report
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ``--help`` describes it."""
-    flags = _parser().parse_args(arguments)
-    if not flags.run or len(flags.run) > 2:
+@dataclass(frozen=True)
+class ReportConfig:
+    """The page."""
+
+    run: tuple[str, ...] = option(
+        (), "run folder; given twice, two runs are compared", required=True, repeated=True, metavar="DIR"
+    )
+    pred: str | None = option(None, "results JSON; absent: the run's best validation", metavar="FILE")
+    gt: str | None = option(None, "ground truth; absent: the folder that the run was trained on", metavar="PATH")
+    images: str | None = option(None, "where the images lie; absent: with the ground truth", metavar="DIR")
+    id_map: str | None = option(None, "id map of --pred; absent: the one beside it", metavar="FILE")
+    classes: str | None = option(None, "JSON of classes; absent: the run's", metavar="FILE")
+    score_thresh: float = option(0.5, "score from which a cell counts", low=0, high=1, metavar="S")
+    output: str | None = option(None, "page to write; absent: report.html in the run folder", metavar="FILE")
+    max_pixels: int | None = inherited(
+        MachineSettings, "max_pixels", help="images of more px are refused; absent: as in the training"
+    )
+
+
+def check_flags(config: ReportConfig) -> None:
+    """Refuse what does not go together."""
+    if len(config.run) > 2:
         raise InputError("--run names one run folder, or is given twice to compare two")
-    if flags.pred and len(flags.run) > 1:
+    if config.pred and len(config.run) > 1:
         raise InputError("--pred: with two runs each is shown with its own validation")
-    sources = Sources(flags.pred, flags.gt, flags.id_map, flags.classes, flags.score_thresh)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the page that the command line asks for."""
+    flags = parse(ReportConfig, __doc__, check_flags, arguments)
+    sources = Sources(flags.pred, flags.gt, flags.id_map, flags.classes, flags.score_thresh, flags.max_pixels)
     if flags.images and not Path(flags.images).is_dir():
         raise InputError(f"--images {flags.images}: no such folder{nearest_path(flags.images)}")
     stories = told_apart([read_story(Path(folder), sources) for folder in flags.run])
@@ -24,21 +55,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"wrote {output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
-def _parser() -> Parser:
-    example = "python -m src.report --run logs\n  python -m src.report --run logs --pred val.json --gt data/train"
-    parser = Parser(__doc__, example, "python -m src.report")
-    parser.add_argument("--run", action="append", metavar="DIR", help="run folder; given twice, two runs are compared")
-    parser.add_argument("--pred", metavar="FILE", help="results JSON (default: the run's last best validation)")
-    parser.add_argument("--gt", metavar="PATH", help="ground truth (default: the folder that the run was trained on)")
-    parser.add_argument("--images", metavar="DIR", help="where the images lie (default: with the ground truth)")
-    parser.add_argument("--id-map", metavar="FILE", help="id map of --pred (default: the one beside it)")
-    parser.add_argument("--classes", metavar="FILE", help="JSON of class ids, names and colors (default: the run's)")
-    parser.add_argument(
-        "--score-thresh", type=score_of, default=0.5, metavar="S", help="score from which a cell counts (default: 0.5)"
-    )
-    parser.add_argument("--output", metavar="FILE", help="page to write (default: report.html in the run folder)")
-    return parser
-
-
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

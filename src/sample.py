@@ -1,10 +1,15 @@
-"""Make synthetic H&E-like images of cells in the homework's own layout, with the ground truth of the test images."""
+"""Make synthetic H&E-like images of cells in the homework's own layout, with the ground truth of the test images.
 
+python -m src.sample --out demo/data --images 24 --seed 0
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.common.errors import InputError, run
-from src.config.flags import option, parse
+from src.common.errors import run_command
+from src.config.command import parse
+from src.config.flags import option
 from src.synthetic.dataset import write_sample
 from src.synthetic.placement import MAX_SIZE, MIN_SIZE
 
@@ -13,7 +18,7 @@ from src.synthetic.placement import MAX_SIZE, MIN_SIZE
 class SampleConfig:
     """Synthetic data."""
 
-    out: str | None = option(None, "folder to write; it must be absent or empty")
+    out: str = option("", "folder to write; it must be absent or empty", required=True, metavar="DIR")
     images: int = option(24, "number of training images; a quarter as many test images (at least 2) come on top", low=2)
     seed: int = option(0, "the same seed gives the same files, byte for byte", low=0)
     size: int | None = option(
@@ -21,15 +26,13 @@ class SampleConfig:
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Make the sample that the command line asks for."""
-    config = parse(SampleConfig, __doc__, "python -m src.sample --out demo/data --images 24 --seed 0")
-    if config.out is None:
-        raise InputError("--out is missing: name the folder to write")
+    config = parse(SampleConfig, __doc__, argv=arguments, recipe=True)
     cells = write_sample(Path(config.out), config.images, config.seed, config.size)
     num_test = max(2, config.images // 4)
     print(f"wrote {config.out}: {config.images} training and {num_test} test images with {cells} cells")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -1,12 +1,19 @@
-"""Score a results file: mask AP at 100 detections and uncapped, per class, panoptic quality and centroid F1."""
+"""Score a results file: mask AP at 100 detections and uncapped, per class, panoptic quality and centroid F1.
+
+python -m src.score --pred test-results.json --gt data/train --split split.json --part val
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.common.errors import InputError, run
+from src.common.errors import InputError, run_command
 from src.common.files import id_map_of, write_json
-from src.config.command import Parser, score_of
+from src.common.limits import DEFAULT_MAX_PIXELS
+from src.config.command import parse
+from src.config.flags import inherited, option
+from src.config.settings import MachineSettings
 from src.data.classes import CellClass, classes_of_results
 from src.data.id_map import read_id_map
 from src.data.splits import part_names, read_split
@@ -16,13 +23,39 @@ from src.evaluation.results import check_results, read_results
 from src.evaluation.scores import AP_KEYS, BACKENDS, CAPS, PQ_KEYS, score
 
 
+@dataclass(frozen=True)
+class ScoreConfig:
+    """The score."""
+
+    pred: str = option("", "results JSON, as inference.py writes it", required=True, metavar="FILE")
+    gt: str = option("", "folder of <name>/classN.tif, or a COCO JSON (RLE or polygons)", required=True, metavar="PATH")
+    id_map: str | None = option(None, "id map of --pred; absent: that beside it, else 1..N by name", metavar="FILE")
+    split: str | None = option(None, "JSON of part → names; only the images of --part are scored", metavar="FILE")
+    part: str | None = option(None, "part of --split that is scored; absent: val", metavar="NAME")
+    classes: str | None = option(
+        None,
+        "JSON of classes; absent: that beside the results, else the homework's",
+        metavar="FILE",
+    )
+    pq_threshold: float = option(0.5, "lowest score that counts in PQ and F1", low=0, high=1, metavar="S")
+    backend: str = option(BACKENDS[0], "evaluator of AP; they agree to 1e-9", choices=BACKENDS)
+    max_pixels: int = inherited(MachineSettings, "max_pixels", DEFAULT_MAX_PIXELS)
+    json: str | None = option(None, "write the scores here, too", metavar="FILE")
+
+
+def check_flags(config: ScoreConfig) -> None:
+    """Refuse what does not go together."""
+    if config.part and not config.split:
+        raise InputError("--part needs --split")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ``--help`` describes it."""
-    flags = _parser().parse_args(arguments)
+    """Score what the command line names."""
+    flags = parse(ScoreConfig, __doc__, check_flags, arguments)
     entries, id_map = read_results(flags.pred), id_map_of(flags.pred, flags.id_map)
     classes = classes_of_results(flags.classes, flags.pred)
-    truths = load_ground_truth(flags.gt, len(classes), id_map, _part(flags.split, flags.part), flags.max_pixels)
-    known = read_id_map(id_map, flags.max_pixels) if id_map else [truth.entry for truth in truths]
+    truths = load_ground_truth(flags.gt, len(classes), id_map, _part(flags.split, flags.part))
+    known = read_id_map(id_map) if id_map else [truth.entry for truth in truths]
     check_results(entries, known, len(classes), flags.pred)
     scored = {truth.id for truth in truths}  # a part of a split may be fewer images than the id map has
     chosen = [entry for entry in entries if entry["image_id"] in scored]
@@ -35,34 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"wrote {flags.json}")
 
 
-def _parser() -> Parser:
-    example = "python -m src.score --pred test-results.json --gt data/train --split split.json --part val"
-    parser = Parser(__doc__, example, "python -m src.score")
-    parser.add_argument("--pred", required=True, metavar="FILE", help="results JSON, as inference.py writes it")
-    parser.add_argument(
-        "--gt", required=True, metavar="PATH", help="folder of <name>/classN.tif, or a COCO JSON (RLE or polygons)"
-    )
-    parser.add_argument("--id-map", metavar="FILE", help="id map of --pred (default: beside it, else 1..N by name)")
-    parser.add_argument("--split", metavar="FILE", help="JSON of part -> names; scores only the images of --part")
-    parser.add_argument("--part", metavar="NAME", help="part of --split to score (default with --split: val)")
-    parser.add_classes()
-    parser.add_argument(
-        "--pq-threshold",
-        type=score_of,
-        default=0.5,
-        metavar="S",
-        help="lowest score that counts in PQ and F1 (default: 0.5)",
-    )
-    parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help="evaluator of AP; they agree to 1e-9")
-    parser.add_max_pixels()
-    parser.add_argument("--json", metavar="FILE", help="write the scores here, too")
-    return parser
-
-
 def _part(split: str | None, part: str | None) -> list[str] | None:
     """The names to score; ``None`` where there is no split."""
-    if split is None and part is not None:
-        raise InputError("--part needs --split")
     return None if split is None else part_names(read_split(split), part or "val")
 
 
@@ -94,4 +101,4 @@ def _row(result: dict[str, Any], category: str | None) -> list[str]:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

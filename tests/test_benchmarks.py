@@ -10,7 +10,6 @@ from pycocotools import mask as coco_mask
 from benchmarks import plain
 from benchmarks.material import raw_detections, write_record
 from benchmarks.measure import Row, interleaved, peak_megabytes, table
-from benchmarks.step_profile import family_of, saved_bytes
 from dataset import TileDataset
 from src.config.settings import AugmentSettings, TileSettings
 from src.data.cache import ImageCache
@@ -64,17 +63,3 @@ def test_a_promise_is_kept_or_not() -> None:
     assert not Row("x", "ms", [2, 1, 3], [30, 10, 20], least_ratio=10.5).kept
     assert not Row("x", "ms", [2, 1, 3], at_most=1.9).kept
     assert table([row]).splitlines()[-1] == "| x | 20 ms (10-30) | 2 ms (1-3) | 10.0 | ≥ 10 x, ≤ 2 ms | yes |"
-
-
-def test_what_is_kept_for_the_backward_pass_is_counted_once_and_by_part() -> None:
-    model = torch.nn.ModuleDict({"rpn": torch.nn.Linear(4, 3), "other": torch.nn.Linear(3, 2)})
-    values = torch.zeros(2, 4, requires_grad=True)
-    with saved_bytes(model) as kept:
-        hidden = model["rpn"](values)  # keeps its input, 2 x 4 float32
-        model["other"](hidden.square())  # the square keeps 2 x 3, the layer its input, as many
-    assert kept == {"rpn": 32, "all else": 48}
-
-
-def test_operations_have_families() -> None:
-    names = ("aten::mkldnn_convolution", "torchvision::_roi_align_backward", "aten::addmm", "aten::copy_")
-    assert [family_of(name) for name in names] == ["convolutions", "RoIAlign", "linear layers", "all else"]

@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,13 @@ import torch
 import inference
 import main
 from src.common.errors import InputError
-from src.config.flags import build, read_recipe
+from src.config.flags import build
+from src.config.recipe import read_recipe
 from src.config.settings import InferenceConfig, TrainConfig
 from src.data.tiff import write_image
-from src.engine.checkpoint import checkpoint_to_resume, load_checkpoint
+from src.engine.checkpoint import read_checkpoint
+from src.engine.run_folder import checkpoint_to_resume
+from tests.checkpoints import snapshot_of, write_format_2
 from tests.helpers import TINY, write_dataset
 
 pytestmark = pytest.mark.torch
@@ -65,7 +67,7 @@ def test_the_written_configuration_is_a_recipe_for_the_same_run(finished: Path, 
     again = build(TrainConfig, read_recipe(finished / "config.toml"))
     assert again.model.norm == "batch" and again.image.channel_order in ("rgb", "bgr")
     assert again.data.data_path == str(data) and again.tiles.tile_size == 64
-    assert load_checkpoint(finished / "best.pt")["settings"]["tile_size"] == 64
+    assert read_checkpoint(finished / "best.pt").config.tiles.tile_size == 64
 
 
 def test_the_same_seed_is_the_same_run(finished: Path, data: Path, tmp_path: Path) -> None:
@@ -83,17 +85,53 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     whole = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
     out = tmp_path / "run"
     train(data, out, max_steps=stopped_after, workers=workers)
-    progress = load_checkpoint(out / "last.pt")["progress"]
-    assert progress["step"] == progress["batch"] == stopped_after
+    progress = snapshot_of(out / "last.pt").progress
+    assert progress.step == progress.batch == stopped_after
     (out / ".last.pt.0a1b2c3d.tmp.pt").write_bytes(b"half")  # as a kill while saving leaves it
     events = train(data, out, resume="auto", workers=workers)
     assert [event["step"] for event in events if event["event"] == "start"] == [0, stopped_after]  # it did go on
     assert not list(out.glob(".*"))
     losses = [[event["loss"] for event in events if event["event"] == "step"] for events in (whole, events)]
     assert losses[0] == losses[1]
-    models = [load_checkpoint(folder / "last.pt") for folder in (finished, out)]
-    for part in ("model", "ema"):
-        assert all(torch.equal(tensor, models[1][part][name]) for name, tensor in models[0][part].items())
+    same_weights(finished / "last.pt", out / "last.pt")
+
+
+def same_weights(one: Path, other: Path) -> None:
+    """Both the trained weights and those that predict are equal, bit for bit."""
+    for weights, others in (
+        (snapshot_of(one).model, snapshot_of(other).model),
+        (read_checkpoint(one).weights, read_checkpoint(other).weights),
+    ):
+        assert weights.keys() == others.keys()
+        assert all(torch.equal(tensor, others[name]) for name, tensor in weights.items())
+
+
+def test_a_run_of_an_earlier_version_goes_on(finished: Path, data: Path, tmp_path: Path) -> None:
+    """Its checkpoints hold -1 for workers, precision auto, and in best.pt all that last.pt holds."""
+    train(data, tmp_path / "run", max_steps=2)
+    old = settings_for(data, tmp_path / "run", max_steps=2, workers=-1, amp="auto")
+    resolved = {"norm": "batch", "head_norm": "on", "trainable_layers": 5, "channel_order": "rgb"}
+    last = read_checkpoint(tmp_path / "run/last.pt")
+    for name in ("last.pt", "best.pt"):
+        write_format_2(tmp_path / "run" / name, last, {**old, **resolved})
+    found = infer(tmp_path / "run", data, tmp_path / "old.json")
+    train(data, tmp_path / "run", resume="auto")
+    same_weights(finished / "last.pt", tmp_path / "run/last.pt")
+    main.main(build(TrainConfig, settings_for(data, tmp_path / "other", resume=str(finished / "last.pt"))))
+    write_format_2(tmp_path / "run/best.pt", last, {**old, **resolved})
+    assert infer(tmp_path / "run", data, tmp_path / "again.json") == found != []
+    with pytest.raises(InputError, match=r"best.pt: holds weights alone.* resume from .*last.pt"):
+        train(data, tmp_path / "run", resume=str(finished / "best.pt"))
+
+
+def test_the_best_checkpoint_holds_what_prediction_needs(finished: Path, data: Path, tmp_path: Path) -> None:
+    best, last = (read_checkpoint(finished / name) for name in ("best.pt", "last.pt"))
+    assert best.snapshot is None and best.config == last.config and best.classes == last.classes
+    events = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    assert best.scores in [event["scores"] for event in events if event["event"] == "val"]
+    assert (finished / "best.pt").stat().st_size < 0.45 * (finished / "last.pt").stat().st_size
+    train(data, tmp_path / "run", weights=str(finished / "best.pt"), max_steps=1, val_every=0)
+    assert snapshot_of(tmp_path / "run/last.pt").progress.step == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -129,7 +167,7 @@ def test_the_batch_size_is_chosen_and_kept(data: Path, tmp_path: Path) -> None:
     train(data, tmp_path / "run", batch_size=0, max_steps=1, val_every=0)
     assert "batch_size = 1" in (tmp_path / "run/config.toml").read_text()  # of 8 tiles, which leaves eight steps
     train(data, tmp_path / "run", batch_size=0, max_steps=2, val_every=0, resume="auto")
-    assert load_checkpoint(tmp_path / "run/last.pt")["settings"]["batch_size"] == 1
+    assert read_checkpoint(tmp_path / "run/last.pt").config.run.batch_size == 1
 
 
 @pytest.mark.slow
@@ -138,9 +176,8 @@ def test_a_compiled_backbone_trains_to_the_same_losses(finished: Path, data: Pat
     compiled = train(data, tmp_path / "run", compile=True)
     losses = [[event["loss"] for event in events if event["event"] == "step"] for events in (plain, compiled)]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
-    assert set(load_checkpoint(tmp_path / "run/last.pt")["model"]) == set(
-        load_checkpoint(finished / "last.pt")["model"]
-    )
+    compiled_weights, weights = (snapshot_of(folder / "last.pt").model for folder in (tmp_path / "run", finished))
+    assert compiled_weights.keys() == weights.keys()
 
 
 def test_a_validation_that_fails_loses_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +186,8 @@ def test_a_validation_that_fails_loses_nothing(data: Path, tmp_path: Path, monke
         broken.setattr(main, "predict_val", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(data, tmp_path / "run", max_steps=3)
-    progress = load_checkpoint(tmp_path / "run/last.pt")["progress"]
-    assert progress["step"] == 3 and progress["validating"] and not (tmp_path / "run/best.pt").exists()
+    progress = snapshot_of(tmp_path / "run/last.pt").progress
+    assert progress.step == 3 and progress.validating and not (tmp_path / "run/best.pt").exists()
     events = train(data, tmp_path / "run", max_steps=3, resume="auto")
     assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3]
     assert [event["step"] for event in events if event["event"] == "val"] == [3]
@@ -166,11 +203,12 @@ def test_a_new_run_moves_an_earlier_one_aside(data: Path, tmp_path: Path) -> Non
 def test_a_damaged_last_checkpoint_falls_back_to_the_previous(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "previous.pt").write_bytes((finished / "previous.pt").read_bytes())
     (tmp_path / "last.pt").write_bytes((finished / "last.pt").read_bytes()[:5000])
-    found, previous = checkpoint_to_resume("auto", tmp_path), load_checkpoint(finished / "previous.pt")
-    assert found and found["progress"] == previous["progress"] != load_checkpoint(finished / "last.pt")["progress"]
+    found, previous = checkpoint_to_resume("auto", tmp_path), snapshot_of(finished / "previous.pt")
+    assert found and found.snapshot
+    assert found.snapshot.progress == previous.progress != snapshot_of(finished / "last.pt").progress
     assert checkpoint_to_resume("auto", tmp_path / "nothing") is None and checkpoint_to_resume(None, tmp_path) is None
     with pytest.raises(InputError, match=r"last.pt: is damaged"):
-        load_checkpoint(tmp_path / "last.pt")
+        read_checkpoint(tmp_path / "last.pt")
     (tmp_path / "previous.pt").unlink()
     with pytest.raises(InputError, match=r"--resume auto: no checkpoint can be used; .*last.pt: is damaged"):
         checkpoint_to_resume("auto", tmp_path)
@@ -202,7 +240,7 @@ def test_exported_weights_predict_and_train_as_they_are(
     for place in (9, 300, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         with pytest.raises(InputError, match=r"weights.safetensors: is "):
-            load_checkpoint(path)
+            read_checkpoint(path)
 
 
 def test_damaged_weights_do_not_start_a_run(finished: Path, data: Path, tmp_path: Path) -> None:
@@ -282,8 +320,9 @@ def test_what_changes_results_makes_another_job(tmp_path: Path, changes: dict[st
     (tmp_path / "best.pt").write_bytes(b"weights")
     config = InferenceConfig(ckpt=(str(tmp_path / "best.pt"),))
     job = inference.job(config, None)
-    assert job == inference.job(replace(config, output="elsewhere.json", predict_batch_size=9), None)
-    assert job != inference.job(replace(config, **changes), None)  # type: ignore[arg-type]
+    without_effect = {"output": "elsewhere.json", "predict_batch_size": 9}
+    assert job == inference.job(build(InferenceConfig, {"ckpt": config.ckpt, **without_effect}), None)
+    assert job != inference.job(build(InferenceConfig, {"ckpt": config.ckpt, **changes}), None)
     assert job != inference.job(config, torch.bfloat16)
 
 
@@ -311,7 +350,7 @@ def test_two_processes_train_and_count_each_image_once(data: Path, tmp_path: Pat
     events = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     validations = [event for event in events if event["event"] == "val"]
     assert validations and validations[-1]["scores"]["images"] == 2
-    assert load_checkpoint(tmp_path / "run/last.pt")["progress"]["step"] == 5
+    assert snapshot_of(tmp_path / "run/last.pt").progress.step == 5
 
 
 def test_two_processes_log_the_scores_that_inference_repeats(data: Path, tmp_path: Path) -> None:
@@ -425,10 +464,9 @@ def test_class_weights_by_frequency() -> None:
 
 
 def test_settings_survive_the_checkpoint(finished: Path) -> None:
-    content = load_checkpoint(finished / "last.pt")
-    config = build(TrainConfig, content["settings"])
-    assert replace(config.predict, score_thresh=0.0) == config.predict and config.optimizer.ema == 0.5
-    assert [entry["name"] for entry in content["classes"]] == ["epithelial", "lymphocyte"]
+    checkpoint = read_checkpoint(finished / "last.pt")
+    assert checkpoint.config.predict.score_thresh == 0.0 and checkpoint.config.optimizer.ema == 0.5
+    assert [cell_class.name for cell_class in checkpoint.classes] == ["epithelial", "lymphocyte"]
 
 
 @pytest.mark.parametrize("name", ["train", "inference"])

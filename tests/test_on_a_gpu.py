@@ -16,14 +16,15 @@ import inference
 import main
 from model import TiledMaskRCNN, build_model
 from src.common.errors import InputError
-from src.config.flags import build, read_recipe
+from src.config.flags import build
+from src.config.recipe import read_recipe
 from src.config.settings import InferenceConfig, ModelSettings, TrainConfig
-from src.engine.checkpoint import load_checkpoint
 from src.engine.devices import AMP_TYPES, resolve_amp
 from src.engine.loading import Batch, Item, collate
 from src.engine.memory import DEFAULT, largest_fitting_batch, step_memory
 from src.engine.run_log import StepLosses
 from src.engine.weights import resolve
+from tests.checkpoints import snapshot_of
 from tests.engine.test_norms import kept_bytes
 from tests.fake_cuda import FakeGpu, Wait, fake_cuda, needs_guard, to_cpu
 from tests.helpers import TINY, write_dataset
@@ -52,7 +53,7 @@ def tile(seed: int, size: int = 128) -> Item:
 def network(norm: str, device: torch.device) -> TiledMaskRCNN:
     torch.manual_seed(0)
     head_norm = "off" if norm == "frozen" else "on"
-    return to_device(build_model(resolve(replace(SMALL, norm=norm, head_norm=head_norm), 20), 3), device).train()
+    return to_device(build_model(resolve(replace(SMALL, norm=norm, head_norm=head_norm), 20), 2), device).train()
 
 
 def losses_of(model: TiledMaskRCNN, batch: Batch, amp: str) -> dict[str, torch.Tensor]:
@@ -170,7 +171,7 @@ def test_steps_that_overflow_in_fp16_are_skipped_and_logged(
     skipped = [event.get("skipped", False) for event in events if event["event"] == "step"]
     assert skipped[:2] == [True, True] and not any(skipped[-3:])
     assert np.isfinite(losses_in(events)).all() and losses_in(events)[-1] < losses_in(events)[0]
-    for part in load_checkpoint(tmp_path / "run/last.pt")["optimizer"]["state"].values():
+    for part in snapshot_of(tmp_path / "run/last.pt").optimizer["state"].values():
         assert all(value.isfinite().all() for value in part.values() if isinstance(value, torch.Tensor))
 
 

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco_mask
 
 from src.common.errors import InputError
-from src.config.flags import build, flags_of, flatten, read_recipe, to_toml
+from src.config.flags import build, flags_of, flatten
+from src.config.recipe import read_recipe, to_toml
 from src.config.settings import InferenceConfig, TrainConfig
 from src.data.classes import load_classes
 from src.data.id_map import read_id_map

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from src.common.errors import InputError
+from src.engine.checkpoint import Progress
 from src.engine.devices import choose_device, prediction_amp, resolve_amp
 from src.engine.run_log import RunLog
-from src.engine.state import Progress
 
 pytestmark = pytest.mark.torch
 CPU = torch.device("cpu")
@@ -48,15 +48,13 @@ def test_an_old_torch_that_does_not_tell_its_capabilities(monkeypatch: pytest.Mo
 
 
 def test_log_is_cut_back_to_where_a_run_resumes(tmp_path: Path) -> None:
-    log = RunLog(tmp_path)
-    for step in (1, 2, 3):
-        log.write("step", step, 0, 0.5 * step, loss=1.0 / step, lr=0.1)
-    log.close()
-    with log.path.open("a") as file:
+    with RunLog(tmp_path) as log:
+        for step in (1, 2, 3):
+            log.write("step", Progress(step=step, seconds=0.5 * step), loss=1.0 / step, lr=0.1)
+    with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"event": "st')  # a run that was killed while writing
-    again = RunLog(tmp_path, keep_steps=2)
-    again.write("val", 2, 1, 1.0, AP50=0.25, scores={"images": 1})
-    again.close()
+    with RunLog(tmp_path, keep_steps=2) as again:
+        again.write("val", Progress(epoch=1, step=2, seconds=1.0), AP50=0.25, scores={"images": 1})
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(event["event"], event["step"]) for event in events] == [("step", 1), ("step", 2), ("val", 2)]
     rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
@@ -65,18 +63,25 @@ def test_log_is_cut_back_to_where_a_run_resumes(tmp_path: Path) -> None:
         ("step", "0.5", ""),
         ("val", "", "0.25"),
     ]
-    fresh = RunLog(tmp_path)
-    fresh.close()
-    assert (tmp_path / "log.jsonl").read_text() == ""
+    with RunLog(tmp_path):
+        assert (tmp_path / "log.jsonl").read_text() == ""
+
+
+def test_the_log_of_a_process_that_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with RunLog(None, keep_steps=2) as log:
+        log.write_start(Progress())
+        log.write("step", Progress(step=1), loss=0.5)
+        log.picture("val/a", np.zeros((4, 6, 3), np.uint8), 1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_tensorboard_gets_scalars_and_pictures(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    log = RunLog(tmp_path)
-    log.write("step", 1, 0, 0.5, loss=0.25)
-    log.write("val", 1, 0, 0.5, scores={"pq": {"per_class": {"2": {"PQ": 0.5, "SQ": None}}}})
-    log.picture("val/a", np.full((4, 6, 3), 200, np.uint8), 1)
-    log.close()
+    with RunLog(tmp_path) as log:
+        log.write("step", Progress(step=1), loss=0.25)
+        log.write("val", Progress(step=1), scores={"pq": {"per_class": {"2": {"PQ": 0.5, "SQ": None}}}})
+        log.picture("val/a", np.full((4, 6, 3), 200, np.uint8), 1)
     board = accumulator.EventAccumulator(str(tmp_path))
     board.Reload()
     assert [event.value for event in board.Scalars("step/loss")] == [0.25]
@@ -86,8 +91,7 @@ def test_tensorboard_gets_scalars_and_pictures(tmp_path: Path) -> None:
 
 def test_a_run_says_how_it_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["/some/where/main.py", "--data-path", "a b"])
-    log = RunLog(tmp_path)
-    log.start(Progress())
-    log.close()
+    with RunLog(tmp_path) as log:
+        log.write_start(Progress())
     event = json.loads((tmp_path / "log.jsonl").read_text())
     assert event["command"] == "python main.py --data-path 'a b'" and event["versions"]["torch"] == torch.__version__

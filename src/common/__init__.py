@@ -2,5 +2,6 @@
 
 - ``errors``: bad input becomes one line and exit code 2
 - ``files``: files that are replaced whole, and JSON
+- ``progress``: how far long work has come: a bar, or lines in a log file
 - ``limits``: the most pixels that are decoded
 """

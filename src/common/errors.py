@@ -31,7 +31,7 @@ def nearest_path(path: str | Path) -> str:
         return ""
 
 
-def run(main: Callable[[], Value]) -> Value:
+def run_command(main: Callable[[], Value]) -> Value:
     """Call a command's ``main``; an :class:`InputError` becomes one line on stderr and exit code 2."""
     try:
         return main()

@@ -1,14 +1,7 @@
 """What flags alone can tell, single or together, is refused here, before torch is imported or a file is opened."""
 
 from src.common.errors import InputError
-from src.config.settings import (
-    InferenceConfig,
-    ModelSettings,
-    OptimizerSettings,
-    TrainConfig,
-    parse_loss_weights,
-    parse_numbers,
-)
+from src.config.settings import InferenceConfig, ModelSettings, OptimizerSettings, TrainConfig
 
 PYRAMID_LEVELS = 5
 EXPORT_SUFFIX = ".safetensors"
@@ -23,8 +16,8 @@ def check_training(config: TrainConfig) -> None:
     check_overlap("--overlap", config.tiles.overlap, config.tiles.tile_size)
     check_overlap("--predict-overlap", config.predict.predict_overlap, config.tiles.tile_size)
     check_model(config.model)
-    _check_losses(config.optimizer, config.data.num_classes)
-    _check_amp(config.optimizer.amp, config.predict.device)
+    _check_losses(config.optimizer, config.data.class_count)
+    _check_amp(config.optimizer.amp, config.machine.device)
 
 
 def check_prediction(config: InferenceConfig) -> None:
@@ -33,7 +26,7 @@ def check_prediction(config: InferenceConfig) -> None:
     Raises:
         InputError: for the first of them.
     """
-    _check_amp(config.amp, config.device)
+    _check_amp(config.amp, config.machine.device)
     if config.export and (len(config.ckpt) != 1 or not config.export.endswith(EXPORT_SUFFIX)):
         raise InputError(f"--export {config.export}: takes one --ckpt, and a name that ends with {EXPORT_SUFFIX}")
 
@@ -64,19 +57,45 @@ def parse_anchors(text: str) -> tuple[float, ...]:
     return sizes
 
 
-def parse_class_weights(text: str, num_classes: int) -> tuple[float, ...]:
-    """The K + 1 numbers that ``--class-weights`` lists, background first; ``num_classes`` is K + 1."""
+def parse_class_weights(text: str, class_count: int | None = None) -> tuple[float, ...]:
+    """The K + 1 numbers that ``--class-weights`` lists, background first; with ``class_count``, K is checked."""
     numbers = parse_numbers(text, "--class-weights")
-    if len(numbers) != num_classes:
-        raise InputError(f"--class-weights: expected {num_classes} numbers, background first, got {text}")
+    if class_count is not None and len(numbers) != class_count + 1:
+        raise InputError(f"--class-weights: expected {class_count + 1} numbers, background first, got {text}")
     return numbers
 
 
-def _check_losses(settings: OptimizerSettings, num_classes: int | None) -> None:
+def parse_loss_weights(text: str) -> dict[str, float]:
+    """``"box=2,mask=1"`` → a weight for each of the five losses, 1 for those left out."""
+    weights = dict.fromkeys(("classifier", "box", "mask", "objectness", "rpn_box"), 1.0)
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        if name.strip() not in weights:
+            raise InputError(f"--loss-weights: {name.strip()!r} is not one of {', '.join(weights)}")
+        weights[name.strip()] = parse_number(value, "--loss-weights")
+    return weights
+
+
+def parse_numbers(text: str, flag: str) -> tuple[float, ...]:
+    """``"8,16,32"`` → numbers ≥ 0; an :class:`InputError` names the flag."""
+    return tuple(parse_number(part, flag) for part in text.split(","))
+
+
+def parse_number(text: str, flag: str) -> float:
+    """A finite number ≥ 0; an :class:`InputError` names the flag."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise InputError(f"{flag}: {text.strip()!r} is not a number") from None
+    if not 0 <= value < float("inf"):
+        raise InputError(f"{flag}: {text.strip()} is not a finite number of at least 0")
+    return value
+
+
+def _check_losses(settings: OptimizerSettings, class_count: int | None) -> None:
     parse_loss_weights(settings.loss_weights)
     if settings.class_weights not in ("none", "auto"):
-        given = len(parse_numbers(settings.class_weights, "--class-weights"))
-        parse_class_weights(settings.class_weights, num_classes or given)
+        parse_class_weights(settings.class_weights, class_count)
 
 
 def _check_amp(amp: str | None, device: str) -> None:

@@ -1,17 +1,19 @@
 """Every setting of the program, a frozen dataclass per concern. No torch here, so that ``--help`` answers at once."""
 
 from dataclasses import dataclass
+from functools import partial
 
-from src.common.errors import InputError
-from src.common.limits import MAX_PIXELS
-from src.config.command import MAX_PIXELS_HELP
-from src.config.flags import option, settings
+from src.common.limits import DEFAULT_MAX_PIXELS
+from src.config.flags import Auto, inherited, option, overrides, settings
+
+# A setting is made by what a change of it changes:
+learning = partial(option, acts_on="learning")  # the weights, and with them all else
+prediction = partial(option, acts_on="prediction")  # what the same weights find
+budget = partial(option, acts_on="budget")  # when training ends
+nothing = partial(option, acts_on="nothing")  # neither: where and how fast it runs
 
 BACKBONES = ("resnet18", "resnet50", "resnet101", "resnext101_32x8d", "convnext_base")
 DEVICES = ("auto", "cuda", "cuda:N", "mps", "cpu")
-DEVICE_HELP = "auto: GPUs where there are any, else Apple's MPS, else the CPU; cuda:1 is one of several GPUs"
-TIMEOUT_MINUTES = 120.0
-TIMEOUT_HELP = "minutes that processes wait for one another before they give up, as while one decodes a large image"
 PRECISIONS = ("auto", "bf16", "fp16", "off")
 HOMEWORK_TRAIN = "./hw3-data-release/train"
 HOMEWORK_TEST = "./hw3-data-release/test_release"
@@ -22,28 +24,29 @@ HOMEWORK_ID_MAP = "./hw3-data-release/test_image_name_to_ids.json"
 class ImageSettings:
     """How images are read."""
 
-    intensity: str = option(
+    intensity: str = learning(
         "full",
         "how types wider than 8 bits become 8 bits: the type's full range, or the image's 0.1-99.9 percentile",
         choices=("full", "percentile"),
     )
-    channel_order: str = option(
+    channel_order: str = learning(
         "auto",
         "order of the colours on disk; auto decides by the H&E stain colours of the training set",
         choices=("auto", "rgb", "bgr"),
     )
-    scale: float = option(1.0, "magnification of every image before it is tiled", low=0.05, high=16)
-    max_pixels: int = option(MAX_PIXELS, MAX_PIXELS_HELP, low=1)
+    scale: float = learning(1.0, "magnification of every image before it is tiled", low=0.05, high=16)
 
 
 @dataclass(frozen=True)
 class TileSettings:
     """How training images are cut into tiles."""
 
-    tile_size: int = option(512, "side of a tile in px after --scale", low=32, high=8192)
-    overlap: int = option(256, "px that neighbouring training tiles share", low=0)
-    empty_fraction: float = option(0.1, "tiles without cells kept as negatives, as a share of those with cells", low=0)
-    min_visible: float = option(
+    tile_size: int = learning(512, "side of a tile in px after --scale", low=32, high=8192)
+    overlap: int = learning(256, "px that neighbouring training tiles share", low=0)
+    empty_fraction: float = learning(
+        0.1, "tiles without cells kept as negatives, as a share of those with cells", low=0
+    )
+    min_visible: float = learning(
         0.25,
         "minimum visible fraction of a cell that a tile's edge cuts; with less of it the cell is background",
         low=0,
@@ -55,171 +58,210 @@ class TileSettings:
 class AugmentSettings:
     """How training tiles are augmented."""
 
-    augment: str = option(
+    augment: str = learning(
         "full",
         "none; flips (and quarter turns); full adds shift-scale-rotate and colour jitter",
         choices=("none", "flips", "full"),
     )
-    affine_prob: float = option(0.5, "probability of shift-scale-rotate, with --augment full", low=0, high=1)
-    jitter_prob: float = option(0.3, "probability of colour jitter, with --augment full", low=0, high=1)
+    affine_prob: float = learning(0.5, "probability of shift-scale-rotate, with --augment full", low=0, high=1)
+    jitter_prob: float = learning(0.3, "probability of colour jitter, with --augment full", low=0, high=1)
 
 
 @dataclass(frozen=True)
 class ModelSettings:
     """The Mask R-CNN."""
 
-    backbone: str = option("resnet50", "backbone under the feature pyramid", choices=BACKBONES)
-    detector: str = option("v1", "torchvision's Mask R-CNN v1 or v2; v2 needs resnet50", choices=("v1", "v2"))
-    weights: str = option("coco", "start from coco, imagenet, none (scratch), or a file of weights or checkpoint")
-    norm: str = option(
+    backbone: str = learning("resnet50", "backbone under the feature pyramid", choices=BACKBONES)
+    detector: str = learning("v1", "torchvision's Mask R-CNN v1 or v2; v2 needs resnet50", choices=("v1", "v2"))
+    weights: str = learning("coco", "start from coco, imagenet, none (scratch), or a file of weights or checkpoint")
+    norm: str = learning(
         "auto",
         "normalisation layers of the backbone; auto: as the weights have them, frozen with those of a backbone alone, "
         "batch from scratch",
         choices=("auto", "frozen", "batch", "group"),
     )
-    head_norm: str = option(
+    head_norm: str = learning(
         "auto",
         "normalisation in the feature pyramid and the mask head too; auto: as the weights have it, on from scratch",
         choices=("auto", "on", "off"),
     )
-    trainable_layers: int | None = option(
-        None,
-        "backbone stages that are trained, counted from the top, 0-5; absent: 3 with weights, 5 from scratch",
+    trainable_layers: int | Auto = learning(
+        "auto",
+        "backbone stages that are trained, counted from the top, 0-5; auto: 3 with weights, 5 from scratch",
         low=0,
         high=5,
+        auto=True,
     )
-    anchors: str = option(
+    anchors: str = learning(
         "auto",
         "anchor sides in px after --scale: five numbers like 8,16,32,64,128, auto (from the cells) or default (32-512)",
     )
-    fpn_channels: int = option(256, "channels of the feature pyramid; COCO weights fit 256", low=8, high=1024)
-    box_head_dim: int = option(1024, "width of the box head's two layers; COCO weights fit 1024", low=8, high=4096)
-    mask_head_channels: int = option(256, "channels of the mask head; COCO weights fit 256", low=8, high=1024)
-    mask_head_layers: int = option(4, "3x3 convolutions of the mask head; COCO weights fit 4", low=1, high=32)
-    rois_per_tile: int = option(512, "proposals per tile that train the box head", low=8, high=10_000)
-    mask_rois_per_tile: int = option(
+    fpn_channels: int = learning(256, "channels of the feature pyramid; COCO weights fit 256", low=8, high=1024)
+    box_head_dim: int = learning(1024, "width of the box head's two layers; COCO weights fit 1024", low=8, high=4096)
+    mask_head_channels: int = learning(256, "channels of the mask head; COCO weights fit 256", low=8, high=1024)
+    mask_head_layers: int = learning(4, "3x3 convolutions of the mask head; COCO weights fit 4", low=1, high=32)
+    rois_per_tile: int = learning(512, "proposals per tile that train the box head", low=8, high=10_000)
+    mask_rois_per_tile: int = learning(
         128, "positive proposals per tile that train the mask head, at most", low=1, high=10_000
     )
-    roi_samples: int = option(
+    roi_samples: int = learning(
         2,
         "samples per side in each bin of an RoI; 1 trains faster on a CPU, where cells span few pixels of the features",
         low=1,
         high=16,
     )
-    proposals: int = option(
-        2000, "proposals per tile that reach the heads in training and inference", low=10, high=100_000
+    proposals: int = learning(
+        2000,
+        "proposals per tile that reach the heads in training and inference",
+        low=10,
+        high=100_000,
     )
-    detections_per_tile: int = option(500, "detections per tile that are kept, best first", low=1, high=100_000)
-    nms_threshold: float = option(
-        0.5, "box IoU above which the lower of two detections of a class is dropped in a tile", low=0, high=1
+    nms_threshold: float = prediction(
+        0.5,
+        "box IoU above which the lower of two detections of a class is dropped in a tile",
+        low=0,
+        high=1,
     )
-    allow_large: bool = option(False, "allow a model of more than 200 million parameters")
+    allow_large: bool = nothing(False, "allow a model of more than 200 million parameters")
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
     """Optimisation."""
 
-    optimizer: str = option("sgd", "optimizer", choices=("sgd", "adamw"))
-    lr: float = option(0.005, "learning rate after warm-up", low=0)
-    momentum: float = option(0.9, "momentum of SGD", low=0, high=1)
-    weight_decay: float = option(1e-4, "weight decay; norms and biases are spared", low=0)
-    warmup_steps: int = option(500, "steps of linear warm-up", low=0)
-    schedule: str = option("constant", "learning rate after warm-up", choices=("constant", "cosine", "step"))
-    step_epochs: int = option(10, "epochs between divisions by ten, with --schedule step", low=1)
-    loss_weights: str = option(
-        "classifier=1,box=1,mask=1,objectness=1,rpn_box=1", "weights of the five losses; those left out stay 1"
+    optimizer: str = learning("sgd", "optimizer", choices=("sgd", "adamw"))
+    lr: float = learning(0.005, "learning rate after warm-up", low=0)
+    momentum: float = learning(0.9, "momentum of SGD", low=0, high=1)
+    weight_decay: float = learning(1e-4, "weight decay; norms and biases are spared", low=0)
+    warmup_steps: int = learning(500, "steps of linear warm-up", low=0)
+    schedule: str = learning("constant", "learning rate after warm-up", choices=("constant", "cosine", "step"))
+    step_epochs: int = learning(10, "epochs between divisions by ten, with --schedule step", low=1)
+    loss_weights: str = learning(
+        "classifier=1,box=1,mask=1,objectness=1,rpn_box=1",
+        "weights of the five losses; those left out stay 1",
     )
-    class_weights: str = option(
+    class_weights: str = learning(
         "none",
         "class weights inside the classifier loss: none, auto (rare classes up), or K+1 numbers, background first",
     )
-    clip_norm: float = option(10.0, "gradient norm is clipped to this; 0 does not clip", low=0)
-    accumulate: int = option(1, "batches whose gradients are added up before a step", low=1)
-    ema: float = option(
-        0.0, "decay of the averaged weights used to predict, like 0.999; 0 keeps none", low=0, high=0.99999
+    clip_norm: float = learning(10.0, "gradient norm is clipped to this; 0 does not clip", low=0)
+    accumulate: int = learning(1, "batches whose gradients are added up before a step", low=1)
+    ema: float = learning(
+        0.0,
+        "decay of the averaged weights used to predict, like 0.999; 0 keeps none",
+        low=0,
+        high=0.99999,
     )
-    amp: str = option(
+    amp: str = learning(
         "auto",
         "mixed precision; auto: bf16 where the GPU or the CPU has it natively, else fp16 on a GPU and off on a CPU; "
         "in a run that is resumed, what it began with",
         choices=PRECISIONS,
     )
-    compile: bool = option(False, "compile the backbone for the machine; takes minutes once, gains nothing on a CPU")
+    compile: bool = nothing(False, "compile the backbone for the machine; takes minutes once, gains nothing on a CPU")
 
 
 @dataclass(frozen=True)
 class PredictSettings:
     """Prediction."""
 
-    score_thresh: float = option(0.05, "detections below this score are dropped", low=0, high=1)
-    predict_overlap: int = option(128, "px that neighbouring tiles share when predicting", low=0)
-    tta: str = option(
+    score_thresh: float = prediction(0.05, "detections below this score are dropped", low=0, high=1)
+    detections_per_tile: int = prediction(500, "detections per tile that are kept, best first", low=1, high=100_000)
+    predict_overlap: int = prediction(128, "px that neighbouring tiles share when predicting", low=0)
+    tta: str = prediction(
         "none",
         "test-time augmentation: views of each tile that are predicted and merged, flips four, full eight",
         choices=("none", "flips", "full"),
     )
-    whole_image: bool = option(False, "predict the whole image too, as one more tile")
-    predict_batch_size: int = option(4, "tiles predicted at once", low=1)
-    device: str = option("auto", DEVICE_HELP, choices=DEVICES)
+    whole_image: bool = prediction(False, "predict the whole image too, as one more tile")
+    predict_batch_size: int = nothing(4, "tiles predicted at once", low=1)
 
 
 @dataclass(frozen=True)
 class RunSettings:
     """The run."""
 
-    epochs: int = option(30, "passes over the training tiles", low=1)
-    max_steps: int | None = option(None, "stop, schedules included, after this many steps", low=1)
-    max_minutes: float | None = option(
+    output_dir: str = nothing("./logs", "run folder")
+    epochs: int = budget(30, "passes over the training tiles", low=1)
+    max_steps: int | None = budget(None, "stop, schedules included, after this many steps", low=1)
+    max_minutes: float | None = budget(
         None, "stop, schedules included, after this many minutes, validation not counted", low=0.01
     )
-    batch_size: int = option(
+    batch_size: int | Auto = learning(
         4,
         "tiles per step and GPU; auto: as many as the GPU's memory holds and leave eight steps per epoch (set --lr to suit)",
         low=1,
-        auto=0,
+        auto=True,
+        formerly_auto=0,
     )
-    workers: int = option(
-        -1,
+    workers: int | Auto = nothing(
+        "auto",
         "processes that load data; auto: four per GPU, at most one less than the cores; none on a CPU",
         low=0,
-        auto=-1,
+        auto=True,
+        formerly_auto=-1,
     )
-    seed: int = option(0, "seed of everything random", low=0)
-    val_every: int = option(1, "epochs between validations; 0 validates at the end alone", low=0)
-    patience: int = option(0, "stop after this many validations without a better AP50; 0 never", low=0)
-    save_every: int = option(1, "epochs between checkpoints", low=1)
-    resume: str | None = option(None, "go on from a checkpoint file, or auto: the run folder's last good one")
-    on_change: str = option(
+    val_every: int = nothing(1, "epochs between validations; 0 validates at the end alone", low=0)
+    patience: int = budget(0, "stop after this many validations without a better AP50; 0 never", low=0)
+    save_every: int = nothing(1, "epochs between checkpoints", low=1)
+    resume: str | None = nothing(None, "go on from a checkpoint file, or auto: the run folder's last good one")
+    on_change: str = nothing(
         "refuse",
         "what --resume does where images or settings are not those of the checkpoint",
         choices=("refuse", "continue"),
     )
-    backend: str = option(
-        "auto", "torch.distributed backend; auto: nccl with CUDA, else gloo", choices=("auto", "nccl", "gloo")
-    )
-    timeout_minutes: float = option(TIMEOUT_MINUTES, TIMEOUT_HELP, low=0.1)
-    cache_dir: str | None = option(None, "folder for decoded images and label maps; absent: the user's cache folder")
-    cache_gb: float = option(20.0, "size that the cache may grow to, in GB; 0 keeps none on disk", low=0)
 
 
 @dataclass(frozen=True)
 class DataSettings:
     """The data."""
 
-    data_path: str = option(HOMEWORK_TRAIN, "training folder: <name>/image.tif with class1.tif … classK.tif")
-    output_dir: str = option("./logs", "run folder")
-    num_classes: int | None = option(
-        None, "number of classes with the background; absent: 5, or as in the file of classes", low=2
+    data_path: str = nothing(HOMEWORK_TRAIN, "training folder: <name>/image.tif with class1.tif … classK.tif")
+    num_classes: int | None = learning(
+        None,
+        "number of classes, counting the background; absent: 5, or as in the file of classes",
+        low=2,
     )
-    classes: str | None = option(
+    classes: str | None = nothing(
         None,
         'JSON file of classes [{"id": 1, "name": …, "color": "#rrggbb"}]; absent: classes.json in --data-path, else the homework\'s four',
     )
-    split: str | None = option(None, "JSON file of part → names; train and val are used")
-    val_fraction: float = option(0.2, "share of the images for validation, without --split", low=0, high=0.9)
-    groups: str | None = option(
+    split: str | None = nothing(None, "JSON file of part → names; train and val are used")
+    val_fraction: float = learning(0.2, "share of the images for validation, without --split", low=0, high=0.9)
+    groups: str | None = nothing(
         None, "JSON file of name → group that is kept together in a split; absent: by stain likeness"
+    )
+    seed: int = learning(0, "seed of everything random", low=0)
+    cache_dir: str | None = nothing(None, "folder for decoded images and label maps; absent: the user's cache folder")
+    cache_gb: float = nothing(20.0, "size that the cache may grow to, in GB; 0 keeps none on disk", low=0)
+
+    @property
+    def class_count(self) -> int | None:
+        """K, which does not count the background as ``--num-classes`` does."""
+        return None if self.num_classes is None else self.num_classes - 1
+
+
+@dataclass(frozen=True)
+class MachineSettings:
+    """The machine."""
+
+    device: str = nothing(
+        "auto",
+        "auto: GPUs where there are any, else Apple's MPS, else the CPU; cuda:1 is one of several GPUs",
+        choices=DEVICES,
+    )
+    backend: str = nothing(
+        "auto",
+        "torch.distributed backend; auto: nccl with CUDA, else gloo",
+        choices=("auto", "nccl", "gloo"),
+    )
+    timeout_minutes: float = nothing(
+        120.0,
+        "minutes that processes wait for one another before they give up, as while one decodes a large image",
+        low=0.1,
+    )
+    max_pixels: int = nothing(
+        DEFAULT_MAX_PIXELS, "files of more px (height times width) are refused before memory is used", low=1
     )
 
 
@@ -235,6 +277,7 @@ class TrainConfig:
     tiles: TileSettings = settings(TileSettings)
     augment: AugmentSettings = settings(AugmentSettings)
     predict: PredictSettings = settings(PredictSettings)
+    machine: MachineSettings = settings(MachineSettings)
 
 
 @dataclass(frozen=True)
@@ -268,50 +311,16 @@ class InferenceConfig:
     overlay: str | None = option(
         None, "folder for one picture per image: cells of score 0.5 and up, outlined in the colours of their classes"
     )
-    score_thresh: float | None = option(
-        None, "detections below this score are dropped; 0.05 where the training said nothing else", low=0, high=1
+    channel_order: str | None = inherited(
+        ImageSettings,
+        "channel_order",
+        help="order of the colours on disk; absent: as in training",
+        choices=("rgb", "bgr"),
     )
-    predict_overlap: int | None = option(None, "px that neighbouring tiles share", low=0)
-    tta: str | None = option(None, "test-time augmentation of each tile", choices=("none", "flips", "full"))
-    whole_image: bool | None = option(None, "predict the whole image too, as one more tile")
-    predict_batch_size: int | None = option(None, "tiles predicted at once", low=1)
-    detections_per_tile: int | None = option(None, "detections per tile that are kept, best first", low=1)
-    channel_order: str | None = option(None, "order of the colours on disk", choices=("rgb", "bgr"))
-    amp: str | None = option(
-        None,
-        "mixed precision; absent: as the checkpoint was trained where this device has that natively, else off",
-        choices=PRECISIONS,
+    amp: str | None = inherited(
+        OptimizerSettings,
+        "amp",
+        help="mixed precision; absent: as the checkpoint was trained where this device has that natively, else off",
     )
-    max_pixels: int = option(MAX_PIXELS, MAX_PIXELS_HELP, low=1)
-    device: str = option("auto", DEVICE_HELP, choices=DEVICES)
-    backend: str = option(
-        "auto", "torch.distributed backend; auto: nccl with CUDA, else gloo", choices=("auto", "nccl", "gloo")
-    )
-    timeout_minutes: float = option(TIMEOUT_MINUTES, TIMEOUT_HELP, low=0.1)
-
-
-def parse_loss_weights(text: str) -> dict[str, float]:
-    """``"box=2,mask=1"`` → a weight for each of the five losses, 1 for those left out."""
-    weights = dict.fromkeys(("classifier", "box", "mask", "objectness", "rpn_box"), 1.0)
-    for part in filter(None, text.split(",")):
-        name, _, value = part.partition("=")
-        if name.strip() not in weights:
-            raise InputError(f"--loss-weights: {name.strip()!r} is not one of {', '.join(weights)}")
-        weights[name.strip()] = parse_number(value, "--loss-weights")
-    return weights
-
-
-def parse_numbers(text: str, flag: str) -> tuple[float, ...]:
-    """``"8,16,32"`` → numbers ≥ 0; an :class:`InputError` names the flag."""
-    return tuple(parse_number(part, flag) for part in text.split(","))
-
-
-def parse_number(text: str, flag: str) -> float:
-    """A finite number ≥ 0; an :class:`InputError` names the flag."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise InputError(f"{flag}: {text.strip()!r} is not a number") from None
-    if not 0 <= value < float("inf"):
-        raise InputError(f"{flag}: {text.strip()} is not a finite number of at least 0")
-    return value
+    predict: PredictSettings = overrides(PredictSettings)
+    machine: MachineSettings = settings(MachineSettings)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from src.common.limits import MAX_PIXELS
 from src.data.prepared import PreparedImage, prepare
 from src.data.records import Record
 
@@ -41,7 +40,6 @@ class ImageCache:
     max_gb: float
     intensity: str
     scale: float
-    max_pixels: int = MAX_PIXELS
     decoded: int = field(default=0, init=False)  # images, since the cache was opened
     _full: bool = field(default=False, init=False)
     _measured: int = field(default=0, init=False)  # bytes in the folder when it was measured last
@@ -51,7 +49,7 @@ class ImageCache:
         """A record's prepared image as memory maps; decoded now where it is not in the cache yet."""
         entry = self.folder / self._key(record)
         if not entry.is_dir():
-            prepared = prepare(record, self.intensity, self.scale, self.max_pixels)
+            prepared = prepare(record, self.intensity, self.scale)
             with _STORING:
                 self.decoded += 1
                 is_stored = self._store(entry, prepared)

@@ -8,7 +8,7 @@ from typing import Any
 
 from src.common.errors import InputError
 from src.common.files import read_json, write_json
-from src.common.limits import MAX_PIXELS
+from src.common.limits import check_pixels
 
 TIFF_SUFFIX = re.compile(r"\.tiff?$", re.IGNORECASE)
 
@@ -28,10 +28,10 @@ class ImageId:
         return TIFF_SUFFIX.sub("", self.file_name)
 
 
-def read_id_map(path: str | Path, max_pixels: int = MAX_PIXELS) -> list[ImageId]:
+def read_id_map(path: str | Path) -> list[ImageId]:
     """Read the id map, a JSON list of ``{"file_name", "id", "height", "width"}``; ids and names are unique.
 
-    An image of more than ``max_pixels`` (height × width) is refused: where its file is not there, nothing else tells.
+    An image over the limit of pixels is refused: where its file is not there, nothing else tells.
     """
     entries = read_json(path)
     if not isinstance(entries, list) or not entries:
@@ -40,8 +40,7 @@ def read_id_map(path: str | Path, max_pixels: int = MAX_PIXELS) -> list[ImageId]
     refuse_repeats((entry.id for entry in ids), f"{path}: id")
     refuse_repeats((entry.name for entry in ids), f"{path}: file_name")
     for entry in ids:
-        if entry.height * entry.width > max_pixels:
-            raise InputError(f"{path}: {entry.file_name} is {entry.height} x {entry.width} px; see --max-pixels")
+        check_pixels(f"{path}: {entry.file_name}", entry.height, entry.width)
     return ids
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from src.common.limits import MAX_PIXELS
 from src.data.records import Record
 from src.data.tiff import CellPixels, read_cells, read_image
 from src.geometry.instances import extents
@@ -34,16 +33,16 @@ class PreparedImage:
     boxes: np.ndarray
     checksums: np.ndarray
 
-    def class_counts(self, num_classes: int) -> np.ndarray:
-        """``(K,)`` number of objects of each class; ``num_classes`` counts the background."""
-        return np.bincount(self.categories[1:], minlength=num_classes)[1:]
+    def class_counts(self, class_count: int) -> np.ndarray:
+        """``(K,)`` number of objects of each class 1..K; ``class_count`` is K."""
+        return np.bincount(self.categories[1:], minlength=class_count + 1)[1:]
 
 
-def prepare(record: Record, intensity: str, scale: float, max_pixels: int = MAX_PIXELS) -> PreparedImage:
-    """Decode a record's image and masks and scale them; files of more than ``max_pixels`` are refused."""
-    image = scale_image(read_image(record.image, intensity, max_pixels), scale)
+def prepare(record: Record, intensity: str, scale: float) -> PreparedImage:
+    """Decode a record's image and masks and scale them."""
+    image = scale_image(read_image(record.image, intensity), scale)
     masks = sorted(record.masks.items())
-    cells = {category: _scale_cells(read_cells(path, max_pixels), scale) for category, path in masks}
+    cells = {category: _scale_cells(read_cells(path), scale) for category, path in masks}
     label_map, categories, layers = stack_layers(cells, image.shape[:2])
     areas, boxes = extents(label_map.transpose(2, 0, 1), len(categories) - 1)
     files = [record.image, *(path for _, path in masks)]

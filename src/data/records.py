@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.common.errors import InputError, nearest, nearest_path
-from src.common.limits import MAX_PIXELS
 from src.data.id_map import TIFF_SUFFIX, ImageId, read_id_map, refuse_repeats
 from src.data.tiff import Header, read_header
 
@@ -37,21 +36,18 @@ class TestImage:
     entry: ImageId
 
 
-def find_records(
-    data_path: str | Path, num_classes: int, check_masks: bool = True, max_pixels: int = MAX_PIXELS
-) -> list[Record]:
+def find_records(data_path: str | Path, class_count: int, check_masks: bool = True) -> list[Record]:
     """Find ``<data_path>/<name>/image.tif`` with ``class1.tif … classK.tif`` beside it, sorted by name.
 
     Args:
-        num_classes: K, without the background.
+        class_count: K, without the background.
         check_masks: compare the masks' sizes and channels with the image's (headers only, nothing is decoded).
-        max_pixels: an image or mask of more (height × width) is refused.
 
     Raises:
         InputError: no such folder, no images in it, a folder without ``image.tif``, an unreadable file, a mask for
             a class above K, or a mask of another size. Hidden files and files beside the folders are ignored.
     """
-    return [read_record(folder, num_classes, check_masks, max_pixels) for folder in image_folders(data_path)]
+    return [read_record(folder, class_count, check_masks) for folder in image_folders(data_path)]
 
 
 def image_folders(data_path: str | Path) -> list[Path]:
@@ -62,16 +58,16 @@ def image_folders(data_path: str | Path) -> list[Path]:
     return folders
 
 
-def find_masks(files: Sequence[Path], num_classes: int) -> dict[int, Path]:
+def find_masks(files: Sequence[Path], class_count: int) -> dict[int, Path]:
     """The masks ``class1.tif … classK.tif`` among files, by class id; a class above K is an :class:`InputError`."""
     masks: dict[int, Path] = {}
     for path in files:
         if not (match := MASK_NAME.fullmatch(path.name)):
             continue
         class_id = int(match[1])
-        if not 1 <= class_id <= num_classes:
+        if not 1 <= class_id <= class_count:
             raise InputError(
-                f"{path}: there is no class {class_id}; classes are 1 to {num_classes} (see --num-classes, which"
+                f"{path}: there is no class {class_id}; classes are 1 to {class_count} (see --num-classes, which"
                 " counts the background, and --classes)"
             )
         if class_id in masks:
@@ -84,7 +80,6 @@ def find_test_images(
     test_dir: str | Path,
     id_map: str | Path | None = None,
     names: Collection[str] | None = None,
-    max_pixels: int = MAX_PIXELS,
 ) -> list[TestImage]:
     """Find the images to predict, each with its id, sorted by name.
 
@@ -93,7 +88,6 @@ def find_test_images(
         id_map: path of the id map. Without it the ids are 1..N in the order of the names and ``file_name`` is
             ``<name>.tif``.
         names: only these images (file names without ``.tif``, or folder names).
-        max_pixels: an image of more (height × width) is refused.
 
     Raises:
         InputError: no such folder, no images, a name without an image, an image without an id, an id without
@@ -103,13 +97,13 @@ def find_test_images(
     if names is not None:
         check_names(names, images, f"{test_dir}: has no image")
         images = {name: path for name, path in images.items() if name in set(names)}
-    headers = {name: read_header(path, max_pixels) for name, path in images.items()}
+    headers = {name: read_header(path) for name, path in images.items()}
     if id_map is None:
         return [
             TestImage(images[name], ImageId(f"{name}.tif", number, header.height, header.width))
             for number, (name, header) in enumerate(headers.items(), start=1)
         ]
-    entries = {entry.name: entry for entry in read_id_map(id_map, max_pixels) if names is None or entry.name in images}
+    entries = {entry.name: entry for entry in read_id_map(id_map) if names is None or entry.name in images}
     for name, entry in entries.items():
         if name not in images:
             raise InputError(f"{id_map}: names {entry.file_name}, which is missing in {test_dir}")
@@ -140,15 +134,15 @@ def _list_folder(folder: Path, missing: str) -> list[Path]:
         raise InputError(f"{folder}: cannot be read as a folder ({error.strerror})") from error
 
 
-def read_record(folder: Path, num_classes: int, check_masks: bool = True, max_pixels: int = MAX_PIXELS) -> Record:
+def read_record(folder: Path, class_count: int, check_masks: bool = True) -> Record:
     """One image of a data folder (see :func:`find_records`)."""
     files = _list_folder(folder, f"{folder}: no such folder")
     image = _find_image(folder, files)
-    header = read_header(image, max_pixels)
-    masks = find_masks(files, num_classes)
+    header = read_header(image)
+    masks = find_masks(files, class_count)
     if check_masks:
         for mask in masks.values():
-            _check_mask(mask, header, max_pixels)
+            _check_mask(mask, header)
     return Record(folder.name, image, masks, header.height, header.width)
 
 
@@ -161,8 +155,8 @@ def _find_image(folder: Path, files: Sequence[Path]) -> Path:
     return images[0]
 
 
-def _check_mask(mask: Path, image: Header, max_pixels: int) -> None:
-    header = read_header(mask, max_pixels)
+def _check_mask(mask: Path, image: Header) -> None:
+    header = read_header(mask)
     if (header.height, header.width) != (image.height, image.width):
         raise InputError(
             f"{mask}: is {header.height} x {header.width} px, but its image is {image.height} x {image.width} px"

@@ -17,7 +17,7 @@ import tifffile
 
 from src.common.errors import InputError
 from src.common.files import replacing
-from src.common.limits import MAX_PIXELS
+from src.common.limits import check_pixels, max_pixels
 from src.data.tiff_streams import stream_pixels
 
 # The reader's own complaints about odd tags; what matters reaches the user as an InputError.
@@ -39,20 +39,18 @@ class Header:
     dtype: str
 
 
-def read_header(path: str | Path, max_pixels: int = MAX_PIXELS) -> Header:
+def read_header(path: str | Path) -> Header:
     """Read size, channels and dtype without decoding pixels.
 
     Raises:
-        InputError: an unreadable or truncated file, a stack of pages or planes, 2 or more than 4 channels, more than
-            ``max_pixels`` (height × width).
+        InputError: an unreadable or truncated file, a stack of pages or planes, 2 or more than 4 channels, or more
+            pixels than the limit.
     """
-    with _open_page(path, max_pixels) as page:
+    with _open_page(path) as page:
         return Header(page.imagelength, page.imagewidth, page.samplesperpixel, str(page.dtype))
 
 
-def read_image(
-    path: str | Path, intensity: str = "full", max_pixels: int = MAX_PIXELS, first_page: bool = False
-) -> np.ndarray:
+def read_image(path: str | Path, intensity: str = "full", first_page: bool = False) -> np.ndarray:
     """Read an image as ``(H, W, 3)`` uint8 with its channels in the order stored in the file.
 
     Grey is repeated to three channels and a fourth channel (alpha) is dropped. uint8 is kept as it is; wider types
@@ -69,7 +67,7 @@ def read_image(
     """
     if intensity not in ("full", "percentile"):
         raise InputError(f"--intensity must be full or percentile, got {intensity}")
-    with _open_page(path, max_pixels, first_page) as page:
+    with _open_page(path, first_page) as page:
         _check_colors(page, path)
         pixels = _decode(page)[..., :3]
         white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
@@ -79,9 +77,9 @@ def read_image(
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
-def read_rgb(path: str | Path, intensity: str, swap_channels: bool, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_rgb(path: str | Path, intensity: str, swap_channels: bool) -> np.ndarray:
     """As :func:`read_image`, with red first; ``swap_channels`` says that the file holds blue first."""
-    image = read_image(path, intensity, max_pixels)
+    image = read_image(path, intensity)
     return np.ascontiguousarray(image[..., ::-1]) if swap_channels else image
 
 
@@ -103,12 +101,12 @@ class CellPixels(NamedTuple):
         return mask.reshape(self.shape)
 
 
-def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_mask(path: str | Path) -> np.ndarray:
     """Read an instance mask as ``(H, W)`` int32: 0 is background, the rest as :func:`read_cells` has it."""
-    return read_cells(path, max_pixels).to_mask()
+    return read_cells(path).to_mask()
 
 
-def read_cells(path: str | Path, max_pixels: int = MAX_PIXELS) -> CellPixels:
+def read_cells(path: str | Path) -> CellPixels:
     """Read an instance mask: 0 is background, ids are renumbered 1..N in ascending order.
 
     Any integer or integral float dtype is read; ids may be sparse, huge, or cover several pieces. N may be 0.
@@ -117,7 +115,7 @@ def read_cells(path: str | Path, max_pixels: int = MAX_PIXELS) -> CellPixels:
         InputError: as :func:`read_header`; also a file that does not decode, more than one channel, and NaN, infinite,
             negative or fractional ids.
     """
-    with _open_page(path, max_pixels) as page:
+    with _open_page(path) as page:
         if page.samplesperpixel != 1:
             raise InputError(f"{path}: has {page.samplesperpixel} channels; a mask has one, holding instance ids")
         mask = _decode(page)[..., 0]
@@ -151,13 +149,13 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
 
 
 @contextmanager
-def _open_page(path: str | Path, max_pixels: int, first_page: bool = False) -> Iterator[tifffile.TiffPage]:
+def _open_page(path: str | Path, first_page: bool = False) -> Iterator[tifffile.TiffPage]:
     """The one page of a file, checked but not decoded; whatever goes wrong while it is open is an InputError."""
     if Path(path).exists() and not Path(path).is_file():
         raise InputError(f"{path}: cannot be read (it is no file)")  # a pipe would be waited for
     try:
         with tifffile.TiffFile(path, _multifile=False) as file:  # what is in other files is not this one's to open
-            _check_layout(file, path, max_pixels, first_page)
+            _check_layout(file, path, first_page)
             yield file.pages.first
     except InputError:
         raise
@@ -172,14 +170,13 @@ def _one_line(reason: object) -> str:
     return words if len(words) <= 160 else f"{words[:157]}..."
 
 
-def _check_layout(file: tifffile.TiffFile, path: str | Path, max_pixels: int, first_page: bool) -> None:
+def _check_layout(file: tifffile.TiffFile, path: str | Path, first_page: bool) -> None:
     page = file.pages.first
     height, width, channels = page.imagelength, page.imagewidth, page.samplesperpixel
     if height < 1 or width < 1:
         raise InputError(f"{path}: has no pixels ({height} x {width})")
-    if height * width > max_pixels:
-        raise InputError(f"{path}: is {height} x {width} px; more than {max_pixels} px are not read (see --max-pixels)")
-    if page.tilelength * page.tilewidth > max_pixels:
+    check_pixels(path, height, width)
+    if page.tilelength * page.tilewidth > max_pixels():
         raise InputError(f"{path}: is stored in tiles of {page.tilelength} x {page.tilewidth} px, too many to decode")
     if not first_page and (_has_second_page(file) or _planes(file) > 1):
         raise InputError(f"{path}: has several pages or planes; only single 2-D images are read")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from src.common.errors import InputError
-from src.config.settings import DataSettings, ImageSettings, RunSettings
+from src.config.settings import DataSettings, ImageSettings
 from src.data.cache import ImageCache, default_folder, folder_bytes
 from src.data.classes import HOMEWORK_CLASSES, CellClass, file_of_classes, load_classes, name_classes
 from src.data.records import Record, find_records
@@ -65,20 +65,20 @@ def resolve_classes(settings: DataSettings) -> tuple[CellClass, ...]:
     path = file_of_classes(settings.classes, Path(settings.data_path) / "classes.json")
     if path:
         classes = load_classes(path)
-        if settings.num_classes not in (None, len(classes) + 1):
+        if settings.class_count not in (None, len(classes)):
             raise InputError(f"--num-classes {settings.num_classes}: {path} and the background make {len(classes) + 1}")
         return classes
-    count = (settings.num_classes or len(HOMEWORK_CLASSES) + 1) - 1
+    count = settings.class_count or len(HOMEWORK_CLASSES)
     names = [cell_class.name for cell_class in HOMEWORK_CLASSES[:count]]
     return name_classes([*names, *(f"class {number}" for number in range(len(names) + 1, count + 1))])
 
 
-def load_training_data(data: DataSettings, image: ImageSettings, run: RunSettings, progress: Progress) -> TrainingData:
+def load_training_data(data: DataSettings, image: ImageSettings, progress: Progress) -> TrainingData:
     """Find, decode and split the images."""
     classes = resolve_classes(data)
-    records = find_records(Path(data.data_path), len(classes), max_pixels=image.max_pixels)
-    folder = Path(run.cache_dir) if run.cache_dir else default_folder()
-    cache = ImageCache(folder, run.cache_gb, image.intensity, image.scale, image.max_pixels)
+    records = find_records(Path(data.data_path), len(classes))
+    folder = Path(data.cache_dir) if data.cache_dir else default_folder()
+    cache = ImageCache(folder, data.cache_gb, image.intensity, image.scale)
     facts = _read_facts(records, cache, len(classes), progress)
     found, size = len(records) - cache.decoded, folder_bytes(cache.folder) / 1e9
     notes = [f"images: {cache.decoded} decoded, {found} found in the cache {cache.folder}, which holds {size:.2f} GB"]
@@ -86,7 +86,7 @@ def load_training_data(data: DataSettings, image: ImageSettings, run: RunSetting
     if order == "auto":
         order, note = _decide_order(list(facts.values()))
         notes.append(note)
-    split, note = _split(data, facts, run.seed)
+    split, note = _split(data, facts)
     notes.append(note)
     train, val = (tuple(select(records, split, part)) for part in ("train", "val"))
     if not train:
@@ -101,7 +101,7 @@ def load_training_data(data: DataSettings, image: ImageSettings, run: RunSetting
 
 
 def _read_facts(
-    records: list[Record], cache: ImageCache, num_classes: int, progress: Progress
+    records: list[Record], cache: ImageCache, class_count: int, progress: Progress
 ) -> dict[str, ImageFacts]:
     """Decode all images into the cache, several at a time, and look at each once."""
 
@@ -109,7 +109,7 @@ def _read_facts(
         prepared = cache.get(record)
         boxes = prepared.boxes[prepared.areas > 0]
         return ImageFacts(
-            class_counts=prepared.class_counts(num_classes + 1),
+            class_counts=prepared.class_counts(class_count),
             cell_sizes=np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)),
             contrast=red_contrast(prepared.image),
             stain=stain_features(prepared.image),
@@ -130,7 +130,7 @@ def _decide_order(facts: list[ImageFacts]) -> tuple[str, str]:
     return order, f"channel order: {order} ({stored}), decided by the stain colours ({share:.0%} of the images agree)"
 
 
-def _split(data: DataSettings, facts: dict[str, ImageFacts], seed: int) -> tuple[dict[str, list[str]], str]:
+def _split(data: DataSettings, facts: dict[str, ImageFacts]) -> tuple[dict[str, list[str]], str]:
     if data.split:
         split = read_split(data.split)
         return {part: split.get(part, []) for part in ("train", "val")}, f"split: {data.split}"
@@ -145,4 +145,4 @@ def _split(data: DataSettings, facts: dict[str, ImageFacts], seed: int) -> tuple
     else:
         groups = dict(zip(names, group_by_stain(np.array([facts[name].stain for name in names])), strict=True))
     counts = {name: facts[name].class_counts for name in names}
-    return make_split(names, counts, groups, data.val_fraction, seed)
+    return make_split(names, counts, groups, data.val_fraction, data.seed)

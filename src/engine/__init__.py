@@ -1,6 +1,6 @@
 """Training and prediction: the only package of src that imports torch.
 
-- ``run``: what a training run is made of, and what it must have in common with its checkpoint
+- ``run``: what a training run is made of, and what it must have in common with the checkpoint that it resumes
 - ``state``: model, optimizer and progress, into a checkpoint and back
 - ``loading``: tiles become batches
 - ``heads``: RoI heads
@@ -13,8 +13,9 @@
 - ``validation``: the val images of a run, predicted and scored
 - ``prediction``: the network on the tiles of images
 - ``weights``: where the first weights come from
-- ``checkpoint``: checkpoints and exported weights
-- ``run_folder``: one training at a time in a folder
+- ``checkpoint``: what a file holds of a training, and its reader and writer
+- ``tensor_files``: files of tensors, checked before they are used
+- ``run_folder``: one training at a time in a folder, and what it resumes from
 - ``run_log``: the log of a run, and losses on their way from the device
 - ``devices``: device and precision
 - ``memory``: batch size by memory, and memory that runs out

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from src.common.errors import InputError
+from src.config.settings import MachineSettings
 from src.engine.devices import choose_device
 
 
@@ -61,32 +62,29 @@ class World:
         return float(self.gather(value)[0]) if self.size > 1 else value
 
 
-def start(device_name: str, backend: str, timeout_minutes: float) -> tuple[World, torch.device]:
-    """Join the processes that torchrun started, alone without it, and choose this one's device.
+def start(machine: MachineSettings) -> tuple[World, torch.device]:
+    """Join the processes that torchrun started, or stay alone without it, and choose this process's device.
 
-    Args:
-        device_name: as ``--device`` has it.
-        backend: ``nccl``, ``gloo``, or ``auto``: nccl on GPUs, else gloo.
-        timeout_minutes: how long one process waits for another. NCCL's own ten minutes are too short where one of them
-            decodes or predicts a large image.
+    The processes wait for one another as long as ``machine`` says: NCCL's own ten minutes are too short where one of
+    them decodes or predicts a large image.
 
     Raises:
         InputError: there is no such device, or processes would share a GPU, which NCCL refuses.
     """
     world = _this_process()
-    device = choose_device(device_name, world.local_rank)
+    device = choose_device(machine.device, world.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world.size == 1:
         return world, device
-    chosen = backend if backend != "auto" else "nccl" if device.type == "cuda" else "gloo"
-    if chosen == "nccl":
-        _refuse_shared_gpus(device_name, world.local_size)
-    timeout = timedelta(minutes=timeout_minutes)
+    backend = machine.backend if machine.backend != "auto" else "nccl" if device.type == "cuda" else "gloo"
+    if backend == "nccl":
+        _refuse_shared_gpus(machine.device, world.local_size)
+    timeout = timedelta(minutes=machine.timeout_minutes)
     store = _store_of_this_attempt()
     store.set_timeout(timeout)  # processes meet through it, perhaps while one of them still decodes images
-    dist.init_process_group(chosen, timeout=timeout, store=store, rank=world.rank, world_size=world.size)
-    if chosen != "gloo":
+    dist.init_process_group(backend, timeout=timeout, store=store, rank=world.rank, world_size=world.size)
+    if backend != "gloo":
         world = replace(world, host_group=dist.new_group(backend="gloo", timeout=timeout))
     return world, device
 

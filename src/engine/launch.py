@@ -1,4 +1,7 @@
-"""Start a script in as many processes as it has GPUs: ``python -m src.engine.launch main.py [flags of main.py]``."""
+"""Start a script in as many processes as there are GPUs for it.
+
+python -m src.engine.launch main.py --recipe script/recipes/cpu.toml
+"""
 
 import argparse
 import os
@@ -6,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from src.common.errors import InputError, run
+from src.common.errors import InputError, run_command
 from src.config.command import Parser
-from src.config.flags import read_recipe
+from src.config.recipe import read_recipe
 
 NEEDS_ONE_PROCESS = {"-h", "--help", "--print-config", "--export"}
 
@@ -52,9 +55,7 @@ def run_processes(count: int, script: str, flags: Sequence[str]) -> int:
 
 def main() -> None:
     """Replace this process by the script's, or wait for several of them."""
-    parser = Parser(
-        __doc__, "python -m src.engine.launch main.py --recipe script/recipes/cpu.toml", "python -m src.engine.launch"
-    )
+    parser = Parser(__doc__)
     parser.add_argument("script", help="main.py or inference.py; what follows are its flags")
     script = parser.parse_args(sys.argv[1:2]).script
     flags = sys.argv[2:]
@@ -65,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -2,8 +2,9 @@
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src.common.errors import InputError
+from src.common.limits import max_pixels, set_max_pixels
+from src.config.flags import Auto
 from src.engine.interrupt import ignore_sigint
 
 Key = tuple[int, int]  # epoch, index of the tile
@@ -136,13 +139,23 @@ def build_loader(
         drop_last=len(sampler) >= batch_size,
         timeout=WAIT_S if workers else 0,
         persistent_workers=workers > 0,
-        worker_init_fn=ignore_sigint,
+        worker_init_fn=start_worker(),
         generator=torch.Generator(),  # else each epoch would draw from the generator that a resumed run restores
     )
 
 
-def choose_workers(asked: int, cuda: bool, cores: int, batch_bytes: int) -> int:
-    """Loader processes of one rank that has ``cores``; fewer than 0 asks for as many as are good.
+def start_worker() -> Callable[[int], None]:
+    """What a loader's worker does first: leave Ctrl-C to the main process, and take over its limit of pixels."""
+    return partial(_start_worker, max_pixels())
+
+
+def _start_worker(limit: int, worker: int) -> None:
+    ignore_sigint()
+    set_max_pixels(limit)
+
+
+def choose_workers(asked: int | Auto, cuda: bool, cores: int, batch_bytes: int) -> int:
+    """Loader processes of one rank that has ``cores``.
 
     On a CPU the network wants every core, so tiles are made between its steps. Batches are handed over in shared
     memory, two a worker and two on their way; where that is too small torch would wait for ever.
@@ -151,12 +164,14 @@ def choose_workers(asked: int, cuda: bool, cores: int, batch_bytes: int) -> int:
         InputError: shared memory does not hold the batches of as many as were asked for.
     """
     fitting = (free_shared_memory() // batch_bytes - 2) // 2
-    if 0 < asked > fitting:
+    if asked == "auto":
+        return max(0, min(4, cores - 1, fitting)) if cuda else 0
+    if asked > max(fitting, 0):
         raise InputError(
             f"--workers {asked}: {SHARED_MEMORY} has too little room for their batches of {batch_bytes / 1e6:.0f} MB;"
             f" enlarge it (docker run --shm-size), or give --workers {max(fitting, 0)}"
         )
-    return asked if asked >= 0 else max(0, min(4, cores - 1, fitting)) if cuda else 0
+    return asked
 
 
 def free_shared_memory() -> int:

@@ -103,7 +103,7 @@ def class_weights(text: str, counts: list[int]) -> Tensor | None:
     if text == "none":
         return None
     if text != "auto":
-        return torch.tensor(parse_class_weights(text, len(counts) + 1), dtype=torch.float32)
+        return torch.tensor(parse_class_weights(text, len(counts)), dtype=torch.float32)
     cells = torch.tensor(counts, dtype=torch.float64).clamp(min=1)
     inverse = cells.rsqrt()
     inverse /= (inverse * cells).sum() / cells.sum()

@@ -1,4 +1,4 @@
-"""Prediction of images: the network on their tiles, and what becomes of its answers."""
+"""Prediction of images: read them, run the network on their tiles, stitch its detections."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -6,14 +6,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TypeVar
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from src.config.settings import PredictSettings
+from src.config.settings import ImageSettings, PredictSettings
 from src.data.prepared import scale_image
+from src.data.tiff import read_rgb
 from src.geometry.detections import Detections, from_network, to_instances
 from src.geometry.instances import Instance
 from src.geometry.stitch import stitch
@@ -21,13 +23,24 @@ from src.geometry.tiles import Tile, pad_to, tile_grid
 from src.geometry.views import VIEWS, View, merge, undo
 
 Answers = list[dict[str, torch.Tensor]]
-Item = TypeVar("Item")
+
+
+class ImageFile(Protocol):
+    """Whatever has an image's path: a record, or a test image."""
+
+    @property
+    def image(self) -> Path:
+        """The path of the image."""
+
+
+Item = TypeVar("Item", bound=ImageFile)
+Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Models ready to predict, and how: ``scale`` and ``tile_size`` are those that they were trained with.
+    """Models ready to predict, and how: ``image`` and ``tile_size`` are those that they were trained with.
 
     Several models are merged like the views of test-time augmentation: scores are averaged.
     """
@@ -35,31 +48,29 @@ class Predictor:
     models: Sequence[nn.Module]
     device: torch.device
     amp: torch.dtype | None
-    scale: float
+    image: ImageSettings
     tile_size: int
     settings: PredictSettings
 
+    def read(self, path: Path) -> np.ndarray:
+        """An image file as ``(H, W, 3)`` uint8 RGB."""
+        return read_rgb(path, self.image.intensity, self.image.channel_order == "bgr")
 
-def predict_images(
-    predictor: Predictor,
-    items: Iterable[Item],
-    read: Callable[[Item], np.ndarray],
-    finish: Callable[[Item, np.ndarray, list[Instance]], Result],
-) -> Iterator[Result]:
-    """Predict images one after the other, reading the next and finishing the last while the network runs.
 
-    Args:
-        items: what stands for an image, in order.
-        read: gives an item's ``(H, W, 3)`` uint8 RGB image; runs in a thread, as ``finish`` does.
-        finish: turns an item, its image and its cells (see :func:`predict_image`) into what is wanted of them.
+def predict_images(predictor: Predictor, items: Iterable[Item]) -> Iterator[tuple[Item, np.ndarray, list[Instance]]]:
+    """Each item with its ``(H, W, 3)`` uint8 RGB image and the cells in it (see :func:`predict_image`), in order.
+
+    While the network runs, the next image is read and the tiles of the one before are stitched.
     """
     with ThreadPoolExecutor(2) as pool:
-        images = in_turn(pool, lambda item: (item, read(item)), items)
-        found = ((item, image, *detect(predictor, image)) for item, image in images)
-        yield from in_turn(pool, lambda parts: _finish(predictor, finish, *parts), found)
+        images = in_turn(pool, lambda item: (item, predictor.read(item.image)), items)
+        detected = ((item, image, *detect(predictor, image)) for item, image in images)
+        yield from in_turn(pool, lambda parts: (*parts[:2], assemble(predictor, *parts[1:])), detected)
 
 
-def in_turn(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def in_turn(
+    pool: ThreadPoolExecutor, function: Callable[[Argument], Result], items: Iterable[Argument]
+) -> Iterator[Result]:
     """``function`` of each item, in order: it runs in a thread while the next item is made in this one."""
     waiting: deque[Future[Result]] = deque()
     for item in items:
@@ -70,27 +81,15 @@ def in_turn(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items:
         yield last.result()
 
 
-def _finish(
-    predictor: Predictor,
-    finish: Callable[[Item, np.ndarray, list[Instance]], Result],
-    item: Item,
-    image: np.ndarray,
-    tiles: Sequence[Tile],
-    detections: Sequence[Detections],
-) -> Result:
-    return finish(item, image, assemble(predictor, tiles, detections, *image.shape[:2]))
-
-
 def predict_image(predictor: Predictor, image: np.ndarray) -> list[Instance]:
     """All cells of an ``(H, W, 3)`` uint8 RGB image, in the image's own pixels, best score first."""
-    tiles, detections = detect(predictor, image)
-    return assemble(predictor, tiles, detections, *image.shape[:2])
+    return assemble(predictor, image, *detect(predictor, image))
 
 
 @torch.inference_mode()
 def detect(predictor: Predictor, image: np.ndarray) -> tuple[list[Tile], list[Detections]]:
     """The network's part: the tiles of an image, in pixels of the magnified image, and what is found in each."""
-    scaled = scale_image(image, predictor.scale)
+    scaled = scale_image(image, predictor.image.scale)
     height, width = scaled.shape[:2]
     tiles = tile_grid(height, width, predictor.tile_size, predictor.settings.predict_overlap)
     batches = _batches(scaled, tiles, predictor)
@@ -102,12 +101,13 @@ def detect(predictor: Predictor, image: np.ndarray) -> tuple[list[Tile], list[De
 
 
 def assemble(
-    predictor: Predictor, tiles: Sequence[Tile], detections: Sequence[Detections], height: int, width: int
+    predictor: Predictor, image: np.ndarray, tiles: Sequence[Tile], detections: Sequence[Detections]
 ) -> list[Instance]:
-    """The cells of a ``height x width`` image from what was found in its tiles, best score first."""
-    places = [tile.unscaled(predictor.scale, height, width) for tile in tiles]
+    """The cells of an image from the detections in its tiles, best score first."""
+    (height, width), scale = image.shape[:2], predictor.image.scale
+    places = [tile.unscaled(scale, height, width) for tile in tiles]
     instances = [
-        to_instances(found.placed(tile.left, tile.top, predictor.scale), height, width)
+        to_instances(found.placed(tile.left, tile.top, scale), height, width)
         for found, tile in zip(detections, tiles, strict=True)
     ]
     return stitch(places, instances, height, width)

@@ -1,14 +1,14 @@
-"""A run's folder: one training at a time writes into it, and never over another run."""
+"""The run folder: one training at a time writes into it, never over another run, and resumes from what lies there."""
 
 import fcntl
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from src.common.errors import InputError
 from src.common.files import writing
+from src.engine.checkpoint import Checkpoint, read_checkpoint
 
 _LOCK = ".lock"
 
@@ -39,12 +39,12 @@ def locked(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def keep_earlier_run(folder: Path, checkpoint: dict[str, Any] | None) -> None:
+def keep_earlier_run(folder: Path, checkpoint: Checkpoint | None) -> None:
     """Rename a locked folder that holds another run than the checkpoint's, so that none is ever written over.
 
     In one that goes on, what a process that was killed had half written is removed.
     """
-    if checkpoint and Path(checkpoint["source"]).parent.resolve() == folder.resolve():
+    if checkpoint and Path(checkpoint.source).parent.resolve() == folder.resolve():
         for left in folder.glob(".*.tmp*"):
             left.unlink(missing_ok=True)
     elif (folder / "last.pt").exists():
@@ -53,3 +53,36 @@ def keep_earlier_run(folder: Path, checkpoint: dict[str, Any] | None) -> None:
         folder.mkdir()
         (kept / _LOCK).rename(folder / _LOCK)
         print(f"{folder} holds an earlier run: it is now {kept}")
+
+
+def checkpoint_to_resume(resume: str | None, folder: Path) -> Checkpoint | None:
+    """The checkpoint that ``--resume`` names; ``auto`` is the run folder's last good one. ``None`` in a new run.
+
+    Raises:
+        InputError: it cannot be read, or holds weights alone.
+    """
+    if resume is None:
+        return None
+    if resume != "auto":
+        return _with_snapshot(read_checkpoint(Path(resume)))
+    reasons = []
+    for path in (folder / "last.pt", folder / "previous.pt"):
+        if path.exists():
+            try:
+                return _with_snapshot(read_checkpoint(path))
+            except InputError as error:
+                reasons.append(str(error))
+                print(f"not resumed: {error}", flush=True)
+    if reasons:  # a new run would write over what may still be saved by hand
+        raise InputError(f"--resume auto: no checkpoint can be used; without --resume a new run begins: {reasons[0]}")
+    return None
+
+
+def _with_snapshot(checkpoint: Checkpoint) -> Checkpoint:
+    if checkpoint.snapshot is None:
+        last = Path(checkpoint.source).with_name("last.pt")
+        raise InputError(
+            f"--resume {checkpoint.source}: holds weights alone, for prediction; resume from {last}, "
+            f"or start a new run with --weights {checkpoint.source}"
+        )
+    return checkpoint

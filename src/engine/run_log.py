@@ -1,4 +1,4 @@
-"""The log of a run."""
+"""The log of a training run: what happened at which step."""
 
 import csv
 import io
@@ -9,9 +9,10 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -19,61 +20,80 @@ from torch import Tensor
 
 from src.common.errors import InputError
 from src.common.files import read_lines, write_text, writing
+from src.common.progress import ProgressBar, format_seconds
+from src.engine.checkpoint import Progress
 
 CSV_COLUMNS = (
     "event", "step", "epoch", "time_s", "lr", "loss", "classifier", "box", "mask", "objectness", "rpn_box",
     "grad_norm", "skipped", "images_per_s", "AP50", "AP", "AP50_at_100",
-)  # fmt: skip  # fmt: skip
+)  # fmt: skip
+LOWEST_SCALE = 1e-3  # of fp16 losses; it begins at 65,536 and halves with each step whose gradients overflow
 
 
 class RunLog:
-    """``log.jsonl`` (one event a line), the same as ``log.csv``, and TensorBoard's files where that is installed."""
+    """``log.jsonl`` (one event per line), the same as ``log.csv``, and TensorBoard's files where that is installed.
 
-    def __init__(self, folder: Path, keep_steps: int = 0) -> None:
-        """Open a run's log; of an earlier one the events up to step ``keep_steps`` stay."""
+    Without a folder it writes nothing: so it is in all processes but the first.
+    """
+
+    def __init__(self, folder: Path | None, keep_steps: int = 0) -> None:
+        """Open the log of a run folder; of an earlier one the events up to step ``keep_steps`` stay."""
+        self._folder, self._files, self._board = folder, [], None
+        if folder is None:
+            return
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "log.jsonl"
-        kept = [event for event in read_lines(self.path) if event["step"] <= keep_steps] if keep_steps else []
-        write_text(self.path, "".join(json.dumps(event) + "\n" for event in kept))
-        rows = io.StringIO(newline="")
-        table = csv.DictWriter(rows, CSV_COLUMNS, extrasaction="ignore")
-        table.writeheader()
-        table.writerows(kept)
-        write_text(folder / "log.csv", rows.getvalue())
-        with writing(self.path):
-            self._file = self.path.open("a", encoding="utf-8")
-            self._csv_file = (folder / "log.csv").open("a", encoding="utf-8", newline="")
-        self._csv = csv.DictWriter(self._csv_file, CSV_COLUMNS, extrasaction="ignore")
+        events = read_lines(folder / "log.jsonl") if keep_steps else []
+        kept = [event for event in events if event["step"] <= keep_steps]
+        write_text(folder / "log.jsonl", "".join(json.dumps(event) + "\n" for event in kept))
+        write_text(folder / "log.csv", _csv_lines(kept, header=True))
+        with writing(folder / "log.jsonl"):
+            self._files = [(folder / name).open("a", encoding="utf-8", newline="") for name in ("log.jsonl", "log.csv")]
         self._board = _tensorboard(folder)
 
-    def write(self, event: str, step: int, epoch: int, time_s: float, **values: Any) -> None:
-        """Add an event. ``time_s`` is training time, validation not counted."""
-        row = {"event": event, "step": step, "epoch": epoch, "time_s": round(time_s, 3), **values}
-        with writing(self.path):
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
-            self._csv.writerow(row)
-            self._csv_file.flush()
+    _files: list[TextIO]
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the files. Every event was written out at once: what a full disk did not take is not tried again."""
+        for file in filter(None, (*self._files, self._board)):
+            with suppress(OSError):
+                file.close()
+
+    def write(self, event: str, progress: Progress, **values: Any) -> None:
+        """Add an event; its time is training time, validation not counted."""
+        if self._folder is None:
+            return
+        place = {"step": progress.step, "epoch": progress.epoch, "time_s": round(progress.seconds, 3)}
+        row = {"event": event, **place, **values}
+        with writing(self._folder / "log.jsonl"):
+            for file, line in zip(self._files, (json.dumps(row) + "\n", _csv_lines([row])), strict=True):
+                file.write(line)
+                file.flush()
             if self._board is not None:
                 for name, value in _numbers(event, values):
-                    self._board.add_scalar(name, value, step)
+                    self._board.add_scalar(name, value, progress.step)
 
-    def start(self, progress: Any) -> None:
+    def write_start(self, progress: Progress) -> None:
         """Add what runs: the command, and the versions that a result may depend on."""
         versions = {"python": platform.python_version(), "torch": torch.__version__}
         versions |= {name: version(name) for name in ("torchvision", "numpy", "opencv-python-headless")}
-        self.write("start", progress.step, progress.epoch, progress.seconds, command=command(), versions=versions)
+        self.write("start", progress, command=command(), versions=versions)
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
         """Show an ``(H, W, 3)`` uint8 image in TensorBoard, where that is installed."""
         if self._board is not None:
             self._board.add_image(name, image, step, dataformats="HWC")
 
-    def close(self) -> None:
-        """Close the files. Every event was written out at once: what a full disk did not take is not tried again."""
-        for file in filter(None, (self._file, self._csv_file, self._board)):
-            with suppress(OSError):
-                file.close()
+
+def _csv_lines(rows: list[dict[str, Any]], header: bool = False) -> str:
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore")
+    if header:
+        table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
 
 
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
@@ -124,3 +144,65 @@ class StepLosses:
             tiles = "; ".join(self.tiles)
             raise InputError(f"step {self.step}: the loss is not finite ({parts}); tiles: {tiles}; try a lower --lr")
         return {name: round(value, 5) if math.isfinite(value) else -1.0 for name, value in numbers.items()}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step that has begun.
+
+    ``progress`` is where the run stands after it and ``share_done`` how much of its budget is spent then, in [0, 1];
+    ``updated`` tells whether the weights moved or gradients were only added up; ``peak_bytes`` is the most memory held.
+    """
+
+    progress: Progress
+    losses: StepLosses
+    rate: float
+    images_per_s: float
+    share_done: float
+    updated: bool
+    peak_bytes: int
+
+
+class StepLog:
+    """Logs and shows each step while the next one runs, so that a GPU never waits for its losses."""
+
+    def __init__(self, log: RunLog, bar: ProgressBar[Any], scaler: torch.amp.GradScaler) -> None:
+        self._log, self._bar, self._scaler = log, bar, scaler
+        self._waiting: Step | None = None
+
+    def add(self, step: Step) -> None:
+        """Log the step before; this one follows with the next, or with :meth:`flush`."""
+        self.flush()
+        self._waiting = replace(step, progress=replace(step.progress))
+
+    def flush(self) -> None:
+        """Log the last step.
+
+        Raises:
+            InputError: its loss is not finite, or the gradients overflow in fp16 however far the scaler has lowered
+                the losses.
+        """
+        if self._waiting:
+            step, self._waiting = self._waiting, None
+            self._write(step)
+
+    def _write(self, step: Step) -> None:
+        values = step.losses.read()
+        skipped = bool(values.pop("skipped", 0.0))
+        if skipped and self._scaler.get_scale() < LOWEST_SCALE:
+            raise InputError(
+                f"step {step.progress.step}: gradients overflow in fp16 in every step; take --amp bf16 or off"
+            )
+        self._bar.show(
+            step=str(step.progress.step),
+            loss=f"{values['loss']:.3f}",
+            lr=f"{step.rate:.2g}",
+            images_per_s=f"{step.images_per_s:.1f}",
+            memory=f"{step.peak_bytes / 1e9:.1f}GB",
+            done=f"{step.share_done:.0%}",
+            left=format_seconds(step.progress.seconds * (1 / max(step.share_done, 1e-6) - 1)),
+        )
+        if step.updated:
+            flags = {"skipped": True} if skipped else {}
+            speed = round(step.images_per_s, 2)
+            self._log.write("step", step.progress, lr=step.rate, images_per_s=speed, **values, **flags)

@@ -1,56 +1,52 @@
-"""The val images of a run: predicted as a submission would, scored, and said."""
+"""The val images of a training: predicted as a submission would, scored, and logged."""
 
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
-from src.data.tiff import read_rgb
+from src.common.progress import ProgressBar, say
 from src.engine.prediction import Predictor, predict_images
-from src.engine.run import Run
-from src.engine.run_log import RunLog
+from src.engine.run import TrainingRun
 from src.evaluation.results import result_entries
 from src.evaluation.scores import format_score, score
-from src.geometry.instances import Instance
-from src.reporting.draw import SURE, outline
+from src.reporting.draw import SURE, draw_outlines
 
 PICTURED = 3  # val images that TensorBoard shows
 
 
-def predict_val(training: Run, log: RunLog | None) -> list[dict[str, Any]]:
+def predict_val(run: TrainingRun) -> list[dict[str, Any]]:
     """The result entries of all val images, each predicted by one of the processes; their ids are the truth's."""
-    config, data, step = training.config, training.data, training.state.progress.step
-    model = training.state.predicting_model.eval()
-    predictor = Predictor(
-        [model], training.device, training.amp, config.image.scale, config.tiles.tile_size, config.predict
-    )
-    mine = range(training.world.rank, len(data.val), training.world.size)
-
-    def read(index: int) -> np.ndarray:
-        return read_rgb(data.val[index].image, config.image.intensity, data.swap_channels, config.image.max_pixels)
-
-    def finish(index: int, image: np.ndarray, instances: list[Instance]) -> list[dict[str, Any]]:
-        if log and index < PICTURED:
-            sure = [instance for instance in instances if instance.score >= SURE]
-            log.picture(f"val/{data.val[index].name}", outline(image, sure, data.classes), step)
-        return result_entries(index + 1, instances, *image.shape[:2])
-
-    bar = tqdm(mine, "validate", unit="image", leave=False, disable=None if log else True)
-    entries = [entry for found in predict_images(predictor, bar, read, finish) for entry in found]
-    return [entry for share in training.world.gather(entries) for entry in share]
+    config, records, world = run.config, run.data.val, run.world
+    model = run.state.predicting_model.eval()
+    predictor = Predictor([model], run.device, run.amp, config.image, config.tiles.tile_size, config.predict)
+    mine = records[world.rank :: world.size]
+    bar = ProgressBar(mine, "validate", hidden=not world.is_main)
+    ids = {record.name: image_id for image_id, record in enumerate(records, start=1)}
+    entries = []
+    for record, image, instances in predict_images(predictor, bar):
+        image_id = ids[record.name]
+        entries += result_entries(image_id, instances, *image.shape[:2])
+        if image_id <= PICTURED:
+            confident = [instance for instance in instances if instance.score >= SURE]
+            picture = draw_outlines(image, confident, run.data.classes)
+            run.log.picture(f"val/{record.name}", picture, run.state.progress.step)
+    return [entry for share in world.gather(entries) for entry in share]
 
 
-def report(training: Run, entries: list[dict[str, Any]], log: RunLog) -> float:
-    """Score the val entries, log and say the figures; the AP50 (uncapped) that chooses the best checkpoint."""
-    data, progress = training.data, training.state.progress
-    scores = score(training.truth, entries, data.classes)
+def score_val(run: TrainingRun, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Score the result entries of the val images, log the scores and print them; in the main process.
+
+    Returns:
+        The scores, as :func:`src.evaluation.scores.score` gives them; AP50 among the uncapped ones chooses the best
+        checkpoint.
+    """
+    classes, progress = run.data.classes, run.state.progress
+    scores = score(run.truth, entries, classes)
     capped, uncapped = scores["at_100"], scores["uncapped"]
-    ap50 = uncapped["AP50"]
-    figures = {"AP50": ap50, "AP": uncapped["AP"], "AP50_at_100": capped["AP50"], "scores": scores}
-    log.write("val", progress.step, progress.epoch, progress.seconds, **figures)
-    per_class = ", ".join(f"{c.name} {format_score(uncapped['per_class'][str(c.id)]['AP50'])}" for c in data.classes)
-    training.say(
-        f"epoch {progress.epoch}, step {progress.step}, {progress.seconds / 60:.1f} min: AP50 {format_score(ap50)} "
-        f"({per_class}), AP {format_score(uncapped['AP'])}, AP50 at 100 detections {format_score(capped['AP50'])}"
+    figures = {"AP50": uncapped["AP50"], "AP": uncapped["AP"], "AP50_at_100": capped["AP50"], "scores": scores}
+    run.log.write("val", progress, **figures)
+    per_class = ", ".join(f"{c.name} {format_score(uncapped['per_class'][str(c.id)]['AP50'])}" for c in classes)
+    say(
+        f"epoch {progress.epoch}, step {progress.step}, {progress.seconds / 60:.1f} min: "
+        f"AP50 {format_score(uncapped['AP50'])} ({per_class}), AP {format_score(uncapped['AP'])}, "
+        f"AP50 at 100 detections {format_score(capped['AP50'])}"
     )
-    return ap50 or 0.0
+    return scores

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from src.common.errors import InputError
 from src.config.checks import EXPORT_SUFFIX, check_model
 from src.config.settings import ModelSettings
-from src.engine.checkpoint import check_weights, is_intact, read_tensors
+from src.engine.tensor_files import check_weights, is_intact, read_tensors
 from src.geometry.anchors import auto_anchors
 
 SCRATCH_LAYERS, PRETRAINED_LAYERS = 5, 3
@@ -43,7 +43,7 @@ class LoadReport:
 
 
 def resolve(settings: ModelSettings, cell_size: float, norms: tuple[str, str] | None = None) -> ModelSettings:
-    """Replace every ``auto`` and absent value.
+    """Replace every ``auto``.
 
     Args:
         settings: as the user gave them.
@@ -64,7 +64,7 @@ def resolve(settings: ModelSettings, cell_size: float, norms: tuple[str, str] | 
         settings,
         norm=norm,
         head_norm=settings.head_norm if settings.head_norm != "auto" else auto_head,
-        trainable_layers=layers if layers is not None else SCRATCH_LAYERS if scratch else PRETRAINED_LAYERS,
+        trainable_layers=layers if layers != "auto" else SCRATCH_LAYERS if scratch else PRETRAINED_LAYERS,
         anchors=settings.anchors if settings.anchors != "auto" else auto_anchors(cell_size),
     )
 

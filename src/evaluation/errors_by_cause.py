@@ -92,9 +92,9 @@ def _greedy(truth: np.ndarray, detection: np.ndarray, truths: int, found: int) -
     return truth_of, found_by
 
 
-def confusion(images: Sequence[Outcomes], num_classes: int) -> np.ndarray:
+def confusion(images: Sequence[Outcomes], class_count: int) -> np.ndarray:
     """``(K + 1, K + 1)`` counts of sure detections: true class down, found class across, 0 the background."""
-    matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+    matrix = np.zeros((class_count + 1, class_count + 1), np.int64)
     for image in images:
         for index, cell in enumerate(image.truths):
             other = image.any_found[index]

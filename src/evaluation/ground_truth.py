@@ -11,7 +11,7 @@ import numpy as np
 
 from src.common.errors import InputError
 from src.common.files import read_json
-from src.common.limits import MAX_PIXELS
+from src.common.limits import max_pixels
 from src.data.id_map import TIFF_SUFFIX, ImageId, check_component, read_id_map
 from src.data.records import find_masks, find_records
 from src.data.tiff import read_mask
@@ -45,21 +45,19 @@ class ImageTruth:
 
 def load_ground_truth(
     path: str | Path,
-    num_classes: int,
+    class_count: int,
     id_map: str | Path | None = None,
     names: Collection[str] | None = None,
-    max_pixels: int = MAX_PIXELS,
 ) -> list[ImageTruth]:
     """Load the true objects of every image that is to be scored.
 
     Args:
         path: a folder ``<name>/class1.tif … classK.tif``, with or without ``image.tif``, or a COCO JSON file whose
             segmentations are RLE (compressed or not) or polygons.
-        num_classes: K, without the background.
+        class_count: K, without the background.
         id_map: path of the id map; it chooses the images and gives their ids. Without it a COCO file's own ids hold,
             and those of a folder are 1..N in the order of the names.
         names: only these images (file names without ``.tif``, or folder names).
-        max_pixels: an image of more (height × width) is refused.
 
     Raises:
         InputError: an image of the id map or of ``names`` that is not there, a size other than the id map's, or a
@@ -67,16 +65,16 @@ def load_ground_truth(
     """
     path, entries = Path(path), None
     if id_map is not None:
-        entries = [entry for entry in read_id_map(id_map, max_pixels) if names is None or entry.name in names]
+        entries = [entry for entry in read_id_map(id_map) if names is None or entry.name in names]
         _require(names or (), {entry.name for entry in entries}, f"{id_map}: has no id for")
         names = [entry.name for entry in entries]
     if names is not None and not names:
         raise InputError(f"{path}: no image is left to score, because the split's part or the id map names none")
     if path.is_dir():
         sizes = {entry.name: (entry.height, entry.width) for entry in entries or ()}
-        truths = _read_folder(path, num_classes, names, sizes, max_pixels)
+        truths = _read_folder(path, class_count, names, sizes)
     else:
-        truths = _select(read_coco(read_json(path), path, num_classes, max_pixels), names, path)
+        truths = _select(read_coco(read_json(path), path, class_count), names, path)
     return truths if entries is None else _renumber(truths, entries, id_map)
 
 
@@ -100,28 +98,24 @@ def _renumber(truths: Sequence[ImageTruth], entries: Sequence[ImageId], id_map: 
 
 
 def _read_folder(
-    path: Path, num_classes: int, names: Collection[str] | None, sizes: Mapping[str, tuple[int, int]], max_pixels: int
+    path: Path, class_count: int, names: Collection[str] | None, sizes: Mapping[str, tuple[int, int]]
 ) -> list[ImageTruth]:
     """Read masks; ``sizes`` serves the images that have neither a mask nor ``image.tif``."""
-    found = _list_masks(path, num_classes, max_pixels)
+    found = _list_masks(path, class_count)
     _require(names or (), found, f"{path}: has no ground truth for")
     chosen = sorted(found) if names is None else sorted(names)
-    return [
-        _read_image(path / name, *found[name], sizes, number, max_pixels) for number, name in enumerate(chosen, start=1)
-    ]
+    return [_read_image(path / name, *found[name], sizes, number) for number, name in enumerate(chosen, start=1)]
 
 
-def _list_masks(
-    path: Path, num_classes: int, max_pixels: int
-) -> dict[str, tuple[dict[int, Path], tuple[int, int] | None]]:
+def _list_masks(path: Path, class_count: int) -> dict[str, tuple[dict[int, Path], tuple[int, int] | None]]:
     """The masks of every image by name, and its size where ``image.tif`` tells it."""
     if any(path.glob("*/[iI]mage.tif*")):
-        records = find_records(path, num_classes, check_masks=False, max_pixels=max_pixels)
+        records = find_records(path, class_count, check_masks=False)
         return {record.name: (record.masks, (record.height, record.width)) for record in records}
     folders = [folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
     if not folders:
         raise InputError(f"{path}: holds no folders of masks (<name>/class1.tif …)")
-    return {folder.name: (find_masks(sorted(folder.iterdir()), num_classes), None) for folder in folders}
+    return {folder.name: (find_masks(sorted(folder.iterdir()), class_count), None) for folder in folders}
 
 
 def _read_image(
@@ -130,11 +124,10 @@ def _read_image(
     size: tuple[int, int] | None,
     sizes: Mapping[str, tuple[int, int]],
     number: int,
-    max_pixels: int,
 ) -> ImageTruth:
     instances: list[Instance] = []
     for category_id, mask_path in masks.items():
-        mask = read_mask(mask_path, max_pixels)
+        mask = read_mask(mask_path)
         size = size or mask.shape
         if mask.shape != size:
             height, width = mask.shape
@@ -153,18 +146,18 @@ def _select(truths: list[ImageTruth], names: Collection[str] | None, path: Path)
     return truths if names is None else [by_name[name] for name in names]
 
 
-def read_coco(data: Any, path: Path, num_classes: int, max_pixels: int = MAX_PIXELS) -> list[ImageTruth]:
+def read_coco(data: Any, path: Path, class_count: int) -> list[ImageTruth]:
     """The images of a decoded COCO JSON file with their objects.
 
     An annotation without a pixel is no object; crowd regions are refused. ``path`` names the file in an error.
     """
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "annotations")):
         raise InputError(f"{path}: expected a COCO JSON object with lists of images and annotations")
-    images = {image.id: image for image in (_parse_image(item, path, max_pixels) for item in data["images"])}
+    images = {image.id: image for image in (_parse_image(item, path) for item in data["images"])}
     if not images or len({image.name for image in images.values()}) != len(data["images"]):
         raise InputError(f"{path}: needs images, each with an id and a file_name of its own")
     entries = [
-        _parse_annotation(item, index, images, num_classes, path) for index, item in enumerate(data["annotations"])
+        _parse_annotation(item, index, images, class_count, path) for index, item in enumerate(data["annotations"])
     ]
     try:
         instances = decode_entries(entries)
@@ -177,7 +170,7 @@ def read_coco(data: Any, path: Path, num_classes: int, max_pixels: int = MAX_PIX
     return [replace(image, instances=objects[image.id]) for image in images.values()]
 
 
-def _parse_image(item: Any, path: Path, max_pixels: int) -> ImageTruth:
+def _parse_image(item: Any, path: Path) -> ImageTruth:
     if not isinstance(item, dict) or not {"id", "file_name", "height", "width"} <= item.keys():
         raise InputError(f"{path}: an image needs id, file_name, height and width, got {repr(item)}")
     image_id, file_name, height, width = (item[key] for key in ("id", "file_name", "height", "width"))
@@ -186,13 +179,13 @@ def _parse_image(item: Any, path: Path, max_pixels: int) -> ImageTruth:
     check_component(Path(file_name).name, path)  # the folders before it are another machine's
     if any(type(number) is not int for number in (image_id, height, width)) or min(height, width) < 1:
         raise InputError(f"{path}: id, height and width of {file_name} must be integers and the size positive")
-    if height * width > min(max_pixels, MAX_RLE_PIXELS):
+    if height * width > min(max_pixels(), MAX_RLE_PIXELS):
         raise InputError(f"{path}: {file_name} is too large ({height} x {width} px; see --max-pixels)")
     return ImageTruth(image_id, file_name, height, width, [])
 
 
 def _parse_annotation(
-    item: Any, index: int, images: Mapping[int, ImageTruth], num_classes: int, path: Path
+    item: Any, index: int, images: Mapping[int, ImageTruth], class_count: int, path: Path
 ) -> dict[str, Any]:
     """An annotation as a result entry of score 1, its segmentation a compressed RLE that is yet to be checked."""
     where = f"{path}: annotation {index}"
@@ -201,8 +194,8 @@ def _parse_annotation(
     image_id, category_id = item.get("image_id"), item.get("category_id")
     if type(image_id) is not int or image_id not in images:
         raise InputError(f"{where}: image_id {repr(image_id)} is not among the images")
-    if type(category_id) is not int or not 1 <= category_id <= num_classes:
-        raise InputError(f"{where}: category_id {repr(category_id)} is not in 1..{num_classes} (see --classes)")
+    if type(category_id) is not int or not 1 <= category_id <= class_count:
+        raise InputError(f"{where}: category_id {repr(category_id)} is not in 1..{class_count} (see --classes)")
     if item.get("iscrowd"):
         raise InputError(f"{where}: is a crowd region, which is not supported")
     size = [images[image_id].height, images[image_id].width]

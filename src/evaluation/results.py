@@ -31,15 +31,15 @@ def result_entries(image_id: int, instances: Sequence[Instance], height: int, wi
     ]
 
 
-def check_results(entries: Sequence[Any], id_map: Sequence[ImageId], num_classes: int, source: str = "results") -> None:
-    """Check result entries against the images they belong to, ``category_id`` being in 1..num_classes.
+def check_results(entries: Sequence[Any], id_map: Sequence[ImageId], class_count: int, source: str = "results") -> None:
+    """Check result entries against the images they belong to, ``category_id`` being in 1..class_count.
 
     Raises:
         InputError: names ``source``, the index of the entry and what is wrong with it.
     """
     sizes = {image.id: [image.height, image.width] for image in id_map}
     for index, entry in enumerate(entries):
-        fault = _fault(entry, sizes, num_classes)
+        fault = _fault(entry, sizes, class_count)
         if fault:
             raise InputError(f"{source}: entry {index}: {fault}")
     try:
@@ -81,7 +81,7 @@ def write_submission_zip(path: str | Path, results_path: str | Path) -> None:
         archive.write(results_path, RESULTS_NAME)
 
 
-def _fault(entry: Any, sizes: dict[int, list[int]], num_classes: int) -> str | None:
+def _fault(entry: Any, sizes: dict[int, list[int]], class_count: int) -> str | None:
     """What is wrong with an entry, its counts apart; ``None`` where nothing is."""
     keys = ("image_id", "category_id", "bbox", "score", "segmentation")
     if not isinstance(entry, dict):
@@ -92,8 +92,8 @@ def _fault(entry: Any, sizes: dict[int, list[int]], num_classes: int) -> str | N
     image_id, category_id, box, score, segmentation = (entry[key] for key in keys)
     if type(image_id) is not int or image_id not in sizes:
         return f"image_id {repr(image_id)} is not among the {len(sizes)} images"
-    if type(category_id) is not int or not 1 <= category_id <= num_classes:
-        return f"category_id {repr(category_id)} is not in 1..{num_classes}"
+    if type(category_id) is not int or not 1 <= category_id <= class_count:
+        return f"category_id {repr(category_id)} is not in 1..{class_count}"
     if not _is_finite(score) or not 0 <= score <= 1:
         return f"score {repr(score)} is not in [0, 1]"
     if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_finite, box)):

@@ -76,7 +76,7 @@ def score(
 
 @_collecting_later()
 def precision(
-    ground_truth: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], num_classes: int, backend: str
+    ground_truth: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], class_count: int, backend: str
 ) -> np.ndarray:
     """Precision ``(T, R, K, M)`` over 10 IoU thresholds, 101 recalls, classes and caps; -1 without ground truth."""
     if backend not in BACKENDS:
@@ -98,7 +98,7 @@ def precision(
     with redirect_stdout(io.StringIO()):
         truths, detections = COCO(), COCO()
         for coco, annotations in ((truths, truth_entries), (detections, entries)):
-            coco.dataset = _dataset(ground_truth, annotations, num_classes)
+            coco.dataset = _dataset(ground_truth, annotations, class_count)
             coco.createIndex()
         evaluation = COCOeval(truths, detections, "segm")
         evaluation.params.maxDets = [cap for _, cap in CAPS]
@@ -110,7 +110,7 @@ def precision(
 
 
 def _dataset(
-    ground_truth: Sequence[ImageTruth], annotations: Sequence[dict[str, Any]], num_classes: int
+    ground_truth: Sequence[ImageTruth], annotations: Sequence[dict[str, Any]], class_count: int
 ) -> dict[str, Any]:
     """A COCO dataset; annotations are copied, because the evaluators write into them, and images are numbered from 1,
     because they cannot take every id."""
@@ -119,7 +119,7 @@ def _dataset(
     required = {"iscrowd": 0, "area": 1, "bbox": [0, 0, 1, 1]}
     return {
         "images": [{"id": numbers[truth.id], "height": truth.height, "width": truth.width} for truth in ground_truth],
-        "categories": [{"id": number, "name": str(number)} for number in range(1, num_classes + 1)],
+        "categories": [{"id": number, "name": str(number)} for number in range(1, class_count + 1)],
         "annotations": [
             {**item, **required, "id": number, "image_id": numbers[item["image_id"]]}
             for number, item in enumerate(annotations, start=1)
@@ -160,16 +160,16 @@ def _confident(
 
 
 def _panoptic(
-    ground_truth: Sequence[ImageTruth], found: Mapping[int, Sequence[Instance]], num_classes: int
+    ground_truth: Sequence[ImageTruth], found: Mapping[int, Sequence[Instance]], class_count: int
 ) -> dict[str, Any]:
     images = [match(truth, found.get(truth.id, [])) for truth in ground_truth]
-    per_class = {str(number): class_quality(images, number) for number in range(1, num_classes + 1)}
+    per_class = {str(number): class_quality(images, number) for number in range(1, class_count + 1)}
     return {"agnostic": agnostic_quality(images), "per_class": per_class}
 
 
 def _centroid_f1(
-    ground_truth: Sequence[ImageTruth], found: Mapping[int, Sequence[Instance]], num_classes: int
+    ground_truth: Sequence[ImageTruth], found: Mapping[int, Sequence[Instance]], class_count: int
 ) -> dict[str, Any]:
     images = [pair(truth.instances, found.get(truth.id, [])) for truth in ground_truth]
-    per_class = {str(number): class_f1(images, number) for number in range(1, num_classes + 1)}
+    per_class = {str(number): class_f1(images, number) for number in range(1, class_count + 1)}
     return {"detection": detection_f1(images), "per_class": per_class}

@@ -29,7 +29,7 @@ MIN_FRAGMENT = 12  # px; of a cell that a rectangle's edge cuts less is no cell
 CUTS = (0.3, 0.7)  # share of a side at which rectangles are cut, at random between
 
 
-def write_imported(folder: Path, imported: Imported, num_classes: int) -> Counter[str]:
+def write_imported(folder: Path, imported: Imported, class_count: int) -> Counter[str]:
     """Write an image and its masks as ``image.tif`` and ``class1.tif …``; what is of no class as ``ambiguous.tif``.
 
     A mask holds one id a pixel: where cells of a class overlap the later one wins. A class without cells has no file,
@@ -41,7 +41,7 @@ def write_imported(folder: Path, imported: Imported, num_classes: int) -> Counte
     counts: Counter[str] = Counter()
     height, width = imported.image.shape[:2]
     write_image(folder / "image.tif", imported.image)
-    for category in range(num_classes + 1):
+    for category in range(class_count + 1):
         path = folder / (f"class{category}.tif" if category != AMBIGUOUS else "ambiguous.tif")
         cells = [replace(cell, score=1.0) for cell in imported.instances if cell.category_id == category]
         if not cells:
@@ -78,14 +78,14 @@ def cut(name: str, imported: Imported, seed: int) -> Iterator[tuple[str, Importe
         yield f"{name}_q{number}", Imported(image, kept), len(seen) - len(kept)
 
 
-def open_source(kind: str, path: Path, images: str | None, max_pixels: int) -> Source:
+def open_source(kind: str, path: Path, images: str | None) -> Source:
     """Find what is to be imported; ``images`` is COCO's alone."""
     if images and kind != "coco":
         raise InputError("--images: is for --from coco; the other formats know where their images lie")
     for place in (path, *([Path(images)] if images else [])):
         require_path(place)
     importer = partial(import_coco, images=Path(images)) if images else IMPORTERS[kind]
-    source = importer(path, max_pixels)
+    source = importer(path)
     if not source.readers:
         raise InputError(f"{path}: holds nothing in the format {kind} (see --help)")
     return source

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from src.common.errors import InputError
+from src.common.limits import check_pixels
 from src.data.classes import CellClass
 from src.data.id_map import check_component
 from src.data.tiff import read_image, read_mask
@@ -55,33 +56,30 @@ def add(readers: dict[str, Callable[[], Imported]], name: str, path: Path, read:
     readers[name] = read
 
 
-def read_picture(path: Path, max_pixels: int) -> np.ndarray:
+def read_picture(path: Path) -> np.ndarray:
     """An image file of any common type as ``(H, W, 3)`` uint8; alpha is dropped."""
     if path.suffix.lower() in (".tif", ".tiff", ".svs"):
-        return read_image(path, max_pixels=max_pixels, first_page=path.suffix.lower() == ".svs")
-    return np.asarray(open_picture(path, max_pixels).convert("RGB"))
+        return read_image(path, first_page=path.suffix.lower() == ".svs")
+    return np.asarray(open_picture(path).convert("RGB"))
 
 
-def read_labels(path: Path, max_pixels: int) -> np.ndarray:
+def read_labels(path: Path) -> np.ndarray:
     """A label image, TIFF or PNG, as ``(H, W)`` int32 with ids 1..N."""
     if path.suffix.lower() in (".tif", ".tiff"):
-        return read_mask(path, max_pixels)
-    labels = np.asarray(open_picture(path, max_pixels))
+        return read_mask(path)
+    labels = np.asarray(open_picture(path))
     if labels.ndim != 2:
         raise InputError(f"{path}: has {labels.shape[2]} channels; a label image has one, holding ids")
     return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32) + int(labels.min() > 0)
 
 
-def open_picture(path: Path, max_pixels: int) -> Any:
+def open_picture(path: Path) -> Any:
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # our own limit is asked for below, before anything is decoded
     try:
         picture = Image.open(path, formats=("PNG", "JPEG", "BMP"))  # others may start programs, as EPS does
-        if picture.width * picture.height > max_pixels:
-            raise InputError(
-                f"{path}: is {picture.height} x {picture.width} px; more than {max_pixels} px are not read"
-            )
+        check_pixels(path, picture.height, picture.width)
         picture.load()
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{path}: cannot be read as an image ({error})") from error

@@ -13,6 +13,7 @@ import numpy as np
 
 from src.common.errors import InputError
 from src.common.files import read_json
+from src.common.limits import check_pixels
 from src.data.classes import HOMEWORK_CLASSES, CellClass, name_classes, parse_classes, to_json
 from src.data.id_map import check_component
 from src.evaluation.ground_truth import ImageTruth, read_coco
@@ -40,7 +41,7 @@ CONSEP_CATEGORIES = {1: 4, 2: 2, 3: 1, 4: 1, 5: 3, 6: 3, 7: 3}
 AMBIGUOUS = 0  # category of regions that are of no class; they are kept apart
 
 
-def import_coco(path: Path, max_pixels: int, images: Path | None = None) -> Source:
+def import_coco(path: Path, images: Path | None = None) -> Source:
     """A COCO JSON file and its images, by default beside it or in ``images`` beside it.
 
     Crowd regions are dropped, and annotations without a segmentation.
@@ -59,7 +60,7 @@ def import_coco(path: Path, max_pixels: int, images: Path | None = None) -> Sour
             if not reason
         ]
         data = {**data, "annotations": kept}
-    truths = read_coco(data, path, len(classes), max_pixels)
+    truths = read_coco(data, path, len(classes))
     readers: dict[str, Callable[[], Imported]] = {}
     for truth in truths:
         check_component(truth.file_name, path)
@@ -69,7 +70,7 @@ def import_coco(path: Path, max_pixels: int, images: Path | None = None) -> Sour
             raise InputError(f"{path}: names {truth.file_name}, which is not in {folders[0]} (see --images)")
 
         def read(file: Path = file, truth: ImageTruth = truth) -> Imported:
-            pixels = read_picture(file, max_pixels)
+            pixels = read_picture(file)
             check_size(path, (truth.height, truth.width), pixels, file)
             return Imported(pixels, truth.instances)
 
@@ -107,7 +108,7 @@ def _coco_classes(categories: Sequence[Any], path: Path) -> tuple[dict[Any, int]
     return numbers, parse_classes(to_json(classes), str(path))
 
 
-def import_labels(folder: Path, max_pixels: int) -> Source:
+def import_labels(folder: Path) -> Source:
     """Label images of one class: ``x_masks.png`` beside ``x.png``, or ``masks/x.tif`` for ``images/x.tif``."""
     files = [path for path in files_in(folder) if PICTURES.search(path.name) and not NO_IMAGES.search(path.stem)]
     labels: dict[str, Path] = {}
@@ -123,7 +124,7 @@ def import_labels(folder: Path, max_pixels: int) -> Source:
             raise InputError(f"{path}: has no label image ({path.stem}_masks.tif beside it, or masks/{path.name})")
 
         def read(path: Path = path, label: Path = labels[path.stem]) -> Imported:
-            pixels, found = read_picture(path, max_pixels), read_labels(label, max_pixels)
+            pixels, found = read_picture(path), read_labels(label)
             check_size(label, found.shape, pixels)
             source.notes["label images with one id alone: are they masks of 0 and 255?"] += int(found.max()) == 1
             return Imported(pixels, from_label_map(found[None]))
@@ -139,7 +140,7 @@ def _is_label(folder: Path, path: Path) -> bool:
     return bool(LABELS.search(path.stem)) or parents in (("masks",), ("labels",))
 
 
-def import_dsb2018(folder: Path, max_pixels: int) -> Source:
+def import_dsb2018(folder: Path) -> Source:
     """The layout of the Data Science Bowl 2018: ``<id>/images/<id>.png`` and one ``<id>/masks/*.png`` a nucleus."""
     source = Source({}, name_classes(["nucleus"]))
     readers: dict[str, Callable[[], Imported]] = {}
@@ -151,9 +152,9 @@ def import_dsb2018(folder: Path, max_pixels: int) -> Source:
             continue
 
         def read(image: Path = image) -> Imported:
-            pixels, instances = read_picture(image, max_pixels), []
+            pixels, instances = read_picture(image), []
             for path in sorted((image.parents[1] / "masks").glob("*.png")):
-                mask = np.asarray(open_picture(path, max_pixels).convert("L")) > 0
+                mask = np.asarray(open_picture(path).convert("L")) > 0
                 check_size(path, mask.shape, pixels)
                 found = from_label_map(mask[None].astype(np.int32))
                 source.dropped["empty mask"] += not found
@@ -164,15 +165,15 @@ def import_dsb2018(folder: Path, max_pixels: int) -> Source:
     return replace(source, readers=readers)
 
 
-def import_consep(folder: Path, max_pixels: int) -> Source:
+def import_consep(folder: Path) -> Source:
     """CoNSeP as it is published: ``Images/x.png`` and ``Labels/x.mat`` with ``inst_map`` and ``inst_type``."""
     readers: dict[str, Callable[[], Imported]] = {}
     for path in files_in(folder, "Labels/*.mat"):
         image = path.parents[1] / "Images" / f"{path.stem}.png"
 
         def read(path: Path = path, image: Path = image) -> Imported:
-            pixels = read_picture(image, max_pixels)
-            labels, types = _read_mat(path, max_pixels)
+            pixels = read_picture(image)
+            labels, types = _read_mat(path)
             check_size(path, labels.shape, pixels)
             instances = [
                 replace(instance, category_id=CONSEP_CATEGORIES[types[int(_value(labels, instance))]])
@@ -189,14 +190,14 @@ def _value(labels: np.ndarray, instance: Instance) -> int:
     return int(labels[instance.top + rows[0], instance.left + columns[0]])
 
 
-def _read_mat(path: Path, max_pixels: int) -> tuple[np.ndarray, dict[int, int]]:
+def _read_mat(path: Path) -> tuple[np.ndarray, dict[int, int]]:
     """``inst_map`` as int32 and the type of each id; ``inst_type`` holds one for each id that occurs, ascending."""
     from scipy.io import loadmat, whosmat
 
     try:
         for name, shape, _ in whosmat(path):
-            if name in ("inst_map", "inst_type") and math.prod(shape) > max_pixels:
-                raise InputError(f"{path}: its {name} is {shape}; more than {max_pixels} px are not read")
+            if name in ("inst_map", "inst_type"):
+                check_pixels(f"{path}: its {name}", shape[0], math.prod(shape[1:]))
         found = loadmat(path, variable_names=["inst_map", "inst_type"])
         labels, types = found["inst_map"].astype(np.int32), found["inst_type"].astype(int).ravel()
     except InputError:
@@ -209,7 +210,7 @@ def _read_mat(path: Path, max_pixels: int) -> tuple[np.ndarray, dict[int, int]]:
     return labels, dict(zip(ids.tolist(), types.tolist(), strict=True))
 
 
-def import_monusac(folder: Path, max_pixels: int) -> Source:
+def import_monusac(folder: Path) -> Source:
     """MoNuSAC: ``x.svs`` or ``x.tif`` with ``x.xml``, whose annotations name the class of the regions drawn in them."""
     source = Source({}, HOMEWORK_CLASSES)
     numbers = {cell_class.name: cell_class.id for cell_class in HOMEWORK_CLASSES} | {"ambiguous": AMBIGUOUS}
@@ -220,7 +221,7 @@ def import_monusac(folder: Path, max_pixels: int) -> Source:
             raise InputError(f"{xml}: has neither an .svs nor a .tif image beside it")
 
         def read(xml: Path = xml, image: Path = image) -> Imported:
-            pixels = read_picture(image, max_pixels)
+            pixels = read_picture(image)
             instances = []
             for name, corners in _regions(xml):
                 if name not in numbers:
@@ -255,7 +256,7 @@ def _regions(xml: Path) -> list[tuple[str, np.ndarray]]:
     return regions
 
 
-IMPORTERS: Mapping[str, Callable[[Path, int], Source]] = {
+IMPORTERS: Mapping[str, Callable[[Path], Source]] = {
     "monusac": import_monusac,
     "consep": import_consep,
     "coco": import_coco,

@@ -4,38 +4,37 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from src.common.errors import InputError
-from src.common.limits import MAX_PIXELS
 from src.data.prepared import prepare
 from src.data.records import AMBIGUOUS_NAME, IMAGE_NAME, MASK_NAME, find_masks, read_record
 from src.data.tiff import read_image, read_mask
 from src.inspection.facts import CellFacts, facts_of
 
 
-def check(folders: Iterable[Path], num_classes: int, max_pixels: int = MAX_PIXELS) -> tuple[list[CellFacts], list[str]]:
+def check(folders: Iterable[Path], class_count: int) -> tuple[list[CellFacts], list[str]]:
     """Decode every image with its masks; the facts of those that can be used, and a line for all that is wrong."""
     facts: list[CellFacts] = []
     problems: list[str] = []
     for folder in folders:
         try:
-            prepared = prepare(read_record(folder, num_classes, max_pixels=max_pixels), "full", 1.0, max_pixels)
+            prepared = prepare(read_record(folder, class_count), "full", 1.0)
             facts.append(facts_of(folder.name, prepared))
         except InputError as error:
-            faults = faults_of_files(folder, num_classes, max_pixels)
+            faults = faults_of_files(folder, class_count)
             problems += faults if str(error) in faults else [*faults, str(error)]
         problems += [f"{path}: is not read; expected image.tif, class1.tif, …" for path in unexpected_files(folder)]
     return facts, problems
 
 
-def faults_of_files(folder: Path, num_classes: int, max_pixels: int) -> list[str]:
+def faults_of_files(folder: Path, class_count: int) -> list[str]:
     """What is wrong with each file of an image's folder, taken by itself; of masks also against a sound image."""
     faults, size = [], None
     for path in sorted(folder.iterdir(), key=lambda path: (not IMAGE_NAME.fullmatch(path.name), path.name)):
         try:
             if IMAGE_NAME.fullmatch(path.name):
-                size = read_image(path, max_pixels=max_pixels).shape[:2]
+                size = read_image(path).shape[:2]
             elif MASK_NAME.fullmatch(path.name):
-                find_masks([path], num_classes)
-                found = read_mask(path, max_pixels).shape
+                find_masks([path], class_count)
+                found = read_mask(path).shape
                 if size and found != size:
                     faults.append(f"{path}: is {found[0]} x {found[1]} px, but its image is {size[0]} x {size[1]} px")
         except InputError as error:

@@ -12,7 +12,7 @@ from src.data.records import read_record
 from src.data.stain import decide_channel_order
 from src.geometry.instances import from_label_map
 from src.inspection.facts import CellFacts, diameters_of
-from src.reporting.draw import outline
+from src.reporting.draw import draw_outlines
 from src.reporting.html import INK, label, picture, plot, write_page
 
 SAMPLES, SAMPLE_SIDE = 12, 256  # of the contact sheet
@@ -23,7 +23,6 @@ def write_html(
     folder: Path,
     facts: Sequence[CellFacts],
     classes: Sequence[CellClass],
-    max_pixels: int,
     content: dict[str, Any],
 ) -> None:
     """The same as a page, with plots and a contact sheet."""
@@ -37,7 +36,7 @@ def write_html(
         summary=f"{folder}, checked by python -m src.check",
         colors={f"{cell_class.id} {cell_class.name}": cell_class.color for cell_class in classes},
         plots=plots_of(facts, classes),
-        samples=[(name, picture(sample(folder / name, classes, max_pixels, is_bgr), 90)) for name in chosen],
+        samples=[(name, picture(sample(folder / name, classes, is_bgr), 90)) for name in chosen],
         **content,
     )
 
@@ -82,9 +81,9 @@ def plots_of(facts: Sequence[CellFacts], classes: Sequence[CellClass]) -> list[t
     return [(caption, plot(draw)) for caption, draw in zip(captions, (sizes, areas, numbers, shapes), strict=True)]
 
 
-def sample(folder: Path, classes: Sequence[CellClass], max_pixels: int, is_bgr: bool) -> np.ndarray:
+def sample(folder: Path, classes: Sequence[CellClass], is_bgr: bool) -> np.ndarray:
     """The middle of an image with its cells outlined."""
-    prepared = prepare(read_record(folder, len(classes), max_pixels=max_pixels), "full", 1.0, max_pixels)
+    prepared = prepare(read_record(folder, len(classes)), "full", 1.0)
     height, width = prepared.image.shape[:2]
     top, left = max(height - SAMPLE_SIDE, 0) // 2, max(width - SAMPLE_SIDE, 0) // 2
     window = np.s_[top : top + SAMPLE_SIDE, left : left + SAMPLE_SIDE]
@@ -92,4 +91,4 @@ def sample(folder: Path, classes: Sequence[CellClass], max_pixels: int, is_bgr: 
     of_classes = [np.where((prepared.categories == c.id)[labels], labels, 0).max(axis=0) for c in classes]
     cells = from_label_map(np.stack(of_classes))
     image = prepared.image[window][..., ::-1] if is_bgr else prepared.image[window]
-    return outline(image, cells, classes, zoom=2)
+    return draw_outlines(image, cells, classes, zoom=2)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from src.config.settings import parse_numbers
+from src.config.checks import parse_numbers
 from src.data.classes import CellClass
 from src.data.stain import decide_channel_order
 from src.geometry.anchors import DEFAULT_ANCHORS, best_anchor_ious

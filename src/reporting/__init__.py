@@ -4,6 +4,7 @@
 - ``curves``: curves of a run
 - ``plots``: plots of a report
 - ``viewers``: images with layers to show and hide
+- ``worst_errors``: missed cells and false positives, counted by cause and drawn
 - ``html``: self-contained pages
 - ``run_report``: the page about a run
 """

@@ -14,7 +14,7 @@ FONT = (cv2.FONT_HERSHEY_SIMPLEX, 0.42)
 SURE = 0.5  # the score from which a cell is drawn, and from which PQ counts it
 
 
-def outline(
+def draw_outlines(
     image: np.ndarray, instances: Sequence[Instance], classes: Sequence[CellClass], zoom: int = 1
 ) -> np.ndarray:
     """Draw each cell's outline in its class's colour onto a copy of an ``(H, W, 3)`` uint8 RGB image.
@@ -52,7 +52,7 @@ def legend(picture: np.ndarray, classes: Sequence[CellClass]) -> np.ndarray:
 def write_overlay(path: Path, image: np.ndarray, instances: Sequence[Instance], classes: Sequence[CellClass]) -> None:
     """Write an image with its cells outlined and a legend as PNG; small images are enlarged."""
     zoom = 1 if max(image.shape[:2]) > 1200 else 2
-    write_png(path, legend(outline(image, instances, classes, zoom), classes))
+    write_png(path, legend(draw_outlines(image, instances, classes, zoom), classes))
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

@@ -1,28 +1,28 @@
 """One page about a run: how it was trained, how good it is, and where it errs. Two runs are compared."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from src.common.errors import InputError, nearest_path
 from src.common.files import companion, id_map_of, read_lines
-from src.common.limits import MAX_PIXELS
-from src.config.flags import read_recipe
+from src.common.limits import DEFAULT_MAX_PIXELS, set_max_pixels
+from src.common.progress import ProgressBar
+from src.config.recipe import read_recipe
 from src.data.classes import CellClass, classes_of_results
 from src.data.tiff import read_rgb
-from src.evaluation.errors_by_cause import Outcomes, cause_of_false_positive, cause_of_miss, confusion, match_detections
+from src.evaluation.errors_by_cause import Outcomes, confusion, match_detections
 from src.evaluation.ground_truth import ImageTruth, load_ground_truth
 from src.evaluation.results import cells_by_image, check_results, read_results
 from src.evaluation.scores import format_score, precision, score
 from src.reporting import plots
 from src.reporting.html import plot, write_page
 from src.reporting.viewers import LAYERS, viewers_of
+from src.reporting.worst_errors import Reader, count_causes, draw_worst, false_positives, missed_cells
 
 TABLE = (("AP50", "uncapped"), ("AP50", "at_100"), ("AP", "uncapped"), ("AP75", "uncapped"))
 
@@ -53,6 +53,7 @@ class Sources:
     id_map: str | None
     classes: str | None
     threshold: float
+    max_pixels: int | None
 
 
 def read_story(folder: Path, sources: Sources) -> Story:
@@ -62,6 +63,8 @@ def read_story(folder: Path, sources: Sources) -> Story:
         if not path.is_file():
             raise InputError(f"{path}: no such file; --run takes a folder that main.py made{nearest_path(folder)}")
     settings, config = read_recipe(recipe), recipe.read_text(encoding="utf-8")
+    if sources.max_pixels is None:
+        set_max_pixels(settings.get("max_pixels", DEFAULT_MAX_PIXELS))
     events = [event for event in read_lines(log) if "event" in event]
     pred, own = Path(sources.pred or folder / "val-results.json"), folder / "classes.json"
     named = sources.classes or (own if own.is_file() and not companion(pred, "classes").is_file() else None)
@@ -74,10 +77,10 @@ def read_story(folder: Path, sources: Sources) -> Story:
         lack = f"The data of the run are not in {gt}, so there are no scores; --gt says where they are."
     if lack:
         return Story(name, folder, events, config, classes, [], [], [], None, settings, lack)
-    limit, id_map = settings.get("max_pixels", MAX_PIXELS), id_map_of(pred, sources.id_map)
+    id_map = id_map_of(pred, sources.id_map)
     if id_map is None and gt.is_dir():
         raise InputError(f"{companion(pred, 'id-map')}: no such file; name an id map with --id-map")
-    truths = load_ground_truth(gt, len(classes), id_map, max_pixels=limit)
+    truths = load_ground_truth(gt, len(classes), id_map)
     entries = read_results(pred)
     check_results(entries, [truth.entry for truth in truths], len(classes), str(pred))
     return Story(
@@ -101,7 +104,7 @@ def match_all_images(
 ) -> list[Outcomes]:
     """What became of the cells of every image."""
     found = cells_by_image(entries)
-    bar = tqdm(truths, "match", unit="image", leave=False, disable=None)
+    bar = ProgressBar(truths, "match")
     return [match_detections(truth.instances, found[truth.id], threshold) for truth in bar]
 
 
@@ -109,7 +112,8 @@ def write_report(path: Path, stories: Sequence[Story], images: str | None, thres
     """Write the page. The pictures and the plots of results are those of the first run."""
     first = stories[0]
     with_results = [story for story in stories if story.scores]
-    viewers = viewers_of(first.truths, first.images, first.classes, _reader(first, images)) if first.scores else []
+    read = _reader(first, images)
+    viewers = viewers_of(first.truths, first.images, first.classes, read) if first.scores else []
     write_page(
         path,
         "report.html",
@@ -122,7 +126,7 @@ def write_report(path: Path, stories: Sequence[Story], images: str | None, thres
         training_plots=_training_plots(stories),
         result_plots=_result_plots(first, threshold) if first.scores else [],
         confusion=_confusion(first) if first.scores else None,
-        causes=_causes(first) if first.scores else [],
+        errors=_errors(first, read) if first.scores else [],
         viewers=viewers,
         lacks=[story.lack for story in stories if story.lack],
         configs=[(story.name, story.config) for story in stories],
@@ -198,18 +202,17 @@ def _confusion(story: Story) -> list[list[tuple[str, float]]]:
     return rows
 
 
-def _causes(story: Story) -> list[tuple[str, list[tuple[str, int]]]]:
-    """How often which error was made, the commonest first."""
-    missed: Counter[str] = Counter()
-    false_positives: Counter[str] = Counter()
-    for truth, image in zip(story.truths, story.images, strict=True):
-        size = (truth.height, truth.width)
-        missed.update(cause_of_miss(image, int(index), *size) for index in image.false_negatives())
-        false_positives.update(cause_of_false_positive(image, int(index), *size) for index in image.false_positives())
-    return [("missed cells", missed.most_common()), ("false detections", false_positives.most_common())]
+def _errors(story: Story, read: Reader) -> list[dict[str, Any]]:
+    """Missed cells and false positives: how often each cause occurs, and pictures of the worst."""
+    kinds = {"missed cells": missed_cells, "false positives": false_positives}
+    found = {kind: find(story.truths, story.images) for kind, find in kinds.items()}
+    return [
+        {"kind": kind, "causes": count_causes(errors), "pictures": draw_worst(errors, story.classes, read)}
+        for kind, errors in found.items()
+    ]
 
 
-def _reader(story: Story, folder: str | None) -> Callable[[ImageTruth], np.ndarray | None]:
+def _reader(story: Story, folder: str | None) -> Reader:
     """Reads an image of the ground truth as the run did; ``None`` where it is not there."""
     root, settings = Path(folder or story.settings["data_path"]), story.settings
 
@@ -217,8 +220,9 @@ def _reader(story: Story, folder: str | None) -> Callable[[ImageTruth], np.ndarr
         path = next(
             (p for p in (root / truth.name / "image.tif", root / Path(truth.file_name).name) if p.is_file()), None
         )
-        how = (settings["intensity"], settings["channel_order"] == "bgr", settings.get("max_pixels", MAX_PIXELS))
-        return None if path is None else read_rgb(path, *how)
+        if path is None:
+            return None
+        return read_rgb(path, settings["intensity"], settings["channel_order"] == "bgr")
 
     return read
 

@@ -6,18 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from src.common.errors import InputError
-from src.config.checks import check_training
-from src.config.flags import build, flag_table, flags_of, flatten, option, parse, settings, to_toml
-from src.config.settings import InferenceConfig, TrainConfig, parse_loss_weights, parse_numbers
+from src.common.errors import InputError, run_command
+from src.config.checks import check_training, parse_loss_weights, parse_numbers
+from src.config.command import flag_table, parse
+from src.config.flags import Auto, build, flags_of, flatten, option, override, overrides, settings
+from src.config.recipe import to_toml
+from src.config.settings import InferenceConfig, TrainConfig
 
 
 @dataclass(frozen=True)
 class Inner:
-    """A room."""
+    """A concern."""
 
     size: int = option(4, "side in px", low=1, high=9)
-    batch: int = option(2, "tiles", low=1, auto=0)
+    batch: int | Auto = option(2, "tiles", low=1, auto=True, formerly_auto=0)
     mode: str = option("fast", "how", choices=("fast", "good"))
 
 
@@ -28,30 +30,31 @@ class Small:
     rate: float = option(0.5, "rate", low=0)
     name: str | None = option(None, "name")
     deep: bool = option(False, "deep")
-    room: Inner = settings(Inner)
+    inner: Inner = settings(Inner)
 
 
 def read(*argv: str) -> Small:
-    return parse(Small, "about", "run", argv=argv)
+    return run_command(lambda: parse(Small, "about", argv=argv, recipe=True))
 
 
 def test_defaults_and_flags_of_a_flattened_config() -> None:
     assert read() == Small()
     given = read("--size", "7", "--mode", "good", "--deep", "--rate", "2")
-    assert given == Small(rate=2.0, deep=True, room=Inner(7, mode="good"))
+    assert given == Small(rate=2.0, deep=True, inner=Inner(7, mode="good"))
 
 
-def test_auto_stands_for_a_number(tmp_path: Path) -> None:
-    assert read("--batch", "auto").room.batch == 0 and read("--batch", "5").room.batch == 5
+def test_a_number_that_the_program_chooses_is_auto(tmp_path: Path) -> None:
+    assert read("--batch", "auto").inner.batch == "auto" and read("--batch", "5").inner.batch == 5
     recipe = tmp_path / "r.toml"
-    recipe.write_text(to_toml(read("--batch", "auto")))
-    assert 'batch = "auto"' in recipe.read_text() and read("--recipe", str(recipe)).room.batch == 0
+    for text in (to_toml(read("--batch", "auto")), "batch = 0"):  # the latter in recipes of earlier versions
+        recipe.write_text(text)
+        assert read("--recipe", str(recipe)).inner.batch == "auto"
 
 
 def test_flag_wins_over_recipe_and_recipe_over_default(tmp_path: Path) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text('size = 8\nmode = "good"\nrate = 3\n')
-    assert read("--recipe", str(recipe), "--size", "2") == Small(rate=3.0, room=Inner(2, mode="good"))
+    assert read("--recipe", str(recipe), "--size", "2") == Small(rate=3.0, inner=Inner(2, mode="good"))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +102,7 @@ def test_print_config_is_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         read("--size", "5", "--print-config")
     assert not stopped.value.code
-    assert build(Small, tomllib.loads(capsys.readouterr().out)) == Small(room=Inner(size=5))
+    assert build(Small, tomllib.loads(capsys.readouterr().out)) == Small(inner=Inner(size=5))
 
 
 def test_flatten_is_the_inverse_of_build() -> None:
@@ -112,13 +115,17 @@ def test_flatten_is_the_inverse_of_build() -> None:
 def test_a_recipe_of_absurd_values_is_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "r.toml").write_text(text)
     with pytest.raises(SystemExit) as ended:
-        parse(TrainConfig, "x", "y", argv=["--recipe", str(tmp_path / "r.toml")])
+        run_command(lambda: parse(TrainConfig, "x", argv=["--recipe", str(tmp_path / "r.toml")], recipe=True))
     said = capsys.readouterr().err
     assert ended.value.code == 2 and said.startswith("error: ") and "r.toml: " in said and said.count("\n") == 1
 
 
 def test_a_reader_that_has_enough_is_no_error() -> None:
-    command = [sys.executable, "-c", "from src.common.errors import run; run(lambda: [print(i) for i in range(10**6)])"]
+    command = [
+        sys.executable,
+        "-c",
+        "from src.common.errors import run_command; run_command(lambda: [print(i) for i in range(10**6)])",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2]) as p:
         assert p.stdout and p.stderr and p.stdout.readline() == b"0\n"
         p.stdout.close()
@@ -132,20 +139,44 @@ def test_keys_are_unique_and_every_flag_has_help() -> None:
         assert all(len(flag.help) > 3 for flag in flags)
 
 
+def test_settings_say_what_they_act_on() -> None:
+    effects = {flag.key: flag.acts_on for flag in flags_of(TrainConfig)}
+    assert None not in effects.values()
+    some = {key: effects[key] for key in ("lr", "batch_size", "tta", "epochs", "workers", "detections_per_tile")}
+    assert list(some.values()) == ["learning", "learning", "prediction", "budget", "nothing", "prediction"]
+    shared = {flag.key: flag.acts_on for flag in flags_of(InferenceConfig) if flag.acts_on}
+    assert shared == {key: effects[key] for key in shared} and {"tta", "amp", "device"} <= shared.keys()
+
+
+@dataclass(frozen=True)
+class Overriding:
+    """A command that takes what is not given from elsewhere."""
+
+    inner: Inner = overrides(Inner)
+
+
+def test_settings_that_are_not_given_are_taken_from_elsewhere() -> None:
+    given = parse(Overriding, "", argv=["--size", "7"])
+    assert given.inner == Inner(7, None, None) and Overriding().inner == Inner(None, None, None)  # type: ignore[arg-type]
+    assert override(Inner(2, mode="good"), given.inner) == Inner(7, mode="good")
+    assert [flag.default for flag in flags_of(Overriding)] == [None] * 3
+    assert build(Overriding, tomllib.loads(to_toml(given))) == given
+
+
 def test_the_reference_command_line_is_understood() -> None:
     line = "--lr 0.005 --epochs 3 --batch-size 2 --num-classes 5 --data-path d --output-dir o --backend gloo"
-    config = parse(TrainConfig, "", "", argv=line.split())
+    config = parse(TrainConfig, "", argv=line.split())
     assert (config.optimizer.lr, config.run.epochs, config.run.batch_size) == (0.005, 3, 2)
-    assert (config.data.num_classes, config.data.data_path, config.data.output_dir) == (5, "d", "o")
+    assert (config.data.num_classes, config.data.data_path, config.run.output_dir) == (5, "d", "o")
     line = "--ckpt c --test-dir t --id-map i --output o --score-thresh 0.5"
-    assert parse(InferenceConfig, "", "", argv=line.split()).score_thresh == 0.5
+    assert parse(InferenceConfig, "", argv=line.split()).predict.score_thresh == 0.5
 
 
 def test_recipes_in_the_repository_are_valid() -> None:
     recipes = sorted((Path(__file__).parents[2] / "script/recipes").glob("*.toml"))
     assert recipes
     for recipe in recipes:
-        check_training(parse(TrainConfig, "", "", argv=["--recipe", str(recipe)]))
+        parse(TrainConfig, "", check_training, ["--recipe", str(recipe)], recipe=True)
 
 
 def test_the_page_of_flags_is_true() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from src.common.errors import InputError
-from src.config.settings import DataSettings, ImageSettings, RunSettings
+from src.config.settings import DataSettings, ImageSettings
 from src.data.classes import HOMEWORK_CLASSES
 from src.data.tiff import read_image, write_image
 from src.data.training_data import load_training_data, resolve_classes
@@ -14,9 +14,9 @@ from tests.helpers import write_dataset
 
 
 def load(folder: Path, **changes: object) -> object:
-    data = replace(DataSettings(), data_path=str(folder), num_classes=3, **changes)
-    run = replace(RunSettings(), cache_dir=str(folder.parent / "cache"))
-    return load_training_data(data, ImageSettings(), run, lambda records: records)
+    cache = str(folder.parent / "cache")
+    data = replace(DataSettings(), data_path=str(folder), num_classes=3, cache_dir=cache, **changes)
+    return load_training_data(data, ImageSettings(), lambda records: records)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from src.common.errors import InputError
-from src.config.settings import InferenceConfig, TrainConfig
+from src.config.settings import InferenceConfig, MachineSettings, TrainConfig
 from src.engine import distributed
 
 pytestmark = pytest.mark.torch
@@ -36,7 +36,7 @@ def under_torchrun(monkeypatch: pytest.MonkeyPatch, processes: int, rank: int = 
 
 def test_alone_nobody_joins(joined: SimpleNamespace) -> None:
     for name, device in (("auto", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")):
-        world, chosen = distributed.start(name, "auto", 120)
+        world, chosen = distributed.start(MachineSettings(name))
         assert world == distributed.World() and chosen == torch.device(device)
     assert joined.groups == [] and joined.device == torch.device("cuda:1")
 
@@ -45,17 +45,17 @@ def test_each_process_has_its_gpu_and_waits_for_two_hours(
     joined: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     under_torchrun(monkeypatch, 2)
-    world, device = distributed.start("auto", "auto", TrainConfig().run.timeout_minutes)
+    world, device = distributed.start(TrainConfig().machine)
     assert device == joined.device == torch.device("cuda:1") and (world.rank, world.size) == (1, 2)
     assert joined.groups == [("nccl", timedelta(hours=2)), ("gloo", timedelta(hours=2))]
-    assert joined.store_timeout == timedelta(hours=2) and InferenceConfig().timeout_minutes == 120
+    assert joined.store_timeout == timedelta(hours=2) and InferenceConfig().machine.timeout_minutes == 120
 
 
 def test_on_a_cpu_processes_join_through_gloo_beside_gpus_too(
     joined: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     under_torchrun(monkeypatch, 4)
-    _, device = distributed.start("cpu", "auto", 3)
+    _, device = distributed.start(MachineSettings("cpu", timeout_minutes=3))
     assert device == torch.device("cpu") and joined.device is None and joined.groups == [("gloo", timedelta(minutes=3))]
 
 
@@ -65,10 +65,10 @@ def test_processes_that_would_share_a_gpu_are_refused(
 ) -> None:
     under_torchrun(monkeypatch, processes)
     with pytest.raises(InputError, match=rf"--device {device}: torchrun started {processes} processes .* 2 GPUs"):
-        distributed.start(device, "auto", 120)
+        distributed.start(MachineSettings(device))
     assert joined.groups == []
 
 
 def test_a_gpu_that_is_not_there(joined: SimpleNamespace) -> None:
     with pytest.raises(InputError, match="--device cuda:2: torch sees 2 GPUs"):
-        distributed.start("cuda:2", "auto", 120)
+        distributed.start(MachineSettings("cuda:2"))

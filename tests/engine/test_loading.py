@@ -67,14 +67,14 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
 def test_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(src.engine.loading, "free_shared_memory", lambda: 64_000_000)
     assert choose_workers(3, False, 2, 1_000_000) == 3  # as asked
-    assert choose_workers(-1, False, 16, 1_000_000) == 0  # a CPU's cores are for the network
-    assert [choose_workers(-1, True, cores, 1_000_000) for cores in (1, 2, 4, 16)] == [0, 1, 3, 4]
+    assert choose_workers("auto", False, 16, 1_000_000) == 0  # a CPU's cores are for the network
+    assert [choose_workers("auto", True, cores, 1_000_000) for cores in (1, 2, 4, 16)] == [0, 1, 3, 4]
 
 
 def test_workers_that_shared_memory_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(src.engine.loading, "free_shared_memory", lambda: 64_000_000)
-    assert choose_workers(-1, True, 16, 10_000_000) == 2  # 4 batches of theirs and 2 on their way
-    assert choose_workers(-1, True, 16, 30_000_000) == 0 == choose_workers(0, True, 16, 100_000_000)
+    assert choose_workers("auto", True, 16, 10_000_000) == 2  # 4 batches of theirs and 2 on their way
+    assert choose_workers("auto", True, 16, 30_000_000) == 0 == choose_workers(0, True, 16, 100_000_000)
     with pytest.raises(InputError, match=r"--workers 3: /dev/shm .*batches of 10 MB; enlarge it .* --workers 2"):
         choose_workers(3, True, 16, 10_000_000)
 

@@ -12,7 +12,9 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
 from inference import restore_model
 from model import anchor_sizes, build_model
 from src.common.errors import InputError
-from src.config.settings import ModelSettings, PredictSettings
+from src.config.settings import ModelSettings, PredictSettings, TrainConfig
+from src.data.classes import HOMEWORK_CLASSES
+from src.engine.checkpoint import Checkpoint
 from src.engine.heads import box_head_losses, mask_loss
 from src.engine.targets import sample_mask_targets
 from src.engine.weights import count_parameters, load_matching, norms_of, read_weights, resolve
@@ -21,7 +23,7 @@ from src.geometry.anchors import auto_anchors
 pytestmark = pytest.mark.torch
 TINY = ModelSettings(
     backbone="resnet18", weights="none", anchors="8,16,32,64,128", fpn_channels=16, box_head_dim=16,
-    mask_head_channels=8, mask_head_layers=1, rois_per_tile=32, proposals=50, detections_per_tile=20,
+    mask_head_channels=8, mask_head_layers=1, rois_per_tile=32, proposals=50,
 )  # fmt: skip
 
 
@@ -138,7 +140,7 @@ def test_class_weights_move_the_classifier_loss() -> None:
 def test_state_dict_is_torchvisions(detector: str, name: str) -> None:
     with torch.device("meta"):
         theirs = getattr(detection, name)(weights=None, weights_backbone=None, num_classes=91).state_dict()
-        ours = build_model(resolve(ModelSettings(weights="coco", detector=detector), 20), 91).state_dict()
+        ours = build_model(resolve(ModelSettings(weights="coco", detector=detector), 20), 90).state_dict()
     shapes = {name: tensor.shape for name, tensor in ours.items() if not name.endswith("num_batches_tracked")}
     assert shapes == {n: tensor.shape for n, tensor in theirs.items() if not n.endswith("num_batches_tracked")}
 
@@ -150,7 +152,9 @@ def test_torchvisions_weights_predict_the_same_boxes_here() -> None:
         box_detections_per_img=10, rpn_post_nms_top_n_test=100, rpn_pre_nms_top_n_test=100,
     ).eval()  # fmt: skip
     settings = replace(ModelSettings(), weights="x", norm="frozen", head_norm="off", anchors="default", proposals=100)
-    ours = build_model(replace(settings, trainable_layers=3, detections_per_tile=10), 3, score_thresh=0.0).eval()
+    ours = build_model(
+        replace(settings, trainable_layers=3), 2, PredictSettings(score_thresh=0.0, detections_per_tile=10)
+    ).eval()
     load_matching(ours, theirs.state_dict(), "x")
     tile = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
@@ -163,7 +167,7 @@ def test_torchvisions_weights_predict_the_same_boxes_here() -> None:
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet101", "resnext101_32x8d", "convnext_base"])
 def test_every_backbone_can_be_built_below_the_budget(backbone: str) -> None:
     with torch.device("meta"):
-        model = build_model(resolve(ModelSettings(backbone=backbone, weights="none"), 20), 5)
+        model = build_model(resolve(ModelSettings(backbone=backbone, weights="none"), 20), 4)
     assert 2e7 < count_parameters(model) < 2e8
 
 
@@ -171,26 +175,24 @@ def test_a_model_over_the_budget_is_refused() -> None:
     wide = replace(resolve(TINY, 20), box_head_dim=300_000)
     with torch.device("meta"):
         with pytest.raises(InputError, match="exceed 200 M"):
-            build_model(wide, 5)
-        assert count_parameters(build_model(replace(wide, allow_large=True), 5)) > 200e6
+            build_model(wide, 4)
+        assert count_parameters(build_model(replace(wide, allow_large=True), 4)) > 200e6
 
 
 def test_weights_are_held_against_settings_before_memory_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    built = build_model(resolve(TINY, 20), 5)
-    checkpoint = {"ema": None, "model": built.state_dict(), "source": "stranger.pt"}
-    assert (
-        restore_model(checkpoint, resolve(TINY, 20), 5, PredictSettings()).state_dict().keys()
-        == built.state_dict().keys()
-    )
+    built = build_model(resolve(TINY, 20), 4)
+    config = replace(TrainConfig(), model=resolve(TINY, 20))
+    checkpoint = Checkpoint(config, HOMEWORK_CLASSES, built.state_dict(), source="stranger.pt")
+    assert restore_model(checkpoint, PredictSettings()).state_dict().keys() == built.state_dict().keys()
     monkeypatch.setattr("inference.build_model", lambda *arguments: pytest.fail("memory was asked for"))
     wide = replace(resolve(TINY, 20), box_head_dim=300_000, allow_large=True)
     with pytest.raises(InputError, match=r"stranger.pt: does not fit the network .* \(300000, \d+\)"):
-        restore_model(checkpoint, wide, 5, PredictSettings())
+        restore_model(replace(checkpoint, config=replace(config, model=wide)), PredictSettings())
 
 
 def test_training_gives_losses_and_gradients_everywhere() -> None:
     torch.manual_seed(0)
-    model = build_model(resolve(TINY, 20), 3).train()
+    model = build_model(resolve(TINY, 20), 2).train()
     losses = model(torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8), [cells(10), cells(0)])
     assert set(losses) == {"classifier", "box", "mask", "objectness", "rpn_box"}
     sum(losses.values()).backward()
@@ -198,7 +200,7 @@ def test_training_gives_losses_and_gradients_everywhere() -> None:
 
 
 def test_tiles_of_any_size_are_predicted_within_their_bounds() -> None:
-    model = build_model(resolve(TINY, 20), 3, score_thresh=0.0).eval()
+    model = build_model(resolve(TINY, 20), 2, PredictSettings(score_thresh=0.0)).eval()
     with torch.no_grad():
         found = model(torch.randint(0, 256, (1, 3, 33, 86), dtype=torch.uint8))[0]
     assert len(found["boxes"]) and (found["boxes"] >= 0).all()
@@ -206,10 +208,10 @@ def test_tiles_of_any_size_are_predicted_within_their_bounds() -> None:
 
 
 def test_frozen_stages_do_not_train() -> None:
-    model = build_model(replace(resolve(TINY, 20), trainable_layers=2), 3)
+    model = build_model(replace(resolve(TINY, 20), trainable_layers=2), 2)
     trained = {name for name, parameter in model.backbone.body.named_parameters() if parameter.requires_grad}
     assert trained and all(name.startswith(("layer3", "layer4")) for name in trained)
-    everything = build_model(resolve(TINY, 20), 3)
+    everything = build_model(resolve(TINY, 20), 2)
     assert all(parameter.requires_grad for parameter in everything.parameters())
 
 
@@ -234,7 +236,7 @@ def test_backbone_weights_from_a_file(tmp_path: Path) -> None:
     body = resnet18(weights=None).state_dict()
     torch.save(body, path)
     settings = replace(resolve(TINY, 20), weights=str(path))
-    model = build_model(settings, 3)
+    model = build_model(settings, 2)
     weights = read_weights(settings)
     assert weights is not None and norms_of(weights) is None
     report = load_matching(model, weights, "x")
@@ -244,7 +246,7 @@ def test_backbone_weights_from_a_file(tmp_path: Path) -> None:
 
 
 def test_weights_that_do_not_fit_or_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    model = build_model(resolve(TINY, 20), 3)
+    model = build_model(resolve(TINY, 20), 2)
     other, broken = tmp_path / "other.pth", tmp_path / "broken.pth"
     torch.save({"layer1.0.conv1.weight": torch.zeros(1)}, other)
     broken.write_bytes(b"PK\x03\x04 broken")
@@ -268,11 +270,11 @@ def test_downloads_fail_with_the_place_where_the_file_belongs(monkeypatch: pytes
     ("norm", "head_norm"), [("batch", "on"), ("batch", "off"), ("group", "on"), ("group", "off"), ("frozen", "off")]
 )
 def test_weights_of_a_detector_bring_their_norms(norm: str, head_norm: str) -> None:
-    weights = build_model(replace(resolve(TINY, 20), norm=norm, head_norm=head_norm), 3).state_dict()
+    weights = build_model(replace(resolve(TINY, 20), norm=norm, head_norm=head_norm), 2).state_dict()
     assert norms_of(weights) == (norm, head_norm)
     settings = resolve(replace(TINY, weights="some.pt"), 20, norms_of(weights))
     assert (settings.norm, settings.head_norm, settings.trainable_layers) == (norm, head_norm, 3)
-    report = load_matching(build_model(settings, 3), weights, "x")
+    report = load_matching(build_model(settings, 2), weights, "x")
     assert not report.random and not report.left_over
     given = resolve(replace(TINY, weights="some.pt", norm="frozen", head_norm="off"), 20, norms_of(weights))
     assert (given.norm, given.head_norm) == ("frozen", "off")
@@ -282,5 +284,5 @@ def test_downloaded_weights_are_used_where_they_lie(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", lambda *_, **__: resnet18().state_dict())
     settings = resolve(replace(TINY, weights="imagenet"), 20)
-    report = load_matching(build_model(settings, 3), read_weights(settings) or {}, "x")
+    report = load_matching(build_model(settings, 2), read_weights(settings) or {}, "x")
     assert len(report.loaded) > 90

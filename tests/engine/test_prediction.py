@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from src.common.errors import InputError
-from src.config.settings import PredictSettings
+from src.config.settings import ImageSettings, PredictSettings
+from src.data.id_map import ImageId
+from src.data.records import TestImage
+from src.data.tiff import write_image
 from src.engine.prediction import Predictor, predict_image, predict_images
-from src.geometry.instances import Instance
 
 pytestmark = pytest.mark.torch
 
@@ -34,9 +37,8 @@ class SquareFinder(nn.Module):
 
 
 def predictor(scale: float = 1.0, **settings: object) -> Predictor:
-    return Predictor(
-        [SquareFinder()], torch.device("cpu"), None, scale, 64, PredictSettings(predict_overlap=32, **settings)
-    )
+    predict = PredictSettings(predict_overlap=32, **settings)  # type: ignore[arg-type]
+    return Predictor([SquareFinder()], torch.device("cpu"), None, ImageSettings(scale=scale), 64, predict)
 
 
 def picture(top: int, left: int) -> np.ndarray:
@@ -54,27 +56,40 @@ def test_a_cell_is_found_once_wherever_tiles_cut_it(settings: dict[str, object],
         assert np.abs(np.subtract(place, (top, left, top + 12, left + 16))).max() <= 1
 
 
-def places(index: int, image: np.ndarray, instances: list[Instance]) -> tuple[int, int, int]:
-    assert image.shape == (150, 180, 3)
-    return index, instances[0].top, instances[0].left
+def write_pictures(folder: Path, count: int) -> list[TestImage]:
+    """Images whose square lies further down and to the right in each."""
+    images = []
+    for number in range(count):
+        path = folder / f"{number}.tif"
+        write_image(path, picture(20 * number, 10 * number))
+        images.append(TestImage(path, ImageId(path.name, number, 150, 180)))
+    return images
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
-def test_images_come_in_order(count: int) -> None:
-    found = predict_images(predictor(), range(count), lambda index: picture(20 * index, 10 * index), places)
-    assert list(found) == [(index, 20 * index, 10 * index) for index in range(count)]
+def test_images_come_in_order(count: int, tmp_path: Path) -> None:
+    images = write_pictures(tmp_path, count)
+    predicted = list(predict_images(predictor(), images))
+    assert [image for image, _, _ in predicted] == images
+    assert [(cells[0].top, cells[0].left) for _, _, cells in predicted] == [(20 * i, 10 * i) for i in range(count)]
+    assert all((pixels == picture(20 * i, 10 * i)).all() for i, (_, pixels, _) in enumerate(predicted))
 
 
-def test_a_file_that_cannot_be_read_stops_the_prediction() -> None:
-    def read(index: int) -> np.ndarray:
-        if index == 2:
-            raise InputError("third.tif: is damaged")
-        return picture(0, 0)
+def test_colours_are_read_as_in_training(tmp_path: Path) -> None:
+    images = write_pictures(tmp_path, 1)
+    write_image(images[0].image, picture(0, 0) - np.array([0, 1, 2], np.uint8))
+    swapped = replace(predictor(), image=ImageSettings(channel_order="bgr"))
+    ((_, pixels, _),) = predict_images(swapped, images)
+    assert pixels[-1, -1].tolist() == [198, 199, 200] and pixels[0, 0].tolist() == [254, 255, 0]
 
-    found = predict_images(predictor(), range(5), read, places)
-    assert next(found)[0] == 0
-    with pytest.raises(InputError, match="third"):
-        list(found)
+
+def test_a_file_that_cannot_be_read_stops_the_prediction(tmp_path: Path) -> None:
+    images = write_pictures(tmp_path, 5)
+    images[2].image.write_bytes(b"no image")
+    predicted = predict_images(predictor(), images)
+    assert next(predicted)[0] == images[0]
+    with pytest.raises(InputError, match=r"2\.tif"):
+        list(predicted)
 
 
 class Blind(nn.Module):

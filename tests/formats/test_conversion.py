@@ -273,10 +273,13 @@ def test_an_import_is_whole_or_not_there(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        (["labels", "in", "out", "--rectangles", "-1"], "'-1' is no whole number of at least 0"),
+        (["labels", "in", "out", "--rectangles", "-1"], "--rectangles must be at least 0, got -1"),
         (["labels", "in", "out", "--to", "csv"], "--to: says nothing to --from labels"),
         (["results", "in", "out", "--to", "csv", "--rectangles", "1"], "--rectangles: says nothing to --from results"),
-        (["results", "in", "out", "--to", "csv", "--score-thresh", "nan"], "'nan' is no number from 0 to 1"),
+        (
+            ["results", "in", "out", "--to", "csv", "--score-thresh", "nan"],
+            "--score-thresh must be at least 0, got nan",
+        ),
         (["results", "reslts.json", "out", "--to", "csv"], r"reslts\.json: no such file .* did you mean results\.json"),
     ],
 )

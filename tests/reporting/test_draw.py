@@ -7,7 +7,7 @@ from src.common.files import read_lines
 from src.data.classes import HOMEWORK_CLASSES
 from src.geometry.instances import Instance
 from src.reporting.curves import smooth, write_curves
-from src.reporting.draw import legend, outline, write_overlay
+from src.reporting.draw import draw_outlines, legend, write_overlay
 
 
 def cell(category_id: int = 1) -> Instance:
@@ -17,7 +17,7 @@ def cell(category_id: int = 1) -> Instance:
 def test_outline_follows_the_cell_in_its_colour() -> None:
     image = np.full((30, 40, 3), 200, np.uint8)
     for zoom in (1, 2):
-        picture = outline(image, [cell()], HOMEWORK_CLASSES, zoom)
+        picture = draw_outlines(image, [cell()], HOMEWORK_CLASSES, zoom)
         assert picture.shape == (30 * zoom, 40 * zoom, 3)
         rows, columns = np.nonzero((picture == HOMEWORK_CLASSES[0].rgb).all(axis=2))
         assert (rows.min(), rows.max()) == (5 * zoom, 15 * zoom - 1)

@@ -1,17 +1,20 @@
 """A report is made of a run folder by hand, and opened in a real browser where there is one."""
 
+import base64
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from src.common.errors import InputError
 from src.common.files import append_line
-from src.config.flags import build, write_toml
+from src.config.flags import build
+from src.config.recipe import write_toml
 from src.config.settings import TrainConfig
 from src.data.classes import load_classes
 from src.data.id_map import ImageId, write_id_map
@@ -74,6 +77,25 @@ def test_a_report_tells_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert f"<td>all</td><td>{scores['uncapped']['AP50']:.3f}</td>" in text
 
 
+def test_the_worst_errors_are_drawn_beside_the_truth(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "one", 0.01)
+    main(["--run", str(run)])
+    figures = re.findall(r'<figure class="error"><img alt="([^"]*)" src="data:image/jpeg;base64,([^"]*)"', page_of(run))
+    captions = [caption for caption, _ in figures]
+    missed = [caption for caption in captions if " px, " in caption]
+    assert len(missed) == 4 and sum("wrong class" in caption for caption in missed) == 2
+    assert sorted(caption for caption in captions if "score 0.70" in caption) == [
+        "edge, score 0.70, a", "edge, score 0.70, b",
+    ]  # fmt: skip
+    for _, data in figures:
+        drawn = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+        assert drawn.shape == (72 * 3, 2 * 72 * 3 + 3, 3)
+
+
+def page_of(run: Path) -> str:
+    return (run / "report.html").read_text()
+
+
 def test_two_runs_are_compared(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "one", 0.01), make_run(tmp_path / "two", 0.02)]
     main([word for run in runs for word in ("--run", str(run))])
@@ -121,7 +143,7 @@ def test_a_run_without_validation_and_what_is_no_run(tmp_path: Path) -> None:
     assert "No validation was made yet" in (tmp_path / "r.html").read_text()
     with pytest.raises(InputError, match=r"log\.jsonl: no such file; --run takes a folder"):
         main(["--run", str(tmp_path)])
-    with pytest.raises(InputError, match="twice to compare two"):
+    with pytest.raises(InputError, match="--run is missing"):
         main([])
 
 

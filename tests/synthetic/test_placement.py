@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from src.common.errors import run
+from src.common.errors import run_command
 from src.common.files import read_json
 from src.data.classes import HOMEWORK_CLASSES
 from src.data.records import find_records, find_test_images
@@ -272,7 +272,7 @@ def test_a_bad_flag_is_one_line_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["sample", *flags])
     with pytest.raises(SystemExit) as stop:
-        run(main)
+        run_command(main)
     lines = capsys.readouterr().err.splitlines()
     assert (stop.value.code, len(lines)) == (2, 1)
     assert message in lines[0]

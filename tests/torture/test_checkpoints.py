@@ -19,25 +19,34 @@ import pytest
 import torch
 
 from src.common.errors import InputError
-from src.engine.checkpoint import checkpoint_to_resume, load_checkpoint, save_checkpoint, seal, settings_of
-from src.engine.state import Progress, read_progress
+from src.config.flags import build
+from src.config.settings import TrainConfig
+from src.data.classes import HOMEWORK_CLASSES
+from src.engine.checkpoint import Checkpoint, Progress, Snapshot, read_checkpoint, read_progress, write_checkpoint
+from src.engine.run_folder import checkpoint_to_resume
+from src.engine.tensor_files import seal
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[2]
 DAMAGES = 200
 
 
-def content(number: int, size: int = 1000) -> dict[str, Any]:
+CONFIG = build(TrainConfig, {"norm": "batch", "head_norm": "on", "anchors": "8,16,32,64,128"})
+
+
+def checkpoint_of(number: int, size: int = 1000) -> Checkpoint:
     """A checkpoint all of whose values are ``number``."""
-    return {
-        "settings": {},
-        "classes": [],
-        "split": {},
-        "checksums": {},
-        "model": {"weight": torch.full((size,), float(number))},
-        "ema": None,
-        "progress": {"step": number},
-    }
+    weights = {"weight": torch.full((size,), float(number))}
+    snapshot = Snapshot(weights, {}, {}, Progress(step=number), {}, {}, 1)
+    return Checkpoint(CONFIG, HOMEWORK_CLASSES, weights, snapshot=snapshot)
+
+
+def write_content(path: Path, **changes: Any) -> None:
+    """Write a checkpoint's file with other parts than the program would give it."""
+    write_checkpoint(path, checkpoint_of(1))
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, **changes}, path)
+    seal(path)
 
 
 def in_child(work: Any) -> int:
@@ -56,14 +65,14 @@ def in_child(work: Any) -> int:
 def save_for_ever(folder: Path, first: int) -> None:
     number = first
     while True:
-        save_checkpoint(folder / "last.pt", content(number, 300_000), folder / "previous.pt")
+        write_checkpoint(folder / "last.pt", checkpoint_of(number, 300_000), folder / "previous.pt")
         number += 1
 
 
 @pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_run_killed_while_it_saves_goes_on_from_the_last_good_one(tmp_path: Path, kills: int) -> None:
     rng, step = random.Random(0), 0
-    save_checkpoint(tmp_path / "last.pt", content(0, 300_000))
+    write_checkpoint(tmp_path / "last.pt", checkpoint_of(0, 300_000))
     torn = 0
     for _ in range(kills):
         child = in_child(partial(save_for_ever, tmp_path, step + 1))
@@ -75,22 +84,23 @@ def test_a_run_killed_while_it_saves_goes_on_from_the_last_good_one(tmp_path: Pa
             leftover.unlink()
         found = checkpoint_to_resume("auto", tmp_path)
         assert found is not None
-        number = found["progress"]["step"]
-        assert number >= step and (found["model"]["weight"] == number).all()
+        assert found.snapshot is not None
+        number = found.snapshot.progress.step
+        assert number >= step and (found.weights["weight"] == number).all()
         step = number
     assert step > 0 and (torn > 0 or kills < 20)  # some kills did hit a file that was being written
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    save_checkpoint(path, content(1))
+    write_checkpoint(path, checkpoint_of(1))
     before = path.read_bytes()
 
     def save_too_much() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         try:
-            save_checkpoint(path, content(2, 100_000), tmp_path / "previous.pt")
+            write_checkpoint(path, checkpoint_of(2, 100_000), tmp_path / "previous.pt")
         except InputError as error:
             (tmp_path / "said").write_text(str(error))
 
@@ -102,16 +112,17 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
 FILLS_ITS_DISK = """
 import sys
 from pathlib import Path
-from src.engine.checkpoint import load_checkpoint, save_checkpoint
-from src.common.errors import run
-from tests.torture.test_checkpoints import content
+from src.common.errors import run_command
+from src.engine.checkpoint import write_checkpoint
+from tests.checkpoints import snapshot_of
+from tests.torture.test_checkpoints import checkpoint_of
 
 path = Path(sys.argv[1]) / "last.pt"
-save_checkpoint(path, content(1))
+write_checkpoint(path, checkpoint_of(1))
 try:
-    run(lambda: save_checkpoint(path, content(2, 1_000_000), path.with_name("previous.pt")))
+    run_command(lambda: write_checkpoint(path, checkpoint_of(2, 1_000_000), path.with_name("previous.pt")))
 finally:
-    assert load_checkpoint(path)["progress"]["step"] == 1 and [p.name for p in path.parent.iterdir()] == ["last.pt"]
+    assert snapshot_of(path).progress.step == 1 and [p.name for p in path.parent.iterdir()] == ["last.pt"]
 """
 
 
@@ -127,14 +138,14 @@ def test_a_disk_without_room_leaves_the_old_file(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"last\.pt: cannot be written"):
-        save_checkpoint(tmp_path / "file" / "last.pt", content(1))
+        write_checkpoint(tmp_path / "file" / "last.pt", checkpoint_of(1))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match=r"last\.pt: cannot be written"):
-        save_checkpoint(tmp_path / "last.pt", content(1))
+        write_checkpoint(tmp_path / "last.pt", checkpoint_of(1))
 
 
 def damage(whole: bytes, rng: random.Random) -> bytes:
@@ -149,15 +160,15 @@ def damage(whole: bytes, rng: random.Random) -> bytes:
 
 
 def test_a_damaged_checkpoint_is_never_used(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "previous.pt", content(1))
-    save_checkpoint(tmp_path / "good.pt", content(2))
+    write_checkpoint(tmp_path / "previous.pt", checkpoint_of(1))
+    write_checkpoint(tmp_path / "good.pt", checkpoint_of(2))
     whole, rng, unnoticed = (tmp_path / "good.pt").read_bytes(), random.Random(0), 0
     for _ in range(DAMAGES):
         (tmp_path / "last.pt").write_bytes(damage(whole, rng))
         with pytest.raises(InputError, match=r"last\.pt: "):
-            load_checkpoint(tmp_path / "last.pt")
+            read_checkpoint(tmp_path / "last.pt")
         found = checkpoint_to_resume("auto", tmp_path)
-        assert found and found["progress"]["step"] == 1
+        assert found and found.snapshot and found.snapshot.progress.step == 1
         try:
             torch.load(tmp_path / "last.pt", weights_only=True)
             unnoticed += 1
@@ -182,10 +193,10 @@ def test_a_strangers_checkpoint_runs_no_code(tmp_path: Path) -> None:
         torch.save(hidden, path)
         seal(path)
         with pytest.raises(InputError, match=r"evil\.pt: is no checkpoint"):
-            load_checkpoint(path)
+            read_checkpoint(path)
         path.write_bytes(pickle.dumps(hidden))
         with pytest.raises(InputError, match=r"evil\.pt: "):
-            load_checkpoint(path)
+            read_checkpoint(path)
         assert not marker.exists(), number
     torch.save(Payload(marker), path)
     torch.load(path, weights_only=False)  # the tries can fail: this is what they would do
@@ -198,7 +209,7 @@ def test_a_zip_that_is_no_checkpoint(tmp_path: Path) -> None:
         file.writestr("x", "y")
     seal(path)
     with pytest.raises(InputError, match=r"a\.pt: is no checkpoint"):
-        load_checkpoint(path)
+        read_checkpoint(path)
 
 
 SPARSE = torch.sparse_coo_tensor(torch.tensor([[0, 2]]), torch.tensor([1.0, 2.0]), (3,))
@@ -218,18 +229,18 @@ SPARSE = torch.sparse_coo_tensor(torch.tensor([[0, 2]]), torch.tensor([1.0, 2.0]
 )
 def test_weights_that_no_training_leaves_are_refused(tmp_path: Path, state: Any, reason: str) -> None:
     for part in ("model", "ema"):
-        save_checkpoint(tmp_path / "odd.pt", {**content(1), part: state})
+        write_content(tmp_path / "odd.pt", **{part: state})
         with pytest.raises(InputError, match=rf"odd\.pt: .*{reason}"):
-            load_checkpoint(tmp_path / "odd.pt")
+            read_checkpoint(tmp_path / "odd.pt")
 
 
 @pytest.mark.parametrize(
     "part", [{"settings": 5}, {"classes": None}, {"checksums": None}, {"split": []}, {"ema": torch.zeros(1)}]
 )
 def test_a_checkpoint_of_other_parts_is_refused(tmp_path: Path, part: dict[str, Any]) -> None:
-    save_checkpoint(tmp_path / "odd.pt", {**content(1), **part})
+    write_content(tmp_path / "odd.pt", **part)
     with pytest.raises(InputError, match=r"odd\.pt: is no checkpoint of this program"):
-        load_checkpoint(tmp_path / "odd.pt")
+        read_checkpoint(tmp_path / "odd.pt")
 
 
 @pytest.mark.parametrize(
@@ -250,6 +261,7 @@ def test_a_place_that_no_run_reaches_is_refused(values: dict[str, Any]) -> None:
         ({"tile_size": "wide"}, "tile_size|tile-size"),
     ],
 )
-def test_settings_that_no_run_leaves_are_refused(changes: dict[str, Any], reason: str) -> None:
+def test_settings_that_no_run_leaves_are_refused(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    write_content(tmp_path / "odd.pt", settings=changes)
     with pytest.raises(InputError, match=rf"odd\.pt: its settings are not .*({reason})"):
-        settings_of({"settings": changes, "source": "odd.pt"})
+        read_checkpoint(tmp_path / "odd.pt")

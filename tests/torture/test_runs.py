@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from src.common.files import read_lines
-from src.engine.checkpoint import load_checkpoint
+from tests.checkpoints import snapshot_of
 from tests.helpers import TINY, write_dataset
 
 pytestmark = pytest.mark.torch
@@ -152,18 +152,16 @@ def test_too_little_shared_memory_is_said_before_training(
 FILLS_ITS_DISK = """
 import sys
 from pathlib import Path
-from src.common.errors import run
+from src.common.errors import run_command
+from src.engine.checkpoint import Progress
 from src.engine.run_log import RunLog
 
 def main():
-    log = RunLog(Path(sys.argv[1]))
-    try:
+    with RunLog(Path(sys.argv[1])) as log:
         while True:
-            log.write("step", 1, 0, 1.0, text="x" * 1000)
-    finally:
-        log.close()
+            log.write("step", Progress(step=1), text="x" * 1000)
 
-run(main)
+run_command(main)
 """
 
 
@@ -193,11 +191,11 @@ def test_a_signal_saves_and_the_run_goes_on(data: Path, tmp_path: Path, times: i
         sent = time.monotonic()
         assert child.wait(60) == 128 + number
         slowest = max(slowest, time.monotonic() - sent)
-        progress = load_checkpoint(out / "last.pt")["progress"]
+        step = snapshot_of(out / "last.pt").progress.step
         logged = steps(out)
-        assert [event["step"] for event in logged] == list(range(1, progress["step"] + 1))
-        assert progress["step"] > done
-        done = progress["step"]
+        assert [event["step"] for event in logged] == list(range(1, step + 1))
+        assert step > done
+        done = step
     assert slowest < 5 + max(1 / event["images_per_s"] * TINY["batch_size"] for event in logged)
 
 

@@ -1,5 +1,8 @@
 """Train variants of a recipe for the same budget on the same split, predict with each, and compare the scores.
 
+python -m benchmarks.ablations --recipe script/recipes/cpu.toml --data-path data/train --split split.json \\
+  --variant base: --variant flips:tta=flips --variant boxes:loss_weights=box=2 --seeds 3 --max-minutes 10
+
 Each variant is NAME:key=value,key=value over the recipe. Variants that differ only in how they predict share one
 training. Every result is a line of --log, so that an interrupted comparison goes on and several add up: what is there
 is not measured again (name another --log for that), and the table has all seeds that are there.
@@ -12,26 +15,27 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from src.common.errors import InputError, run
+from src.common.errors import InputError, run_command
 from src.common.files import append_line, companion, read_lines, write_json
-from src.config.command import Parser, score_of
-from src.config.flags import build, read_recipe, write_toml
-from src.config.settings import InferenceConfig, PredictSettings, TrainConfig
+from src.config.command import parse
+from src.config.flags import build, flags_of, option
+from src.config.recipe import read_recipe, write_toml
+from src.config.settings import InferenceConfig, TrainConfig
 from src.data.classes import classes_of_results
 from src.data.splits import read_split
 from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.results import read_results
 from src.evaluation.scores import score
 
-ROOT = Path(__file__).resolve().parents[1]
-PREDICTION = {item.name for item in fields(PredictSettings)} | {"detections_per_tile"}
-EXAMPLE = """python -m benchmarks.ablate --recipe script/recipes/cpu.toml --data-path data/train --split split.json \\
-      --variant base: --variant flips:tta=flips --variant boxes:loss_weights=box=2 --seeds 3 --max-minutes 10"""
+ROOT = Path(__file__).resolve().parents[2]
+LOG = "benchmarks/ablations/log.jsonl"
+# Settings that a finished training can be predicted with anew.
+PREDICTION = {flag.key for flag in flags_of(InferenceConfig) if flag.acts_on in ("prediction", "nothing")}
 BUDGETS = ("max_minutes", "max_steps")
 FIGURES = ("AP50_at_100", "AP50", "AP", "AP75", "PQ", "F1")
 
@@ -76,7 +80,7 @@ def parse_variant(text: str) -> Variant:
     if not colon or not re.fullmatch(r"[\w.+-]+", name):
         raise InputError(f"--variant {text}: expected NAME:key=value,key=value")
     settings = {}
-    known = {item.name for room in fields(TrainConfig) for item in fields(room.type)}  # type: ignore[arg-type]
+    known = {flag.key for flag in flags_of(TrainConfig)}
     for part in filter(None, re.split(rf",(?=(?:{'|'.join(sorted(known))})=)", rest)):
         key, equals, value = part.partition("=")
         if not equals or key not in known:
@@ -124,8 +128,7 @@ def train(study: Study, variant: Variant, seed: int) -> Path:
 
 def predict(study: Study, variant: Variant, folder: Path) -> Path:
     """The results of a trained variant on the study's part of the split."""
-    known = {item.name for item in fields(InferenceConfig)}
-    recipe = {key: value for key, value in study.recipe.items() if key in PREDICTION & known}
+    recipe = {key: value for key, value in study.recipe.items() if key in PREDICTION}
     settings = {**recipe, **variant.prediction}
     output = folder / f"{study.part}-{digest(settings)}.json"
     if not output.exists():
@@ -217,15 +220,40 @@ def _spread(values: Sequence[float | None]) -> str:
     return f"{mean(known):.3f}" + (f" ± {stdev(known):.3f}" if len(known) > 1 else "")
 
 
-def main() -> None:
-    """Measure what is not yet in the log, and print the table."""
-    flags = _parser().parse_args()
-    if not flags.max_minutes and not flags.max_steps:
+@dataclass(frozen=True)
+class AblationConfig:
+    """The comparison."""
+
+    base: str = option("", "TOML recipe that the variants start from", name="--recipe", required=True, metavar="FILE")
+    variant: tuple[str, ...] = option(
+        (), "a variant; repeatable", required=True, repeated=True, metavar="NAME:key=value,…"
+    )
+    data_path: str = option("", "training folder", required=True, metavar="DIR")
+    split: str = option("", "JSON of part → names; train and --part are used", required=True, metavar="FILE")
+    part: str = option("val", "part that is predicted", metavar="NAME")
+    classes: str | None = option(None, "JSON of classes; absent: those that main.py finds", metavar="FILE")
+    pq_threshold: float = option(0.5, "lowest score in PQ and F1", low=0, high=1, metavar="S")
+    seeds: int = option(1, "seeds to measure", low=1)
+    first_seed: int = option(0, "the first of them", low=0)
+    max_minutes: float | None = option(None, "minutes of each training", low=0.01)
+    max_steps: int | None = option(None, "steps of each training", low=1)
+    runs: str = option("runs/ablate", "folder of the runs", metavar="DIR")
+    log: str = option(LOG, "results", metavar="FILE")
+
+
+def check_flags(config: AblationConfig) -> None:
+    """Refuse a comparison without a budget."""
+    if not config.max_minutes and not config.max_steps:
         raise InputError("give a budget: --max-minutes or --max-steps")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what is not yet in the log, and print the table."""
+    flags = parse(AblationConfig, __doc__, check_flags, arguments)
     budget = {key: value for key in BUDGETS if (value := getattr(flags, key))}
-    recipe = {key: value for key, value in read_recipe(flags.recipe).items() if key not in BUDGETS}
+    recipe = {key: value for key, value in read_recipe(flags.base).items() if key not in BUDGETS}
     study = Study(
-        recipe, Path(flags.recipe).name, Path(flags.data_path), Path(flags.split), flags.part, flags.classes, budget,
+        recipe, Path(flags.base).name, Path(flags.data_path), Path(flags.split), flags.part, flags.classes, budget,
         flags.pq_threshold, Path(flags.runs), Path(flags.log),
     )  # fmt: skip
     variants = [parse_variant(text) for text in flags.variant]
@@ -245,32 +273,5 @@ def main() -> None:
     print(f"wrote {study.log}")
 
 
-def _parser() -> Parser:
-    parser = Parser(__doc__, EXAMPLE, "python -m benchmarks.ablate")
-    parser.add_argument("--recipe", required=True, metavar="FILE", help="TOML that the variants start from")
-    parser.add_argument("--variant", required=True, action="append", metavar="NAME:key=value,…", help="repeatable")
-    parser.add_argument("--data-path", required=True, metavar="DIR", help="training folder")
-    parser.add_argument(
-        "--split", required=True, metavar="FILE", help="JSON of part → names; train and --part are used"
-    )
-    parser.add_argument("--part", default="val", help="part that is predicted (default: val)")
-    parser.add_argument("--classes", metavar="FILE", help="JSON of classes (default: those that main.py finds)")
-    parser.add_argument(
-        "--pq-threshold", type=score_of, default=0.5, metavar="S", help="lowest score in PQ and F1 (default: 0.5)"
-    )
-    parser.add_argument("--seeds", type=int, default=1, help="seeds to measure (default: 1)")
-    parser.add_argument("--first-seed", type=int, default=0, help="the first of them (default: 0)")
-    parser.add_argument("--max-minutes", type=float, help="minutes of training, each")
-    parser.add_argument("--max-steps", type=int, help="steps of training, each")
-    parser.add_argument("--runs", default="runs/ablate", metavar="DIR", help="folder of the runs")
-    parser.add_argument(
-        "--log",
-        default="benchmarks/ablations.jsonl",
-        metavar="FILE",
-        help="results (default: benchmarks/ablations.jsonl)",
-    )
-    return parser
-
-
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablate
-from benchmarks.ablate import digest, is_about, parse_variant, table
+from benchmarks.ablations import __main__ as ablations
+from benchmarks.ablations.__main__ import digest, is_about, parse_variant, table
 from src.common.errors import InputError
 from src.common.files import read_lines
 from tests.helpers import TINY, write_dataset
@@ -34,7 +34,7 @@ def test_the_name_of_a_variant_does_not_matter() -> None:
 
 
 def test_table_by_hand() -> None:
-    figures = dict.fromkeys(ablate.FIGURES, 0.5)
+    figures = dict.fromkeys(ablations.FIGURES, 0.5)
     lines = [
         {"variant": "a", **figures, "AP": ap, "AP50_per_class": {"1": ap, "2": None}, "images_per_s": 2}
         for ap in (0.1, 0.3)
@@ -56,7 +56,6 @@ def test_variants_that_only_predict_share_a_training(
     recipe = {**TINY, "cache_dir": str(tmp_path / "cache"), "max_minutes": 90.0}
     (tmp_path / "tiny.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in recipe.items()))
     arguments = [
-        "ablate",
         "--recipe",
         "tiny.toml",
         "--data-path",
@@ -77,13 +76,12 @@ def test_variants_that_only_predict_share_a_training(
         "flips:tta=flips",
     ]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", arguments)
-    ablate.main()
+    ablations.main(arguments)
     assert len(list((tmp_path / "runs/ablate").iterdir())) == 1
     lines = read_lines(tmp_path / "log.jsonl")
     assert [line["variant"] for line in lines] == ["base", "flips"] and all(line["steps"] == 1 for line in lines)
     assert str(tmp_path) not in (tmp_path / "log.jsonl").read_text()
-    monkeypatch.setattr(ablate, "measure", None)  # nothing is left to measure
+    monkeypatch.setattr(ablations, "measure", None)  # nothing is left to measure
     capfd.readouterr()
-    ablate.main()
+    ablations.main(arguments)
     assert "| flips | 1 |" in capfd.readouterr().out
