@@ -6,8 +6,6 @@ python dataset.py --preview tiles --recipe script/recipes/cpu.toml
 The pictures show what the network is given, with the same settings as main.py.
 """
 
-import os
-
 from src.common.errors import run_command
 from src.config.checks import check_training
 from src.config.command import parse
@@ -19,30 +17,27 @@ if __name__ == "__main__":
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would open a network connection at import
-
-import albumentations as A
 import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
-from src.common.errors import InputError, run_command
+from src.common.errors import run_command
 from src.config.settings import AugmentSettings, TileSettings
 from src.data.cache import ImageCache
 from src.data.prepared import PreparedImage
 from src.data.records import Record
 from src.data.training_data import load_training_data
-from src.engine.loading import OBJECT_KEYS, Item, Key
-from src.geometry.instances import Instance, extents, tight
-from src.geometry.tiles import FILL, Tile, pad_to, tile_grid
-from src.reporting.draw import draw_outlines, legend, write_png
+from src.engine.augmentation import augmentation
+from src.engine.loading import Item, Key
+from src.engine.preview import draw_tiles
+from src.geometry.instances import extents
+from src.geometry.tiles import Tile, pad_to, tile_grid
+from src.reporting.draw import write_png
 
 CANDIDATES = 64  # tiles among which the densest is looked for
-cv2.setNumThreads(0)  # a tile is too small to share out, and a worker forked beside OpenCV's threads would hang
 
 
 class TileDataset(Dataset[Item]):
@@ -64,9 +59,10 @@ class TileDataset(Dataset[Item]):
         self.records = records
         self.cache = cache
         self.settings = tiles
-        self.augment = augment
         self.swap_channels = swap_channels
         self.seed = seed
+        cv2.setNumThreads(0)  # a tile is too small to share out, and workers forked beside its threads would hang
+        self._transform = augmentation(augment)
         self._opened: dict[int, PreparedImage] = {}
         self.tiles = self._choose_tiles()
 
@@ -83,9 +79,8 @@ class TileDataset(Dataset[Item]):
         record, tile = self.tiles[index]
         prepared = self._open(record)
         image, label_map = self._crop(prepared, tile)
-        transform = augmentation(self.augment)
-        transform.set_random_seed(int(np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]))
-        augmented = transform(image=image, mask=label_map)
+        self._transform.set_random_seed(int(np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]))
+        augmented = self._transform(image=image, mask=label_map)
         target = tile_target(augmented["mask"], prepared, self.settings.min_visible)
         return augmented["image"], target, f"{self.records[record].name} at row {tile.top}, column {tile.left}"
 
@@ -169,82 +164,17 @@ def tile_target(label_map: np.ndarray, prepared: PreparedImage, min_visible: flo
     }
 
 
-class SquareSymmetry(A.DualTransform):
-    """One of the eight flips and quarter turns of a square, as ``A.D4``, but through OpenCV, which copies faster."""
-
-    def get_params(self) -> dict[str, int]:
-        """Draw which one: bit 0 swaps rows and columns, bits 1 and 2 then flip the rows and the columns."""
-        return {"element": self.py_random.randrange(8)}
-
-    def apply(self, img: np.ndarray, element: int, **params: object) -> np.ndarray:
-        """Turn an ``(S, S)`` or ``(S, S, C)`` array."""
-        turned = cv2.transpose(img) if element & 1 else img
-        if element & 6:
-            turned = cv2.flip(turned, {2: 0, 4: 1, 6: -1}[element & 6])
-        return turned.reshape(img.shape)
-
-    def apply_to_mask(self, mask: np.ndarray, element: int, **params: object) -> np.ndarray:
-        """As the image."""
-        return self.apply(mask, element)
-
-
-class RgbAffine(A.Affine):
-    """``A.Affine``; OpenCV 5 warps four channels in half the time it takes for three, to the same values."""
-
-    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
-        """Warp an ``(S, S, 3)`` image beside an empty fourth channel."""
-        return cv2.cvtColor(super().apply(cv2.cvtColor(img, cv2.COLOR_RGB2RGBA), **params), cv2.COLOR_RGBA2RGB)
-
-
-@lru_cache(maxsize=4)
-def augmentation(settings: AugmentSettings) -> A.Compose:
-    """The chain for an image and its label map: flips and quarter turns, small shift-scale-rotate, colour jitter."""
-    transforms: list[A.BasicTransform] = []
-    if settings.augment != "none":
-        transforms.append(SquareSymmetry(p=1))
-    if settings.augment == "full":
-        transforms += [
-            RgbAffine(
-                scale=(0.9, 1.1),
-                translate_percent=(-0.0625, 0.0625),
-                rotate=(-15, 15),
-                shear=0,
-                fill=FILL,
-                p=settings.affine_prob,
-            ),
-            A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, p=settings.jitter_prob),
-        ]
-    return A.Compose(transforms)
-
-
-def targets_of(item: Item) -> list[Instance]:
-    """The cells of a tile's training target, as objects to draw."""
-    target = item[1]
-    cells = []
-    for box, label, layer, number in zip(*(target[key] for key in OBJECT_KEYS), strict=True):
-        left, top, right, bottom = box.astype(int)
-        mask = target["label_map"][layer, top:bottom, left:right] == number
-        cells.append(tight(int(label), 1.0, int(top), int(left), mask))
-    return [cell for cell in cells if cell is not None]
-
-
 def draw_previews(config: PreviewConfig) -> None:
     """Draw tiles as they are and as augmentation makes them, a PNG each."""
-    if config.preview is None:
-        raise InputError("--preview is missing: name the folder for the pictures")
     data = load_training_data(config.data, config.image, lambda records: records)
     plainly, augmented = (
         TileDataset(data.train, data.cache, config.tiles, augment, data.swap_channels, config.data.seed)
         for augment in (replace(config.augment, augment="none"), config.augment)
     )
     places = np.unique(np.linspace(0, len(plainly) - 1, config.pictures).astype(int)).tolist()
-    zoom = 2 if config.tiles.tile_size <= 256 else 1
     for number, place in enumerate(places):
         items = [plainly[(0, place)], *(augmented[(epoch, place)] for epoch in range(3))]
-        panels = [draw_outlines(item[0], targets_of(item), data.classes, zoom) for item in items]
-        gap = np.full((panels[0].shape[0], 8, 3), 255, np.uint8)
-        row = np.hstack([part for panel in panels for part in (panel, gap)][:-1])
-        write_png(Path(config.preview) / f"tile-{number:02d}.png", legend(row, data.classes))
+        write_png(Path(config.preview) / f"tile-{number:02d}.png", draw_tiles(items, data.classes))
         print(f"tile-{number:02d}.png: {items[0][2]}, {', '.join(str(len(item[1]['ids'])) for item in items)} cells")
     print(f"wrote {config.preview}: {len(places)} pictures, each of a tile as it is and as three epochs see it")
 

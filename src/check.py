@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows, notes = class_rows(facts, classes), notes_on(facts, classes, advice)
         print(describe(rows, notes, advice))
     for problem in problems:
-        print(f"problem: {problem}")
+        print("problem: " + problem.replace("\n", "\\n"))  # file names may hold any character
     print(f"{folder}: {f'{len(problems)} problems' if problems else 'nothing is wrong'}")
     if flags.write_manifest:
         print(f"wrote {folder / NAME}: {write_manifest(folder, progress)} files")

@@ -1,18 +1,17 @@
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import albumentations as A
 import numpy as np
 import pytest
 
-from dataset import RgbAffine, SquareSymmetry, TileDataset, tile_target
+from dataset import TileDataset, tile_target
 from src.config.settings import AugmentSettings, TileSettings
 from src.data.cache import ImageCache
 from src.data.prepared import PreparedImage
 from src.data.records import find_records
 from src.geometry.instances import extents
-from src.geometry.tiles import FILL
 from tests.helpers import write_dataset
 
 pytestmark = pytest.mark.torch
@@ -101,6 +100,18 @@ def test_items_are_a_function_of_seed_epoch_and_index(data: Path) -> None:
     assert not np.array_equal(first[(2, 1)][0], first[(3, 1)][0])
 
 
+def test_data_sets_beside_each_other_and_threads_draw_the_same(data: Path) -> None:
+    """Each has its own augmentation and no global generator is used."""
+    augment = replace(PLAIN, augment="full", affine_prob=1.0, jitter_prob=1.0)
+    alone = [make(data, augment=augment)[(epoch, 0)][0] for epoch in range(8)]
+    datasets = [make(data, augment=augment) for _ in range(8)]
+    before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda epoch: datasets[epoch][(epoch, 0)][0], range(8)))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+    assert np.array_equal(before, np.random.get_state()[1])  # type: ignore[index]
+
+
 def test_image_and_cells_are_warped_together(data: Path) -> None:
     dataset = make(data, augment=replace(PLAIN, augment="full", affine_prob=1.0, jitter_prob=0.0))
     for epoch in range(4):
@@ -117,29 +128,3 @@ def test_empty_tiles_are_kept_by_share(data: Path) -> None:
 
 def test_channels_are_swapped_on_demand(data: Path) -> None:
     assert np.array_equal(make(data, swap=True)[(0, 0)][0], make(data)[(0, 0)][0][..., ::-1])
-
-
-def test_the_eight_symmetries_turn_image_and_mask_alike() -> None:
-    image = np.arange(6 * 6 * 3, dtype=np.uint8).reshape(6, 6, 3)
-    mask = np.arange(36, dtype=np.uint16).reshape(6, 6, 1)
-    symmetry, seen = SquareSymmetry(p=1), set()
-    for element in range(8):
-        turned, label_map = symmetry.apply(image, element), symmetry.apply_to_mask(mask, element)
-        assert turned.shape == image.shape and label_map.shape == mask.shape and label_map.dtype == np.uint16
-        assert np.array_equal(turned[..., 0] // 3, label_map[..., 0])  # both count the pixels
-        seen.add(label_map.tobytes())
-        row, column = np.argwhere(label_map[..., 0] == 0)[0]
-        assert row in (0, 5) and column in (0, 5)
-    assert len(seen) == 8
-
-
-def test_the_faster_warp_is_albumentations_own() -> None:
-    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    mask = np.tile(np.arange(64, dtype=np.uint16)[:, None, None], (1, 64, 1))
-    chains = [A.Compose([kind(rotate=(-15, 15), scale=(0.9, 1.1), fill=FILL, p=1)]) for kind in (A.Affine, RgbAffine)]
-    for seed in range(5):
-        for chain in chains:
-            chain.set_random_seed(seed)
-        theirs, ours = (chain(image=image, mask=mask) for chain in chains)
-        assert np.array_equal(theirs["image"], ours["image"]) and np.array_equal(theirs["mask"], ours["mask"])
-        assert not np.array_equal(ours["image"], image)

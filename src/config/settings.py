@@ -284,7 +284,7 @@ class TrainConfig:
 class PreviewConfig(TrainConfig):
     """Everything that ``dataset.py`` can be told: what ``main.py`` can, so that its recipes will do."""
 
-    preview: str | None = option(None, "folder for the pictures of tiles as the network is given them")
+    preview: str = option("", "folder for the pictures of tiles as the network is given them", required=True)
     pictures: int = option(8, "how many tiles are drawn", low=1)
 
 

@@ -2,7 +2,9 @@
 
 - ``run``: what a training run is made of, and what it must have in common with the checkpoint that it resumes
 - ``state``: model, optimizer and progress, into a checkpoint and back
+- ``augmentation``: random changes of a training tile and its label map
 - ``loading``: tiles become batches
+- ``preview``: pictures of training tiles
 - ``heads``: RoI heads
 - ``rpn``: the region proposal network
 - ``pyramid``: pooling from the feature pyramid

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -145,13 +146,14 @@ def build_loader(
 
 
 def start_worker() -> Callable[[int], None]:
-    """What a loader's worker does first: leave Ctrl-C to the main process, and take over its limit of pixels."""
+    """What a loader's worker does first: leave Ctrl-C to the main process, and take over its limits."""
     return partial(_start_worker, max_pixels())
 
 
 def _start_worker(limit: int, worker: int) -> None:
     ignore_sigint()
     set_max_pixels(limit)
+    cv2.setNumThreads(0)  # as in the process that made the data set
 
 
 def choose_workers(asked: int | Auto, cuda: bool, cores: int, batch_bytes: int) -> int:

@@ -18,6 +18,7 @@ from src.data.tiff import read_mask
 from src.evaluation.rle import MAX_PIXELS as MAX_RLE_PIXELS
 from src.evaluation.rle import RleError, compress, decode_entries
 from src.geometry.instances import Instance, from_label_map
+from src.geometry.polygons import fill_as_coco
 
 MAX_OUTLINE = 1e6  # px, of the polygons of one object
 
@@ -217,9 +218,7 @@ def _to_compressed(segmentation: Any, size: list[int], where: str) -> dict[str, 
 
 
 def _rasterise(polygons: list[Any], size: list[int], where: str) -> dict[str, Any]:
-    """Draw polygons ``[x1, y1, x2, y2, …]`` in px with pycocotools, which is safe only for what is checked here."""
-    from pycocotools import mask as coco_mask
-
+    """Draw polygons ``[x1, y1, x2, y2, …]`` in px, once they are known to be safe to draw."""
     reach, length = max(size), 0.0
     for polygon in polygons or [None]:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
@@ -230,5 +229,4 @@ def _rasterise(polygons: list[Any], size: list[int], where: str) -> dict[str, An
         length += float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
     if length > MAX_OUTLINE:  # pycocotools takes memory by it, and does not ask whether it got any
         raise InputError(f"{where}: its polygons are {length:.0f} px long, which is no cell")
-    merged = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
-    return {"size": size, "counts": merged["counts"].decode("ascii")}
+    return {"size": size, "counts": fill_as_coco(polygons, *size)}

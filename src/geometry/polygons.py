@@ -1,6 +1,10 @@
-"""Masks from polygons, and polygons from masks."""
+"""Masks from polygons, and polygons from masks.
 
-from collections.abc import Iterator
+Formats differ in where a pixel lies: for :func:`fill` its centre is at whole numbers, as in regions drawn on slides; for
+:func:`fill_as_coco` and :func:`outlines` its corners are.
+"""
+
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -26,6 +30,19 @@ def fill(corners: Ring, category_id: int, height: int, width: int) -> Instance |
     mask = np.zeros((bottom - top, right - left), bool)
     mask[polygon(corners[:, 1] - top, corners[:, 0] - left, mask.shape)] = True
     return tight(category_id, 1.0, int(top), int(left), mask)
+
+
+def fill_as_coco(polygons: Sequence[Sequence[float]], height: int, width: int) -> str:
+    """The union of polygons as COCO's tools draw it, as a compressed RLE of a ``height × width`` image.
+
+    Each polygon is ``[x1, y1, x2, y2, …]`` in px, where the first pixel reaches from (0, 0) to (1, 1): for the rings of
+    :func:`outlines` that is exact. COCO's C code takes memory by the length of the edges and does not check it, so
+    polygons must not reach far beyond the image.
+    """
+    from pycocotools import mask as coco_mask
+
+    counts = coco_mask.merge(coco_mask.frPyObjects([list(polygon) for polygon in polygons], height, width))["counts"]
+    return str(counts.decode("ascii"))
 
 
 def outlines(instance: Instance) -> list[list[Ring]]:

@@ -1,48 +1,92 @@
-"""A list of a folder's files with their digests, by which any later change shows, down to a single bit."""
+"""A list of a folder's files with their digests, by which any later change shows, down to a single bit.
+
+It is in the format of GNU ``sha256sum``, so that ``sha256sum -c manifest.sha256`` reads it too.
+"""
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from src.common.errors import InputError
-from src.common.files import file_digest, read_json, write_json
+from src.common.files import file_digest, read_json, replacing
 
-NAME = "manifest.json"
+NAME = "manifest.sha256"
+FORMER_NAME = "manifest.json"  # earlier versions wrote JSON: {"files": {path: {"bytes", "sha256"}}}
 
 Progress = Callable[[list[Path]], Iterable[Path]]  # wraps a list while it is worked through, as tqdm does
+_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}  # of sha256sum, in names that hold any of these
 
 
 def write_manifest(folder: Path, progress: Progress) -> int:
-    """Write ``manifest.json`` (path → size and SHA-256) into a folder; the number of files in it."""
-    files = {path.relative_to(folder).as_posix(): _state(path) for path in progress(_files(folder))}
-    write_json(folder / NAME, {"files": files}, indent=1)
-    return len(files)
+    """Write ``manifest.sha256`` into a folder; the number of files in it."""
+    manifest = folder / NAME
+    files = progress(_files(folder, manifest))
+    lines = [_line(path.relative_to(folder).as_posix(), file_digest(path)) for path in files]
+    with replacing(manifest) as temporary:
+        temporary.write_bytes(os.fsencode("".join(lines)))
+    return len(lines)
 
 
 def verify(folder: Path, progress: Progress) -> list[str]:
-    """What is not as in the folder's manifest, a line a file.
+    """What is not as in the folder's manifest, a line per file.
 
     Raises:
-        InputError: no manifest, or none that :func:`write_manifest` wrote.
+        InputError: no manifest, or one that cannot be read.
     """
-    listed = read_json(folder / NAME)
-    files = listed.get("files") if isinstance(listed, dict) else None
-    if not isinstance(files, dict):
-        raise InputError(f"{folder / NAME}: is no manifest")
-    found = _files(folder)
+    manifest, former = folder / NAME, folder / FORMER_NAME
+    if former.is_file() and not manifest.is_file():
+        manifest, digests = former, _read_former(former)
+    else:
+        digests = _read(manifest)
+    found = _files(folder, manifest)
     names = {path.relative_to(folder).as_posix() for path in found}
-    problems = [f"{folder / name}: is gone" for name in sorted(files.keys() - names)]
+    problems = [f"{folder / name}: is gone" for name in sorted(digests.keys() - names)]
     for path in progress(found):
         name = path.relative_to(folder).as_posix()
-        if name not in files:
+        if name not in digests:
             problems.append(f"{path}: is not in the manifest")
-        elif _state(path) != files[name]:
+        elif file_digest(path) != digests[name]:
             problems.append(f"{path}: is not what it was when the manifest was written")
     return problems
 
 
-def _files(folder: Path) -> list[Path]:
+def _line(name: str, digest: str) -> str:
+    escaped = "".join(_ESCAPES.get(character, character) for character in name)
+    mark = "" if escaped == name else "\\"
+    return f"{mark}{digest}  {escaped}\n"
+
+
+def _read(path: Path) -> dict[str, str]:
+    """Name → digest."""
+    try:
+        lines = os.fsdecode(path.read_bytes()).split("\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); --write-manifest writes it") from error
+    return dict(_parse(line, number, path) for number, line in enumerate(lines, start=1) if line)
+
+
+def _parse(line: str, number: int, path: Path) -> tuple[str, str]:
+    found = re.fullmatch(r"(\\?)([0-9a-f]{64}) [ *](.+)", line)
+    if not found:
+        raise InputError(f"{path}: line {number} is no line of a manifest: {line[:80]!r}")
+    mark, digest, name = found.groups()
+    if mark:
+        characters = {escape: character for character, escape in _ESCAPES.items()}
+        name = re.sub(r"\\.", lambda escape: characters.get(escape[0], escape[0]), name)
+    return name, digest
+
+
+def _read_former(path: Path) -> dict[str, str]:
+    """As :func:`_read`, of a manifest that an earlier version wrote."""
+    listed = read_json(path)
+    try:
+        return {name: state["sha256"] for name, state in listed["files"].items()}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is no manifest; --write-manifest writes a new one") from error
+
+
+def _files(folder: Path, manifest: Path) -> list[Path]:
     """All files below a folder but the manifest and hidden ones; folders that are links are entered, each once."""
     files, entered = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -50,8 +94,4 @@ def _files(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if os.path.realpath(Path(place, name)) not in entered]
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in files if path.is_file() and path != folder / NAME)
-
-
-def _state(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+    return sorted(path for path in files if path.is_file() and path != manifest)

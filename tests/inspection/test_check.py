@@ -1,15 +1,20 @@
 """Everything that is wrong with a folder is listed at once, and every later change of a bit is found."""
 
+import hashlib
+import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from src.check import main
+from src.common.errors import InputError
 from src.data.tiff import read_mask, write_mask
 from src.inspection.faults import check
+from src.inspection.manifest import verify, write_manifest
 from tests.helpers import write_dataset
 
 CLASSES = '[{"id": 1, "name": "large", "color": "#ff0000"}, {"id": 2, "name": "small", "color": "#00ff00"}]'
@@ -107,10 +112,46 @@ def test_linked_folders_are_in_the_manifest(data: Path, capsys: pytest.CaptureFi
     (data / "b").symlink_to(data.parent / "elsewhere")
     (data / "b/loop").symlink_to(data / "b")
     run_with_problems(data, "--write-manifest")
-    assert "manifest.json: 9 files" in capsys.readouterr().out
+    assert "manifest.sha256: 9 files" in capsys.readouterr().out
     write_mask(data.parent / "elsewhere/class1.tif", np.ones((96, 80), np.uint16))
     run_with_problems(data, "--verify")
     assert f"problem: {data}/b/class1.tif: is not what it was" in capsys.readouterr().out
+
+
+def test_sha256sum_reads_the_manifest(data: Path) -> None:
+    if shutil.which("sha256sum") is None:
+        pytest.skip("there is no sha256sum on this machine")
+    for name in ("two words", "back\\slash", "new\nline", "\\"):
+        (data / "a" / name).write_text(name)
+    number = write_manifest(data, list)
+    command = ["sha256sum", "--strict", "-c", "manifest.sha256"]
+    done = subprocess.run(command, cwd=data, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count(": OK\n") == number == 13
+    assert verify(data, list) == []
+    (data / "a/new\nline").write_text("others")
+    assert subprocess.run(command, cwd=data, capture_output=True).returncode == 1
+    assert len(verify(data, list)) == 1
+
+
+def test_a_manifest_of_an_earlier_version_is_read(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [path for path in sorted(data.rglob("*")) if path.is_file()]
+    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    files = {str(path.relative_to(data)): {"bytes": path.stat().st_size, "sha256": digests[path]} for path in paths}
+    (data / "manifest.json").write_text(json.dumps({"files": files}))
+    run(data, "--verify")
+    (data / "a/notes.txt").write_text("new")
+    run_with_problems(data, "--verify")
+    assert "a/notes.txt: is not in the manifest" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["{", "0123  a/image.tif", "\0" * 70])
+def test_what_is_no_manifest_is_refused(data: Path, text: str) -> None:
+    with pytest.raises(InputError, match=r"manifest\.sha256: cannot be read"):
+        run(data, "--verify")
+    for name in ("manifest.json", "manifest.sha256"):
+        (data / name).write_text(text)
+        with pytest.raises(InputError, match=re.escape(name)):
+            run(data, "--verify")
 
 
 def test_files_that_come_and_go_are_found(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
