@@ -166,7 +166,7 @@ def tile_target(label_map: np.ndarray, prepared: PreparedImage, min_visible: flo
 
 def draw_previews(config: PreviewConfig) -> None:
     """Draw tiles as they are and as augmentation makes them, a PNG each."""
-    data = load_training_data(config.data, config.image, lambda records: records)
+    data = load_training_data(config.data, config.image)
     plainly, augmented = (
         TileDataset(data.train, data.cache, config.tiles, augment, data.swap_channels, config.data.seed)
         for augment in (replace(config.augment, augment="none"), config.augment)

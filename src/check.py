@@ -5,7 +5,7 @@ python -m src.check data/train --write-manifest
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,11 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = Path(flags.folder)
     classes = classes_of_data(flags.classes, folder)
 
-    def progress(paths: list[Path]) -> Iterable[Path]:
-        return ProgressBar(paths, "digest", unit="file")
-
     folders = image_folders(folder)
-    changed = verify(folder, progress) if flags.verify else []
+    changed = verify(folder) if flags.verify else []
     facts, problems = check(ProgressBar(folders, "check"), len(classes))
     problems += changed
     images = [ImageCells(image.height, image.width, image.boxes) for image in facts]
@@ -66,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("problem: " + problem.replace("\n", "\\n"))  # file names may hold any character
     print(f"{folder}: {f'{len(problems)} problems' if problems else 'nothing is wrong'}")
     if flags.write_manifest:
-        print(f"wrote {folder / NAME}: {write_manifest(folder, progress)} files")
+        print(f"wrote {folder / NAME}: {write_manifest(folder)} files")
     if flags.html and facts:
         advised = advice.flags() if advice else "no cells, no advice"
         content = {"rows": rows, "notes": notes, "flags": advised, "problems": problems}

@@ -1,7 +1,6 @@
 """What a training run works on: which images, which classes, which colours, and what was decided on the way."""
 
 import os
-from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from src.common.errors import InputError
+from src.common.progress import ProgressBar
 from src.config.settings import DataSettings, ImageSettings
 from src.data.cache import ImageCache, default_folder, folder_bytes
 from src.data.classes import HOMEWORK_CLASSES, CellClass, file_of_classes, load_classes, name_classes
@@ -16,7 +16,6 @@ from src.data.records import Record, find_records
 from src.data.splits import group_by_stain, make_split, read_groups, read_split, select
 from src.data.stain import decide_channel_order, red_contrast, stain_features
 
-Progress = Callable[[list[Record]], Iterable[Record]]  # wraps a list while it is worked through, as tqdm does
 _MAX_READERS = 4  # threads; each holds an image and its masks, decoded
 
 
@@ -73,13 +72,13 @@ def resolve_classes(settings: DataSettings) -> tuple[CellClass, ...]:
     return name_classes([*names, *(f"class {number}" for number in range(len(names) + 1, count + 1))])
 
 
-def load_training_data(data: DataSettings, image: ImageSettings, progress: Progress) -> TrainingData:
-    """Find, decode and split the images."""
+def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = False) -> TrainingData:
+    """Find, decode and split the images; with ``hidden`` no progress is shown."""
     classes = resolve_classes(data)
     records = find_records(Path(data.data_path), len(classes))
     folder = Path(data.cache_dir) if data.cache_dir else default_folder()
     cache = ImageCache(folder, data.cache_gb, image.intensity, image.scale)
-    facts = _read_facts(records, cache, len(classes), progress)
+    facts = _read_facts(records, cache, len(classes), hidden)
     found, size = len(records) - cache.decoded, folder_bytes(cache.folder) / 1e9
     notes = [f"images: {cache.decoded} decoded, {found} found in the cache {cache.folder}, which holds {size:.2f} GB"]
     order = image.channel_order
@@ -100,9 +99,7 @@ def load_training_data(data: DataSettings, image: ImageSettings, progress: Progr
     return TrainingData(classes, train, val, cache, split, order, class_counts, cell_size, checksums, tuple(notes))
 
 
-def _read_facts(
-    records: list[Record], cache: ImageCache, class_count: int, progress: Progress
-) -> dict[str, ImageFacts]:
+def _read_facts(records: list[Record], cache: ImageCache, class_count: int, hidden: bool) -> dict[str, ImageFacts]:
     """Decode all images into the cache, several at a time, and look at each once."""
 
     def look(record: Record) -> ImageFacts:
@@ -117,9 +114,9 @@ def _read_facts(
         )
 
     with ThreadPoolExecutor(min(_MAX_READERS, os.cpu_count() or 1)) as pool:
-        found = pool.map(look, records)
+        found, bar = pool.map(look, records), ProgressBar(records, "read images", hidden=hidden)
         try:
-            return {record.name: facts for record, facts in zip(progress(records), found, strict=True)}
+            return {record.name: facts for record, facts in zip(bar, found, strict=True)}
         finally:
             pool.shutdown(cancel_futures=True)  # one bad file, or Ctrl-C, ends it at once
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from src.common.errors import InputError
 from src.common.files import write_json
-from src.common.progress import ProgressBar, say
+from src.common.progress import say
 from src.config.checks import parse_loss_weights
 from src.config.flags import flags_of, flatten
 from src.config.recipe import write_toml
@@ -116,11 +116,7 @@ def load_data(config: TrainConfig, world: World) -> TrainingData:
     """Decode the images into the cache, the main process first: the others find them there."""
     if not world.is_main:
         world.wait()
-    data = load_training_data(
-        config.data,
-        config.image,
-        lambda records: ProgressBar(records, "read images", hidden=not world.is_main),
-    )
+    data = load_training_data(config.data, config.image, hidden=not world.is_main)
     if world.is_main:
         world.wait()
     return data

@@ -10,10 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from tqdm import tqdm
 
 from src.common.errors import InputError, nearest_path
 from src.common.files import write_json, writing
+from src.common.progress import ProgressBar
 from src.data.classes import CellClass, to_json
 from src.data.id_map import ImageId
 from src.data.splits import make_split
@@ -116,7 +116,7 @@ def convert_in(source: Source, out: Path, seed: int | None) -> list[str]:
     """Import a data set; with a ``seed`` cut into rectangles, with a split by source image. Lines that sum it up."""
     counts: Counter[str] = Counter()
     groups, class_counts, lines = {}, {}, []
-    for name in tqdm(source.readers, "convert", unit="image", leave=False, disable=None):
+    for name in ProgressBar(source.readers, "convert"):
         imported = source.readers[name]()
         parts = [(name, imported, 0)] if seed is None else cut(name, imported, seed)
         for part, piece, fragments in parts:
@@ -157,7 +157,7 @@ def convert_out(
         export_coco(out, images, cells, classes)
     else:
         by_id = {cell_class.id: cell_class for cell_class in classes}
-        for image in tqdm(images, "convert", unit="image", leave=False, disable=None):
+        for image in ProgressBar(images, "convert"):
             cells[image.id] = resolve_overlaps(cells[image.id], image.height, image.width)
             covered += EXPORTERS[kind](out, image, cells[image.id], by_id)
         write_json(out / "classes.json", to_json(tuple(classes)), indent=1)

@@ -1,7 +1,7 @@
 """Masks from polygons, and polygons from masks.
 
-Formats differ in where a pixel lies: for :func:`fill` its centre is at whole numbers, as in regions drawn on slides; for
-:func:`fill_as_coco` and :func:`outlines` its corners are.
+Formats differ in where a pixel lies. In regions drawn on slides (:func:`fill`) its centre is at whole numbers; in the
+polygons of COCO and in ours (:func:`fill_as_coco`, :func:`outlines`) its corners are.
 """
 
 from collections.abc import Iterator, Sequence

@@ -5,30 +5,29 @@ It is in the format of GNU ``sha256sum``, so that ``sha256sum -c manifest.sha256
 
 import os
 import re
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from src.common.errors import InputError
 from src.common.files import file_digest, read_json, replacing
+from src.common.progress import ProgressBar
 
 NAME = "manifest.sha256"
 FORMER_NAME = "manifest.json"  # earlier versions wrote JSON: {"files": {path: {"bytes", "sha256"}}}
 
-Progress = Callable[[list[Path]], Iterable[Path]]  # wraps a list while it is worked through, as tqdm does
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}  # of sha256sum, in names that hold any of these
 
 
-def write_manifest(folder: Path, progress: Progress) -> int:
+def write_manifest(folder: Path) -> int:
     """Write ``manifest.sha256`` into a folder; the number of files in it."""
     manifest = folder / NAME
-    files = progress(_files(folder, manifest))
+    files = ProgressBar(_files(folder, manifest), "digest", unit="file")
     lines = [_line(path.relative_to(folder).as_posix(), file_digest(path)) for path in files]
     with replacing(manifest) as temporary:
         temporary.write_bytes(os.fsencode("".join(lines)))
     return len(lines)
 
 
-def verify(folder: Path, progress: Progress) -> list[str]:
+def verify(folder: Path) -> list[str]:
     """What is not as in the folder's manifest, a line per file.
 
     Raises:
@@ -42,7 +41,7 @@ def verify(folder: Path, progress: Progress) -> list[str]:
     found = _files(folder, manifest)
     names = {path.relative_to(folder).as_posix() for path in found}
     problems = [f"{folder / name}: is gone" for name in sorted(digests.keys() - names)]
-    for path in progress(found):
+    for path in ProgressBar(found, "digest", unit="file"):
         name = path.relative_to(folder).as_posix()
         if name not in digests:
             problems.append(f"{path}: is not in the manifest")

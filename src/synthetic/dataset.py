@@ -6,10 +6,10 @@ Every image is a pure function of (seed, part, index). Two of the four classes d
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from src.common.errors import InputError
 from src.common.files import write_json, writing
+from src.common.progress import ProgressBar
 from src.data.id_map import ImageId, write_id_map
 from src.data.tiff import write_image, write_mask
 from src.synthetic.placement import make_tissue
@@ -35,7 +35,7 @@ def write_sample(out: Path, images: int, seed: int, size: int | None = None) -> 
     test = [f"test_{index:03d}" for index in range(max(2, images // 4))]
     num_val = max(1, images // 4)
     ids, cells = [], 0
-    for index, name in enumerate(tqdm(train + test, desc="sample", unit="image", disable=None)):
+    for index, name in enumerate(ProgressBar(train + test, "sample")):
         is_test = index >= images
         rng = np.random.default_rng([seed, int(is_test), index - images if is_test else index])
         image, label_map = make_tissue(rng, *draw_size(rng, size))

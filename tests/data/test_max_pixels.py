@@ -28,7 +28,7 @@ LIMIT = 96 * 80  # px, of the images that `write_dataset` makes
 
 def training(folder: Path) -> None:
     data = replace(DataSettings(), data_path=str(folder), num_classes=3, cache_gb=0.0)
-    load_training_data(data, ImageSettings(), lambda records: records)
+    load_training_data(data, ImageSettings())
 
 
 def scoring(folder: Path) -> None:

@@ -16,7 +16,7 @@ from tests.helpers import write_dataset
 def load(folder: Path, **changes: object) -> object:
     cache = str(folder.parent / "cache")
     data = replace(DataSettings(), data_path=str(folder), num_classes=3, cache_dir=cache, **changes)
-    return load_training_data(data, ImageSettings(), lambda records: records)
+    return load_training_data(data, ImageSettings())
 
 
 @pytest.fixture

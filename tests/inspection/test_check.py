@@ -123,14 +123,14 @@ def test_sha256sum_reads_the_manifest(data: Path) -> None:
         pytest.skip("there is no sha256sum on this machine")
     for name in ("two words", "back\\slash", "new\nline", "\\"):
         (data / "a" / name).write_text(name)
-    number = write_manifest(data, list)
+    number = write_manifest(data)
     command = ["sha256sum", "--strict", "-c", "manifest.sha256"]
     done = subprocess.run(command, cwd=data, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.count(": OK\n") == number == 13
-    assert verify(data, list) == []
+    assert verify(data) == []
     (data / "a/new\nline").write_text("others")
     assert subprocess.run(command, cwd=data, capture_output=True).returncode == 1
-    assert len(verify(data, list)) == 1
+    assert len(verify(data)) == 1
 
 
 def test_a_manifest_of_an_earlier_version_is_read(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def losses_of(folder: Path) -> dict[str, float]:
     """Those of a step on every tile of a folder."""
     config = build(TrainConfig, {**TINY, "data_path": str(folder), "val_fraction": 0.0, "cache_gb": 0.0})
     config = replace(config, augment=replace(config.augment, augment="none"))
-    data = load_training_data(config.data, config.image, lambda records: records)
+    data = load_training_data(config.data, config.image)
     dataset = TileDataset(data.train, data.cache, config.tiles, config.augment, False, 0)
     torch.manual_seed(0)
     network = build_model(resolve(config.model, data.cell_size), 2).train()
