@@ -157,7 +157,7 @@ def tile_target(label_map: np.ndarray, prepared: PreparedImage, min_visible: flo
     ids = np.flatnonzero(is_visible(shown, prepared.areas, min_visible))
     return {
         "boxes": boxes[ids].astype(np.float32),
-        "labels": prepared.categories[ids],
+        "labels": prepared.class_ids[ids],
         "label_map": layers,
         "layers": prepared.layers[ids],
         "ids": ids,

@@ -38,7 +38,7 @@ def write_record(folder: Path, height: int, width: int, count: int, seed: int = 
     masks = {category: np.zeros((height, width), np.uint16) for category in range(1, 5)}
     for instance in cells(rng, height, width, count):
         window = np.s_[instance.top : instance.bottom, instance.left : instance.right]
-        mask = masks[instance.category_id]
+        mask = masks[instance.class_id]
         mask[window][instance.mask] = mask.max() + 1
         image[window][instance.mask] //= 2
     folder.mkdir(parents=True)
@@ -75,7 +75,7 @@ def truth_and_predictions(
 def _moved(rng: np.random.Generator, instance: Instance) -> Instance:
     top, left = (int(place + rng.integers(-3, 4)) for place in (instance.top, instance.left))
     top, left = min(max(top, 0), 1000 - instance.mask.shape[0]), min(max(left, 0), 1000 - instance.mask.shape[1])
-    return Instance(instance.category_id, float(rng.random()), top, left, instance.mask)
+    return Instance(instance.class_id, float(rng.random()), top, left, instance.mask)
 
 
 def ellipse(rng: np.random.Generator) -> np.ndarray:

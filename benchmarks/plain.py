@@ -102,7 +102,7 @@ def average_precision(truths: Sequence[ImageTruth], entries: list[dict[str, Any]
             mask = np.zeros((truth.height, truth.width), np.uint8)
             mask[cell.top : cell.bottom, cell.left : cell.right] = cell.mask
             rle = coco_mask.encode(np.asfortranarray(mask))
-            annotation = {"id": len(annotations) + 1, "image_id": truth.id, "category_id": cell.category_id}
+            annotation = {"id": len(annotations) + 1, "image_id": truth.id, "category_id": cell.class_id}
             box, area = coco_mask.toBbox(rle).tolist(), float(coco_mask.area(rle))
             annotations.append({**annotation, "segmentation": rle, "area": area, "bbox": box, "iscrowd": 0})
     truth_coco = COCO()

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     facts, problems = check(ProgressBar(folders, "check"), len(classes))
     problems += changed
     images = [ImageCells(image.height, image.width, image.boxes) for image in facts]
-    advice = advise(images) if any(len(image.categories) for image in facts) else None
+    advice = advise(images) if any(len(image.class_ids) for image in facts) else None
     if facts:
         rows, notes = class_rows(facts, classes), notes_on(facts, classes, advice)
         print(describe(rows, notes, advice))

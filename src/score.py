@@ -91,11 +91,11 @@ def format_table(result: dict[str, Any], classes: Sequence[CellClass]) -> str:
     return "\n".join([*lines, note])
 
 
-def _row(result: dict[str, Any], category: str | None) -> list[str]:
+def _row(result: dict[str, Any], class_id: str | None) -> list[str]:
     """The ten figures of one class, or of all (``None``), as text."""
-    families = [result[name] if category is None else result[name]["per_class"][category] for name, _ in CAPS]
-    quality = result["pq"]["agnostic"] if category is None else result["pq"]["per_class"][category]
-    f1 = result["f1"]["detection"] if category is None else result["f1"]["per_class"][category]
+    families = [result[name] if class_id is None else result[name]["per_class"][class_id] for name, _ in CAPS]
+    quality = result["pq"]["agnostic"] if class_id is None else result["pq"]["per_class"][class_id]
+    f1 = result["f1"]["detection"] if class_id is None else result["f1"]["per_class"][class_id]
     values = [family[key] for family in families for key in AP_KEYS] + [quality[key] for key in PQ_KEYS] + [f1]
     return ["-" if value is None else f"{value:.4f}" for value in values]
 

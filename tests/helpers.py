@@ -23,17 +23,17 @@ def write_record(folder: Path, height: int = 96, width: int = 80, cells: int = 8
     image = np.full((height, width, 3), (225, 190, 210), np.uint8)
     masks = {1: np.zeros((height, width), np.uint16), 2: np.zeros((height, width), np.uint16)}
     for index in range(cells):
-        category = 1 + index % 2
+        class_id = 1 + index % 2
         center = (int(rng.integers(6, width - 6)), int(rng.integers(6, height - 6)))
-        disc = cv2.circle(np.zeros((height, width), np.uint8), center, 7 if category == 1 else 4, 1, -1) > 0
-        disc &= masks[category] == 0
+        disc = cv2.circle(np.zeros((height, width), np.uint8), center, 7 if class_id == 1 else 4, 1, -1) > 0
+        disc &= masks[class_id] == 0
         if disc.any():
-            masks[category][disc] = masks[category].max() + 1
+            masks[class_id][disc] = masks[class_id].max() + 1
             image[disc] = (95, 60, 150)
     folder.mkdir(parents=True)
     write_image(folder / "image.tif", image)
-    for category, mask in masks.items():
-        write_mask(folder / f"class{category}.tif", mask)
+    for class_id, mask in masks.items():
+        write_mask(folder / f"class{class_id}.tif", mask)
 
 
 def write_dataset(folder: Path, names: str = "abcd") -> Path:

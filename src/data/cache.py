@@ -56,15 +56,15 @@ class ImageCache:
             if not is_stored:
                 return prepared
         return PreparedImage(
-            *(np.load(entry / f"{name}.npy", mmap_mode="r") for name in ("image", "label_map")),
-            *(np.load(entry / f"{name}.npy") for name in ("categories", "layers", "areas", "boxes", "checksums")),
+            *(np.load(_file(entry, name), mmap_mode="r") for name in ("image", "label_map")),
+            *(np.load(_file(entry, name)) for name in ("class_ids", "layers", "areas", "boxes", "checksums")),
         )
 
     def _key(self, record: Record) -> str:
         digest = hashlib.sha256(f"{_VERSION} {self.intensity} {self.scale!r}".encode())
-        for category, path in [(0, record.image), *sorted(record.masks.items())]:
+        for class_id, path in [(0, record.image), *sorted(record.masks.items())]:
             state = path.stat()
-            digest.update(f"{category} {path.resolve()} {state.st_size} {state.st_mtime_ns}\n".encode())
+            digest.update(f"{class_id} {path.resolve()} {state.st_size} {state.st_mtime_ns}\n".encode())
         return digest.hexdigest()[:32]
 
     def _store(self, entry: Path, prepared: PreparedImage) -> bool:
@@ -77,7 +77,7 @@ class ImageCache:
         try:
             temporary.mkdir(parents=True)
             for name, array in vars(prepared).items():
-                np.save(temporary / f"{name}.npy", array)
+                np.save(_file(temporary, name), array)
             temporary.replace(entry)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -99,6 +99,11 @@ class ImageCache:
         if not self._full and self.max_gb > 0:
             print(f"cache {self.folder}: {reason}; further images are decoded each time they are used", file=sys.stderr)
         self._full = True
+
+
+def _file(entry: Path, name: str) -> Path:
+    """The file of one of a prepared image's arrays; caches of earlier versions hold class ids as categories."""
+    return entry / f"{'categories' if name == 'class_ids' else name}.npy"
 
 
 def folder_bytes(folder: Path) -> int:

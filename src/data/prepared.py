@@ -19,7 +19,7 @@ class PreparedImage:
 
     ``image`` is ``(H, W, 3)`` uint8 in the order of the file. ``label_map`` is ``(H, W, L)``, uint16 or int32: object
     ids 1..N, 0 for background, unique over all layers. Objects that overlap lie in different layers, and L is as small
-    as that allows, so that time and memory do not grow with the number of classes. ``categories``, ``layers`` and
+    as that allows, so that time and memory do not grow with the number of classes. ``class_ids``, ``layers`` and
     ``areas`` are ``(N + 1,)`` int64 and ``boxes`` ``(N + 1, 4)`` int64 (xyxy in px, max exclusive), indexed by object
     id; entry 0 stands for the background. An object that scaling made vanish has area 0. ``checksums`` (F,) uint32 are
     the CRC-32 of the image's file and of those of its masks, by class.
@@ -27,7 +27,7 @@ class PreparedImage:
 
     image: np.ndarray
     label_map: np.ndarray
-    categories: np.ndarray
+    class_ids: np.ndarray
     layers: np.ndarray
     areas: np.ndarray
     boxes: np.ndarray
@@ -35,19 +35,19 @@ class PreparedImage:
 
     def class_counts(self, class_count: int) -> np.ndarray:
         """``(K,)`` number of objects of each class 1..K; ``class_count`` is K."""
-        return np.bincount(self.categories[1:], minlength=class_count + 1)[1:]
+        return np.bincount(self.class_ids[1:], minlength=class_count + 1)[1:]
 
 
 def prepare(record: Record, intensity: str, scale: float) -> PreparedImage:
     """Decode a record's image and masks and scale them."""
     image = scale_image(read_image(record.image, intensity), scale)
     masks = sorted(record.masks.items())
-    cells = {category: _scale_cells(read_cells(path), scale) for category, path in masks}
-    label_map, categories, layers = stack_layers(cells, image.shape[:2])
-    areas, boxes = extents(label_map.transpose(2, 0, 1), len(categories) - 1)
+    cells = {class_id: _scale_cells(read_cells(path), scale) for class_id, path in masks}
+    label_map, class_ids, layers = stack_layers(cells, image.shape[:2])
+    areas, boxes = extents(label_map.transpose(2, 0, 1), len(class_ids) - 1)
     files = [record.image, *(path for _, path in masks)]
     checksums = np.array([zlib.crc32(path.read_bytes()) for path in files], np.uint32)
-    return PreparedImage(image, label_map, categories, layers, areas, boxes, checksums)
+    return PreparedImage(image, label_map, class_ids, layers, areas, boxes, checksums)
 
 
 def scale_image(image: np.ndarray, scale: float) -> np.ndarray:
@@ -80,12 +80,12 @@ def stack_layers(cells: Mapping[int, CellPixels], shape: tuple[int, int]) -> tup
     Returns:
         Label map ``(H, W, L)``, and the class and the layer ``(N + 1,)`` of each object, as in :class:`PreparedImage`.
     """
-    counts = {category: int(of_class.ids.max(initial=0)) for category, of_class in cells.items()}
+    counts = {class_id: int(of_class.ids.max(initial=0)) for class_id, of_class in cells.items()}
     narrow = np.uint16 if sum(counts.values()) <= np.iinfo(np.uint16).max else np.int32
-    categories, layer_of = [0], [np.zeros(1, np.int64)]
+    class_ids, layer_of = [0], [np.zeros(1, np.int64)]
     layers: list[np.ndarray] = [np.zeros(math.prod(shape), narrow)]
-    for category, count in counts.items():
-        places, ids, depth = cells[category].places, cells[category].ids, 0
+    for class_id, count in counts.items():
+        places, ids, depth = cells[class_id].places, cells[class_id].ids, 0
         depths = np.zeros(count + 1, np.int64)
         while len(places):
             if depth == len(layers):
@@ -93,10 +93,10 @@ def stack_layers(cells: Mapping[int, CellPixels], shape: tuple[int, int]) -> tup
             blocked = np.zeros(count + 1, bool)
             blocked[ids[layers[depth][places] > 0]] = True
             waiting = blocked[ids]
-            layers[depth][places[~waiting]] = ids[~waiting] + (len(categories) - 1)
+            layers[depth][places[~waiting]] = ids[~waiting] + (len(class_ids) - 1)
             places, ids, depth = places[waiting], ids[waiting], depth + 1
             depths[blocked] = depth
-        categories += [category] * count
+        class_ids += [class_id] * count
         layer_of.append(depths[1:])
     label_map = np.stack(layers, axis=-1).reshape(*shape, len(layers))
-    return label_map, np.array(categories), np.concatenate(layer_of)
+    return label_map, np.array(class_ids), np.concatenate(layer_of)

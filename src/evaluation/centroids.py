@@ -37,7 +37,7 @@ def centroid(instance: Instance) -> tuple[float, float]:
 def pair(truths: Sequence[Instance], found: Sequence[Instance], radius: float = RADIUS) -> Pairing:
     """Pair as many centroids as can be within ``radius`` px of each other, at the least sum of distances."""
     true_place, found_place = (np.array([centroid(i) for i in side]).reshape(-1, 2) for side in (truths, found))
-    true_class, found_class = (np.array([i.category_id for i in side], np.int64) for side in (truths, found))
+    true_class, found_class = (np.array([i.class_id for i in side], np.int64) for side in (truths, found))
     true_index, found_index = _assign(true_place, found_place, radius)
     return Pairing(
         true_class[true_index],
@@ -88,7 +88,7 @@ def detection_f1(images: Iterable[Pairing]) -> float | None:
     return 2 * pairs / (2 * pairs + alone) if pairs + alone else None
 
 
-def class_f1(images: Sequence[Pairing], category_id: int) -> float | None:
+def class_f1(images: Sequence[Pairing], class_id: int) -> float | None:
     """F1 of one class over all images; ``None`` without ground truth.
 
     ``2 TP / (2 TP + 2 FP_class + 2 FN_class + FP_detection + FN_detection)``: a pair of the wrong class weighs twice
@@ -96,10 +96,10 @@ def class_f1(images: Sequence[Pairing], category_id: int) -> float | None:
     """
     right = wrong = alone = truths = 0
     for image in images:
-        is_true, is_found = image.true_class == category_id, image.found_class == category_id
+        is_true, is_found = image.true_class == class_id, image.found_class == class_id
         right += int((is_true & is_found).sum())
         wrong += int((is_true ^ is_found).sum())
-        missed = int((image.false_negatives == category_id).sum())
-        alone += missed + int((image.false_positives == category_id).sum())
+        missed = int((image.false_negatives == class_id).sum())
+        alone += missed + int((image.false_positives == class_id).sum())
         truths += int(is_true.sum()) + missed
     return 2 * right / (2 * right + 2 * wrong + alone) if truths else None

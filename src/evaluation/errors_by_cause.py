@@ -56,7 +56,7 @@ def match_detections(truths: Sequence[Instance], found: Sequence[Instance], thre
     """Match the detections of an image to its true cells. Time grows with the cells that meet, not with all pairs."""
     truth, detection, iou, share = _meetings(truths, found)
     scores = np.array([cell.score for cell in found])
-    true_class, found_class = (np.array([c.category_id for c in side], np.int64) for side in (truths, found))
+    true_class, found_class = (np.array([c.class_id for c in side], np.int64) for side in (truths, found))
     order = np.lexsort((-iou, detection, -scores[detection])) if len(detection) else np.zeros(0, np.int64)
     order = order[iou[order] >= IOU]
     same = order[true_class[truth[order]] == found_class[detection[order]]]
@@ -98,9 +98,9 @@ def confusion(images: Sequence[Outcomes], class_count: int) -> np.ndarray:
     for image in images:
         for index, cell in enumerate(image.truths):
             other = image.any_found[index]
-            matrix[cell.category_id, image.found[other].category_id if other != NONE else 0] += 1
+            matrix[cell.class_id, image.found[other].class_id if other != NONE else 0] += 1
         for index in np.flatnonzero(image.is_sure & (image.any_truth == NONE)).tolist():
-            matrix[0, image.found[index].category_id] += 1
+            matrix[0, image.found[index].class_id] += 1
     return matrix
 
 
@@ -110,7 +110,7 @@ def cause_of_miss(image: Outcomes, truth: int, height: int, width: int) -> str:
     which = (image.pairs[0] == truth) & sure[image.pairs[1]]
     others, iou, share = (column[which] for column in image.pairs[1:])
     cell = image.truths[truth]
-    if any(iou[k] >= IOU and image.found[others[k]].category_id != cell.category_id for k in range(len(others))):
+    if any(iou[k] >= IOU and image.found[others[k]].class_id != cell.class_id for k in range(len(others))):
         return "wrong class"
     inside = [k for k in range(len(others)) if share[k] >= 0.5]
     if len([k for k in inside if image.found[others[k]].area < cell.area]) >= 2:
@@ -128,7 +128,7 @@ def cause_of_false_positive(image: Outcomes, detection: int, height: int, width:
     truths, iou, share = image.pairs[0][which], image.pairs[2][which], image.pairs[3][which]
     cell = image.found[detection]
     if (iou >= IOU).any():
-        wrong = all(image.truths[t].category_id != cell.category_id for t in truths[iou >= IOU])
+        wrong = all(image.truths[t].class_id != cell.class_id for t in truths[iou >= IOU])
         return "wrong class" if wrong else "found twice"
     if _holds_several(image, detection):
         return "merged"

@@ -127,13 +127,13 @@ def _read_image(
     number: int,
 ) -> ImageTruth:
     instances: list[Instance] = []
-    for category_id, mask_path in masks.items():
+    for class_id, mask_path in masks.items():
         mask = read_mask(mask_path)
         size = size or mask.shape
         if mask.shape != size:
             height, width = mask.shape
             raise InputError(f"{mask_path}: is {height} x {width} px, but its image is {size[0]} x {size[1]} px")
-        instances += [replace(instance, category_id=category_id) for instance in from_label_map(mask[None])]
+        instances += [replace(instance, class_id=class_id) for instance in from_label_map(mask[None])]
     size = size or sizes.get(folder.name)
     if size is None:
         raise InputError(f"{folder}: holds neither a mask nor image.tif, so its size is unknown; pass --id-map")

@@ -65,19 +65,19 @@ def agnostic_quality(images: Iterable[Matches]) -> dict[str, float | None]:
     }
 
 
-def class_quality(images: Sequence[Matches], category_id: int) -> dict[str, float | None]:
+def class_quality(images: Sequence[Matches], class_id: int) -> dict[str, float | None]:
     """PQ, SQ and RQ of one class, pooled over all images; ``None`` where the class has no ground truth."""
-    truths = sum(int(np.count_nonzero(image.truths == category_id)) for image in images)
-    found = sum(int(np.count_nonzero(image.found == category_id)) for image in images)
+    truths = sum(int(np.count_nonzero(image.truths == class_id)) for image in images)
+    found = sum(int(np.count_nonzero(image.found == class_id)) for image in images)
     if not truths:
         return {"PQ": None, "SQ": None, "RQ": None}
-    pairs = [image.iou[(image.true_class == category_id) & (image.found_class == category_id)] for image in images]
+    pairs = [image.iou[(image.true_class == class_id) & (image.found_class == class_id)] for image in images]
     return {**_quality(np.concatenate(pairs), truths, found)}
 
 
 def _classes(instances: Sequence[Instance]) -> np.ndarray:
     """The class of every label of a painted map; label 0 is the background."""
-    return np.array([0, *(instance.category_id for instance in instances)])
+    return np.array([0, *(instance.class_id for instance in instances)])
 
 
 def _quality(iou: np.ndarray, truths: int, found: int) -> dict[str, float]:

@@ -22,7 +22,7 @@ def result_entries(image_id: int, instances: Sequence[Instance], height: int, wi
     return [
         {
             "image_id": int(image_id),
-            "category_id": int(instance.category_id),
+            "category_id": int(instance.class_id),
             "bbox": [int(instance.left), int(instance.top), instance.mask.shape[1], instance.mask.shape[0]],
             "score": float(instance.score),
             "segmentation": segmentation,

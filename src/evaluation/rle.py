@@ -193,7 +193,7 @@ def _refuse(bad: np.ndarray, owner: np.ndarray, reason: str) -> None:
         raise RleError(int(owner[np.argmax(bad)]), reason)
 
 
-def _crop(counts: np.ndarray, height: int, category_id: int, score: float) -> Instance | None:
+def _crop(counts: np.ndarray, height: int, class_id: int, score: float) -> Instance | None:
     """Cut the object out of valid run lengths; only its bounding box is ever drawn."""
     edges = np.cumsum(counts)
     starts, ends = edges[: len(edges) - len(edges) % 2 : 2], edges[1::2]
@@ -210,4 +210,4 @@ def _crop(counts: np.ndarray, height: int, category_id: int, score: float) -> In
     steps[(first - left) * rows + y_first - top] += 1
     steps[(last - left) * rows + y_last - top + 1] -= 1
     mask = np.cumsum(steps[:-1], dtype=np.int8).astype(bool).reshape(columns, rows).T
-    return Instance(category_id, score, top, left, np.ascontiguousarray(mask))
+    return Instance(class_id, score, top, left, np.ascontiguousarray(mask))

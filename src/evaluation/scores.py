@@ -89,7 +89,7 @@ def precision(
         from faster_coco_eval import COCOeval_faster as COCOeval
 
     truth_entries = [
-        {"image_id": truth.id, "category_id": instance.category_id, "segmentation": segmentation}
+        {"image_id": truth.id, "category_id": instance.class_id, "segmentation": segmentation}
         for truth in ground_truth
         for instance, segmentation in zip(
             truth.instances, encode(truth.instances, truth.height, truth.width), strict=True

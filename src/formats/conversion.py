@@ -41,16 +41,16 @@ def write_imported(folder: Path, imported: Imported, class_count: int) -> Counte
     counts: Counter[str] = Counter()
     height, width = imported.image.shape[:2]
     write_image(folder / "image.tif", imported.image)
-    for category in range(class_count + 1):
-        path = folder / (f"class{category}.tif" if category != AMBIGUOUS else "ambiguous.tif")
-        cells = [replace(cell, score=1.0) for cell in imported.instances if cell.category_id == category]
+    for class_id in range(class_count + 1):
+        path = folder / (f"class{class_id}.tif" if class_id != AMBIGUOUS else "ambiguous.tif")
+        cells = [replace(cell, score=1.0) for cell in imported.instances if cell.class_id == class_id]
         if not cells:
             path.unlink(missing_ok=True)
             continue
         label_map = to_label_map(cells, height, width)
         write_mask(path, label_map)
         left = np.bincount(label_map.ravel(), minlength=len(cells) + 1)[1:]
-        counts["ambiguous regions" if category == AMBIGUOUS else "cells"] += int(np.count_nonzero(left))
+        counts["ambiguous regions" if class_id == AMBIGUOUS else "cells"] += int(np.count_nonzero(left))
         counts["hidden"] += int(np.count_nonzero(left == 0))
         counts["covered in part"] += int(np.count_nonzero((left > 0) & (left < [cell.area for cell in cells])))
     return counts
@@ -123,7 +123,7 @@ def convert_in(source: Source, out: Path, seed: int | None) -> list[str]:
             counts += write_imported(out / part, piece, len(source.classes))
             counts["fragments"] += fragments
             groups[part] = name
-            found = [cell.category_id for cell in piece.instances]
+            found = [cell.class_id for cell in piece.instances]
             class_counts[part] = np.bincount(found, minlength=len(source.classes) + 1)[1:]
     write_json(out / "classes.json", to_json(source.classes), indent=1)
     if seed is not None:

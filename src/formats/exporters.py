@@ -31,7 +31,7 @@ def export_labels(folder: Path, image: ImageId, cells: Cells, classes: Mapping[i
         The number of cells of which another cell of a higher score covers a part.
     """
     label_map = to_label_map(cells, image.height, image.width)
-    described = {"classes": to_json(tuple(classes.values())), "class_of_label": [cell.category_id for cell in cells]}
+    described = {"classes": to_json(tuple(classes.values())), "class_of_label": [cell.class_id for cell in cells]}
     with replacing(folder / f"{image.name}.tif") as temporary:
         tifffile.imwrite(
             temporary, label_map.astype(np.uint32), compression="zlib", description=json.dumps(described), metadata=None
@@ -42,7 +42,7 @@ def export_labels(folder: Path, image: ImageId, cells: Cells, classes: Mapping[i
 
 def export_geojson(folder: Path, image: ImageId, cells: Cells, classes: Mapping[int, CellClass]) -> int:
     """``<name>.geojson`` as QuPath reads it: a detection a cell, its outline along the edges of its pixels."""
-    features = [_feature(label, cell, classes[cell.category_id]) for label, cell in enumerate(cells, start=1)]
+    features = [_feature(label, cell, classes[cell.class_id]) for label, cell in enumerate(cells, start=1)]
     write_text(folder / f"{image.name}.geojson", json.dumps({"type": "FeatureCollection", "features": features}) + "\n")
     return 0
 
@@ -67,9 +67,7 @@ def _feature(label: int, cell: Instance, cell_class: CellClass) -> dict[str, Any
 
 def export_csv(folder: Path, image: ImageId, cells: Cells, classes: Mapping[int, CellClass]) -> int:
     """``<name>.csv``: a row a cell, in px, the centre of the first pixel at (0, 0); labels are those of the TIFF."""
-    rows = [
-        (image.name, label, *_measures(cell, classes[cell.category_id])) for label, cell in enumerate(cells, start=1)
-    ]
+    rows = [(image.name, label, *_measures(cell, classes[cell.class_id])) for label, cell in enumerate(cells, start=1)]
     text = io.StringIO(newline="")
     csv.writer(text).writerows([COLUMNS, *rows])
     write_text(folder / f"{image.name}.csv", text.getvalue())

@@ -18,7 +18,7 @@ from src.geometry.instances import Instance
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """An image ``(H, W, 3)`` uint8 RGB with its objects; those of category ``AMBIGUOUS`` are no cells."""
+    """An image ``(H, W, 3)`` uint8 RGB with its objects; those of class ``AMBIGUOUS`` are no cells."""
 
     image: np.ndarray
     instances: list[Instance]

@@ -37,8 +37,8 @@ NO_IMAGES = re.compile(r"_(flows|outlines|seg|cp_output)$", re.IGNORECASE)  # wh
 CONSEP_CLASSES = name_classes(["epithelial", "inflammatory", "spindle-shaped", "other"])
 # The types of CoNSeP as the HoVer-Net paper merges them: other, inflammatory, healthy and malignant epithelial,
 # fibroblast, muscle, endothelial.
-CONSEP_CATEGORIES = {1: 4, 2: 2, 3: 1, 4: 1, 5: 3, 6: 3, 7: 3}
-AMBIGUOUS = 0  # category of regions that are of no class; they are kept apart
+CONSEP_MERGED = {1: 4, 2: 2, 3: 1, 4: 1, 5: 3, 6: 3, 7: 3}
+AMBIGUOUS = 0  # class id of regions that are of no class; they are kept apart
 
 
 def import_coco(path: Path, images: Path | None = None) -> Source:
@@ -176,7 +176,7 @@ def import_consep(folder: Path) -> Source:
             labels, types = _read_mat(path)
             check_size(path, labels.shape, pixels)
             instances = [
-                replace(instance, category_id=CONSEP_CATEGORIES[types[int(_value(labels, instance))]])
+                replace(instance, class_id=CONSEP_MERGED[types[int(_value(labels, instance))]])
                 for instance in from_label_map(labels[None])
             ]
             return Imported(pixels, instances)
@@ -205,7 +205,7 @@ def _read_mat(path: Path) -> tuple[np.ndarray, dict[int, int]]:
     except Exception as error:  # a damaged file raises anything
         raise InputError(f"{path}: cannot be read as CoNSeP labels ({type(error).__name__}: {error})") from error
     ids = np.unique(labels[labels > 0])
-    if len(ids) != len(types) or not set(types.tolist()) <= CONSEP_CATEGORIES.keys():
+    if len(ids) != len(types) or not set(types.tolist()) <= CONSEP_MERGED.keys():
         raise InputError(f"{path}: holds {len(ids)} nuclei and {len(types)} types of 1 to 7")
     return labels, dict(zip(ids.tolist(), types.tolist(), strict=True))
 

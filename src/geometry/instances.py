@@ -10,11 +10,11 @@ import numpy as np
 class Instance:
     """One object of an image.
 
-    ``category_id`` is in 1..K and ``score`` in [0, 1] (1 for ground truth). ``mask`` is a ``(h, w)`` bool array cut
+    ``class_id`` is in 1..K and ``score`` in [0, 1] (1 for ground truth). ``mask`` is a ``(h, w)`` bool array cut
     out of the image at row ``top``, column ``left``; it is tight: its first and last row and column hold a True.
     """
 
-    category_id: int
+    class_id: int
     score: float
     top: int
     left: int
@@ -36,13 +36,13 @@ class Instance:
         return int(np.count_nonzero(self.mask))
 
 
-def tight(category_id: int, score: float, top: int, left: int, mask: np.ndarray) -> Instance | None:
+def tight(class_id: int, score: float, top: int, left: int, mask: np.ndarray) -> Instance | None:
     """Build an :class:`Instance` from a mask that may have empty borders; ``None`` where the mask is empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return None
     cropped = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return Instance(category_id, score, top + int(rows[0]), left + int(columns[0]), cropped)
+    return Instance(class_id, score, top + int(rows[0]), left + int(columns[0]), cropped)
 
 
 def window(instance: Instance, top: int, left: int, bottom: int, right: int) -> np.ndarray:
@@ -65,17 +65,17 @@ def clip(instance: Instance, top: int, left: int, bottom: int, right: int) -> In
     bottom, right = min(instance.bottom, bottom), min(instance.right, right)
     if top >= bottom or left >= right:
         return None
-    return tight(instance.category_id, instance.score, top, left, window(instance, top, left, bottom, right))
+    return tight(instance.class_id, instance.score, top, left, window(instance, top, left, bottom, right))
 
 
 def union(parts: Sequence[Instance]) -> Instance:
-    """One object covering all parts; category of the first, the highest score."""
+    """One object covering all parts; class of the first, the highest score."""
     top, left = min(part.top for part in parts), min(part.left for part in parts)
     bottom, right = max(part.bottom for part in parts), max(part.right for part in parts)
     mask = np.zeros((bottom - top, right - left), bool)
     for part in parts:
         mask[part.top - top : part.bottom - top, part.left - left : part.right - left] |= part.mask
-    return Instance(parts[0].category_id, max(part.score for part in parts), top, left, mask)
+    return Instance(parts[0].class_id, max(part.score for part in parts), top, left, mask)
 
 
 def from_label_map(label_map: np.ndarray) -> list[Instance]:
@@ -86,11 +86,11 @@ def from_label_map(label_map: np.ndarray) -> list[Instance]:
     from scipy.ndimage import find_objects  # slow to import
 
     instances = []
-    for category_id, labels in enumerate(label_map, start=1):
+    for class_id, labels in enumerate(label_map, start=1):
         for label, box in enumerate(find_objects(labels), start=1):
             if box is not None:
                 rows, columns = box
-                instances.append(Instance(category_id, 1.0, rows.start, columns.start, labels[box] == label))
+                instances.append(Instance(class_id, 1.0, rows.start, columns.start, labels[box] == label))
     return instances
 
 

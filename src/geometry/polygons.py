@@ -15,7 +15,7 @@ FAR = 1e6  # px; a corner beyond is as good as at it, and overflows nothing
 Ring = np.ndarray  # (N, 2) corners, x and y, the first not repeated
 
 
-def fill(corners: Ring, category_id: int, height: int, width: int) -> Instance | None:
+def fill(corners: Ring, class_id: int, height: int, width: int) -> Instance | None:
     """The pixels of a ``height × width`` image whose centres lie in a polygon or on its edge; ``None`` without any.
 
     ``corners`` (N, 2) float, x and y, where the centre of the first pixel is at (0, 0).
@@ -29,7 +29,7 @@ def fill(corners: Ring, category_id: int, height: int, width: int) -> Instance |
         return None
     mask = np.zeros((bottom - top, right - left), bool)
     mask[polygon(corners[:, 1] - top, corners[:, 0] - left, mask.shape)] = True
-    return tight(category_id, 1.0, int(top), int(left), mask)
+    return tight(class_id, 1.0, int(top), int(left), mask)
 
 
 def fill_as_coco(polygons: Sequence[Sequence[float]], height: int, width: int) -> str:

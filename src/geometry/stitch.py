@@ -152,8 +152,8 @@ def _neighbouring_tiles(views: _Views, chosen: np.ndarray) -> tuple[np.ndarray, 
 def _link(views: _Views, is_cut: np.ndarray, settings: StitchSettings) -> list[list[int]]:
     """Group the views of each object, strongest links first, links between whole views before all others."""
     first, second = overlapping_pairs(views.boxes)
-    category = np.array([instance.category_id for instance in views.instances])
-    candidates = (category[first] == category[second]) & (views.tile[first] != views.tile[second])
+    class_id = np.array([instance.class_id for instance in views.instances])
+    candidates = (class_id[first] == class_id[second]) & (views.tile[first] != views.tile[second])
     first, second = first[candidates], second[candidates]
     both_cut = is_cut[first] & is_cut[second]
     similarity = _similarity(views, first, second)
@@ -248,8 +248,8 @@ def _suppress(objects: Sequence[Instance], is_cut: np.ndarray, settings: StitchS
     more was seen. A cut object falls where a kept one covers enough of it, but not for a small one that it covers.
     """
     boxes = _boxes(objects)
-    score, area, category = (
-        np.array([getattr(one, name) for one in objects]) for name in ("score", "area", "category_id")
+    score, area, class_id = (
+        np.array([getattr(one, name) for one in objects]) for name in ("score", "area", "class_id")
     )
     rank = np.argsort(np.lexsort((np.where(is_cut, -area, -score), is_cut)))
     first, second = overlapping_pairs(boxes)
@@ -257,7 +257,7 @@ def _suppress(objects: Sequence[Instance], is_cut: np.ndarray, settings: StitchS
     first, second = np.where(swap, second, first), np.where(swap, first, second)
     least = min(settings.iou_threshold, settings.containment_threshold, settings.agreement_threshold)
     bound = _box_intersection(boxes[first], boxes[second])
-    possible = (category[first] == category[second]) & (bound >= least * np.minimum(area[first], area[second]))
+    possible = (class_id[first] == class_id[second]) & (bound >= least * np.minimum(area[first], area[second]))
     first, second = first[possible], second[possible]
     shared = _shared(objects, first, second)
     iou = shared / (area[first] + area[second] - shared)

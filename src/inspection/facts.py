@@ -17,14 +17,14 @@ SAME_IMAGE = 0.99  # correlation of two thumbnails from which they show the same
 class CellFacts:
     """One image and its N cells.
 
-    ``categories`` and ``areas`` (N,), in px; ``boxes`` (N, 4) xyxy in px, max exclusive; ``overlaps`` counts the pairs
+    ``class_ids`` and ``areas`` (N,), in px; ``boxes`` (N, 4) xyxy in px, max exclusive; ``overlaps`` counts the pairs
     of cells that share pixels by their two classes; ``thumbnail`` (256,) has mean 0 and length 1, or is all 0.
     """
 
     name: str
     height: int
     width: int
-    categories: np.ndarray
+    class_ids: np.ndarray
     areas: np.ndarray
     boxes: np.ndarray
     overlaps: Counter[tuple[int, int]]
@@ -45,7 +45,7 @@ def facts_of(name: str, prepared: PreparedImage) -> CellFacts:
         name,
         height,
         width,
-        prepared.categories[seen],
+        prepared.class_ids[seen],
         prepared.areas[seen],
         prepared.boxes[seen],
         count_overlaps(prepared),
@@ -60,7 +60,7 @@ def count_overlaps(prepared: PreparedImage) -> Counter[tuple[int, int]]:
     layers = layers[np.count_nonzero(layers, axis=1) > 1].astype(np.int64)
     pairs = [np.unique(layers[:, (i, j)], axis=0) for j in range(layers.shape[1]) for i in range(j)]
     met = np.concatenate([*pairs, np.zeros((0, 2), np.int64)])
-    classes = np.sort(prepared.categories[met[(met > 0).all(axis=1)]], axis=1)
+    classes = np.sort(prepared.class_ids[met[(met > 0).all(axis=1)]], axis=1)
     return Counter((int(a), int(b)) for a, b in classes)
 
 
@@ -78,7 +78,7 @@ def near_duplicates(facts: Sequence[CellFacts]) -> list[tuple[str, str]]:
     return [(facts[a].name, facts[b].name) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
 
 
-def diameters_of(facts: Sequence[CellFacts], category: int) -> np.ndarray:
+def diameters_of(facts: Sequence[CellFacts], class_id: int) -> np.ndarray:
     """Diameters in px of circles as large as the cells of a class."""
-    areas = np.concatenate([image.areas[image.categories == category] for image in facts])
+    areas = np.concatenate([image.areas[image.class_ids == class_id] for image in facts])
     return 2 * np.sqrt(areas / np.pi)

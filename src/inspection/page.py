@@ -45,7 +45,7 @@ def plots_of(facts: Sequence[CellFacts], classes: Sequence[CellClass]) -> list[t
     """Caption and SVG of each distribution."""
     diameters = {cell_class: diameters_of(facts, cell_class.id) for cell_class in classes}
     longest = max((float(np.quantile(values, 0.995)) for values in diameters.values() if len(values)), default=1)
-    counts = {c: [int((image.categories == c.id).sum()) for image in facts] for c in classes}
+    counts = {c: [int((image.class_ids == c.id).sum()) for image in facts] for c in classes}
 
     def sizes(axes: Any) -> None:
         for cell_class, values in diameters.items():
@@ -58,13 +58,13 @@ def plots_of(facts: Sequence[CellFacts], classes: Sequence[CellClass]) -> list[t
     def areas(axes: Any) -> None:
         edges = np.geomspace(1, max(max(image.areas.max(initial=1) for image in facts), 2), 50)
         for cell_class in classes:
-            values = np.concatenate([image.areas[image.categories == cell_class.id] for image in facts])
+            values = np.concatenate([image.areas[image.class_ids == cell_class.id] for image in facts])
             axes.hist(values, edges, histtype="step", lw=1.6, label=label(cell_class.name), color=cell_class.color)
         axes.set(xscale="log", xlabel="area, px", ylabel="cells")
         axes.legend()
 
     def numbers(axes: Any) -> None:
-        order = np.argsort([-len(image.categories) for image in facts])
+        order = np.argsort([-len(image.class_ids) for image in facts])
         below = np.zeros(len(facts))
         for cell_class, values in counts.items():
             heights = np.array(values)[order]
@@ -88,7 +88,7 @@ def sample(folder: Path, classes: Sequence[CellClass], is_bgr: bool) -> np.ndarr
     top, left = max(height - SAMPLE_SIDE, 0) // 2, max(width - SAMPLE_SIDE, 0) // 2
     window = np.s_[top : top + SAMPLE_SIDE, left : left + SAMPLE_SIDE]
     labels = prepared.label_map[window].transpose(2, 0, 1).astype(np.int32)
-    of_classes = [np.where((prepared.categories == c.id)[labels], labels, 0).max(axis=0) for c in classes]
+    of_classes = [np.where((prepared.class_ids == c.id)[labels], labels, 0).max(axis=0) for c in classes]
     cells = from_label_map(np.stack(of_classes))
     image = prepared.image[window][..., ::-1] if is_bgr else prepared.image[window]
     return draw_outlines(image, cells, classes, zoom=2)

@@ -20,8 +20,8 @@ def class_rows(facts: Sequence[CellFacts], classes: Sequence[CellClass]) -> list
     ]
     for cell_class in classes:
         diameters = diameters_of(facts, cell_class.id)
-        border = sum(int(image.at_border[image.categories == cell_class.id].sum()) for image in facts)
-        counts = [int((image.categories == cell_class.id).sum()) for image in facts]
+        border = sum(int(image.at_border[image.class_ids == cell_class.id].sum()) for image in facts)
+        counts = [int((image.class_ids == cell_class.id).sum()) for image in facts]
         spread = (*_median_and_range(diameters), *_median_and_range(np.pi * diameters**2 / 4))
         name, images = f"{cell_class.id} {cell_class.name}", sum(map(bool, counts))
         rows.append((name, f"{sum(counts):,}", f"{images}", f"{np.mean(counts):.1f}", *spread, f"{border:,}"))
@@ -39,7 +39,7 @@ def _median_and_range(values: np.ndarray) -> tuple[str, str]:
 def notes_on(facts: Sequence[CellFacts], classes: Sequence[CellClass], advice: Advice | None) -> list[str]:
     """What else is worth knowing, a line each."""
     sides = [side for image in facts for side in (image.height, image.width)]
-    counts = [len(image.categories) for image in facts]
+    counts = [len(image.class_ids) for image in facts]
     order, agreeing = decide_channel_order(image.contrast for image in facts)
     names = {cell_class.id: cell_class.name for cell_class in classes}
     lines = [
@@ -51,7 +51,7 @@ def notes_on(facts: Sequence[CellFacts], classes: Sequence[CellClass], advice: A
         f"pairs of cells that share pixels, {names[a]} with {names[b]}: {count:,}"
         for (a, b), count in sorted(overlaps.items())
     ] or ["no cells of different classes share pixels"]
-    if empty := [image.name for image in facts if not len(image.categories)]:
+    if empty := [image.name for image in facts if not len(image.class_ids)]:
         lines.append(f"{len(empty)} images have no cells: {', '.join(empty[:5])}{', …' if len(empty) > 5 else ''}")
     lines += [f"{a} and {b} show nearly the same; keep them in one part of a split" for a, b in near_duplicates(facts)]
     if advice:

@@ -28,7 +28,7 @@ def draw_outlines(
         mask = instance.mask.repeat(zoom, axis=0).repeat(zoom, axis=1).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         offset = (instance.left * zoom, instance.top * zoom)
-        cv2.drawContours(picture, contours, -1, colors[instance.category_id], 1, offset=offset)
+        cv2.drawContours(picture, contours, -1, colors[instance.class_id], 1, offset=offset)
     return picture
 
 

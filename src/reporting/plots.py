@@ -89,9 +89,9 @@ def counts(axes: Any, images: Sequence[Outcomes], classes: Sequence[CellClass]) 
     """Cells counted by the sure detections against the true number, a point an image and class."""
     highest = 1
     for cell_class in classes:
-        true = [sum(cell.category_id == cell_class.id for cell in image.truths) for image in images]
+        true = [sum(cell.class_id == cell_class.id for cell in image.truths) for image in images]
         found = [
-            sum(c.category_id == cell_class.id and c.score >= image.threshold for c in image.found) for image in images
+            sum(c.class_id == cell_class.id and c.score >= image.threshold for c in image.found) for image in images
         ]
         axes.scatter(true, found, s=14, alpha=0.8, color=cell_class.color, label=label(cell_class.name))
         highest = max(highest, *true, *found)
@@ -107,7 +107,7 @@ def sizes(axes: Any, images: Sequence[Outcomes], classes: Sequence[CellClass]) -
         for image in images:
             missed = set(image.false_negatives().tolist())
             for index, cell in enumerate(image.truths):
-                if cell.category_id == cell_class.id:
+                if cell.class_id == cell_class.id:
                     diameters.append(2 * np.sqrt(cell.area / np.pi))
                     hits.append(index not in missed)
         edges = np.arange(0, max(diameters, default=0) + 4, 4)

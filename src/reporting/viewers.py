@@ -56,7 +56,7 @@ def layers_of(image: Outcomes, classes: Sequence[CellClass]) -> dict[str, list[t
         "false_negatives": [image.truths[index] for index in image.false_negatives()],
     }
     return {
-        layer: [(c.color, svg_path([cell for cell in of_layer if cell.category_id == c.id])) for c in classes]
+        layer: [(c.color, svg_path([cell for cell in of_layer if cell.class_id == c.id])) for c in classes]
         for layer, of_layer in cells.items()
     }
 

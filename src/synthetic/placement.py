@@ -42,8 +42,8 @@ def _place_cells(rng: np.random.Generator, closed: np.ndarray) -> tuple[list[Cel
     count = max(MIN_CELLS, round(closed.size / PIXELS_PER_CELL))
     drawn = rng.choice(len(KINDS), count, p=[kind.share for kind in KINDS]) + 1
     cells: list[Cell] = []
-    for category in sorted(drawn.tolist(), key=lambda category: category != len(KINDS)):  # the largest find room first
-        cell = _find_room(rng, category, cells, labels, closed)
+    for class_id in sorted(drawn.tolist(), key=lambda class_id: class_id != len(KINDS)):  # the largest find room first
+        cell = _find_room(rng, class_id, cells, labels, closed)
         if cell is not None:
             cells.append(cell)
             labels[cell.window][cell.distance < 0] = len(cells)
@@ -52,11 +52,11 @@ def _place_cells(rng: np.random.Generator, closed: np.ndarray) -> tuple[list[Cel
 
 
 def _find_room(
-    rng: np.random.Generator, category: int, cells: list[Cell], labels: np.ndarray, closed: np.ndarray
+    rng: np.random.Generator, class_id: int, cells: list[Cell], labels: np.ndarray, closed: np.ndarray
 ) -> Cell | None:
     height, width = labels.shape
     for _ in range(ATTEMPTS):
-        shape = _draw_shape(rng, KINDS[category - 1], height, width)
+        shape = _draw_shape(rng, KINDS[class_id - 1], height, width)
         beside = bool(cells) and rng.random() < CLUSTERED
         if beside:
             shape = _moved_beside(rng, shape, cells[rng.integers(len(cells))].shape)
@@ -64,7 +64,7 @@ def _find_room(
             continue
         window, distance = outline(shape, (height, width))
         if not closed[window][distance < 0].any() and _fits(labels[window], distance, cells, beside):
-            return Cell(category, shape, window, distance)
+            return Cell(class_id, shape, window, distance)
     return None
 
 
@@ -110,10 +110,10 @@ def _drop_fragments(labels: np.ndarray, cells: list[Cell]) -> None:
 
 def _by_class(labels: np.ndarray, cells: list[Cell]) -> np.ndarray:
     """Split a map of all cells into one channel a class, ids 1..N within each."""
-    categories = np.array([0, *(cell.category for cell in cells)])
-    is_visible = np.bincount(labels.ravel(), minlength=len(categories)) > 0
+    class_ids = np.array([0, *(cell.class_id for cell in cells)])
+    is_visible = np.bincount(labels.ravel(), minlength=len(class_ids)) > 0
     layers = []
-    for category in range(1, len(KINDS) + 1):
-        is_member = (categories == category) & is_visible
+    for class_id in range(1, len(KINDS) + 1):
+        is_member = (class_ids == class_id) & is_visible
         layers.append(np.where(is_member, np.cumsum(is_member), 0)[labels])
     return np.stack(layers).astype(np.int32)

@@ -60,7 +60,7 @@ class Kind:
 class Cell:
     """A placed cell: its ``distance`` map covers ``window`` of the image and is negative inside, in px."""
 
-    category: int
+    class_id: int
     shape: Shape
     window: Window
     distance: np.ndarray
@@ -180,7 +180,7 @@ def paint(rng: np.random.Generator, lumen: np.ndarray, cells: Sequence[Cell]) ->
     for debris in DEBRIS:
         _scatter(rng, stain, debris)
     for cell in cells:
-        _paint_cell(rng, stain[cell.window], cell.distance, KINDS[cell.category - 1])
+        _paint_cell(rng, stain[cell.window], cell.distance, KINDS[cell.class_id - 1])
     return _to_light(rng, stain)
 
 

@@ -8,8 +8,8 @@ from src.evaluation.centroids import RADIUS, centroid, class_f1, detection_f1, p
 from src.geometry.instances import Instance
 
 
-def dot(row: int, column: int, category_id: int = 1) -> Instance:
-    return Instance(category_id, 1.0, row, column, np.ones((1, 1), bool))
+def dot(row: int, column: int, class_id: int = 1) -> Instance:
+    return Instance(class_id, 1.0, row, column, np.ones((1, 1), bool))
 
 
 def test_centroid_by_hand() -> None:

@@ -12,13 +12,13 @@ from src.evaluation.errors_by_cause import (
 from src.geometry.instances import Instance
 
 
-def box(top: int, left: int, height: int = 10, width: int = 10, category: int = 1, score: float = 1.0) -> Instance:
-    return Instance(category, score, top, left, np.ones((height, width), bool))
+def box(top: int, left: int, height: int = 10, width: int = 10, class_id: int = 1, score: float = 1.0) -> Instance:
+    return Instance(class_id, score, top, left, np.ones((height, width), bool))
 
 
 def test_the_higher_score_finds_a_cell_and_once() -> None:
     truths = [box(0, 0), box(0, 50)]
-    found = [box(0, 1, score=0.6), box(0, 0, score=0.9), box(0, 50, category=2, score=0.8), box(30, 30, score=0.2)]
+    found = [box(0, 1, score=0.6), box(0, 0, score=0.9), box(0, 50, class_id=2, score=0.8), box(30, 30, score=0.2)]
     image = match_detections(truths, found, 0.5)
     assert image.truth_of.tolist() == [NONE, 0, NONE, NONE] and image.found_by.tolist() == [1, NONE]
     assert image.any_truth.tolist() == [NONE, 0, 1, NONE] and image.any_found.tolist() == [1, 2]
@@ -45,7 +45,7 @@ def invention(truths: list[Instance], found: list[Instance]) -> str:
 
 def test_causes_of_misses() -> None:
     cell = box(20, 20)
-    assert miss([cell], [box(20, 20, category=2)]) == "wrong class"
+    assert miss([cell], [box(20, 20, class_id=2)]) == "wrong class"
     assert miss([cell], [box(20, 20, 4, 10), box(26, 20, 4, 10)]) == "split"
     assert miss([cell, box(20, 31)], [box(20, 20, 10, 21)]) == "merged"
     assert miss([box(0, 20)], []) == "edge"
@@ -55,7 +55,7 @@ def test_causes_of_misses() -> None:
 
 def test_causes_of_inventions() -> None:
     cell = box(20, 20)
-    assert invention([box(20, 20, category=2)], [cell]) == "wrong class"
+    assert invention([box(20, 20, class_id=2)], [cell]) == "wrong class"
     assert invention([cell], [box(20, 21, score=0.6), box(20, 20, score=0.9)]) == "found twice"
     assert invention([cell, box(20, 31)], [box(20, 20, 10, 21)]) == "merged"
     assert invention([box(20, 20, 20, 20)], [cell]) == "part of a cell"
@@ -71,9 +71,9 @@ def test_ap50_of_the_outcomes_is_cocos() -> None:
     from src.evaluation.scores import precision
 
     rng = np.random.default_rng(0)
-    truths = [box(*rng.integers(0, 80, 2).tolist(), category=1) for _ in range(30)]
-    found = [box(*rng.integers(0, 80, 2).tolist(), category=1, score=float(s)) for s in rng.random(20)]
-    found += [box(t.top, t.left + 1, category=1, score=float(rng.random())) for t in truths[:20]]
+    truths = [box(*rng.integers(0, 80, 2).tolist(), class_id=1) for _ in range(30)]
+    found = [box(*rng.integers(0, 80, 2).tolist(), class_id=1, score=float(s)) for s in rng.random(20)]
+    found += [box(t.top, t.left + 1, class_id=1, score=float(rng.random())) for t in truths[:20]]
     image = match_detections(truths, found, 0.0)
     order = np.argsort([-cell.score for cell in found], kind="stable")
     hits = np.cumsum((image.truth_of != NONE)[order])

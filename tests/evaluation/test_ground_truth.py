@@ -54,7 +54,7 @@ def write(path: Path, value: Any) -> Path:
 
 
 def boxes(truth: ImageTruth) -> list[tuple[int, int, int, int, int]]:
-    return [(item.category_id, item.top, item.left, item.bottom, item.right) for item in truth.instances]
+    return [(item.class_id, item.top, item.left, item.bottom, item.right) for item in truth.instances]
 
 
 EXPECTED = [(1, 2, 3, 5, 9), (1, 8, 0, 11, 4), (2, 6, 10, 12, 16)]

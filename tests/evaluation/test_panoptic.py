@@ -8,9 +8,9 @@ from src.evaluation.panoptic import agnostic_quality, class_quality, match
 from src.geometry.instances import Instance
 
 
-def bar(left: int, right: int, category_id: int = 1, score: float = 1.0, top: int = 0) -> Instance:
+def bar(left: int, right: int, class_id: int = 1, score: float = 1.0, top: int = 0) -> Instance:
     """A bar of one row over the columns ``left … right - 1``."""
-    return Instance(category_id, score, top, left, np.ones((1, right - left), bool))
+    return Instance(class_id, score, top, left, np.ones((1, right - left), bool))
 
 
 def truth(*instances: Instance) -> ImageTruth:

@@ -14,8 +14,8 @@ def full_mask(instance: Instance, height: int, width: int) -> np.ndarray:
     return mask
 
 
-def decode(segmentation: dict, category_id: int, score: float) -> Instance | None:
-    (instance,) = decode_entries([{"segmentation": segmentation, "category_id": category_id, "score": score}])
+def decode(segmentation: dict, class_id: int, score: float) -> Instance | None:
+    (instance,) = decode_entries([{"segmentation": segmentation, "category_id": class_id, "score": score}])
     return instance
 
 
@@ -98,7 +98,7 @@ def test_entries_keep_their_own_category_and_score() -> None:
         for k, segmentation in enumerate(encode(instances, 6, 6), start=1)
     ]
     decoded = [instance for instance in decode_entries(entries) if instance is not None]
-    assert [(item.category_id, item.score, item.top, item.left) for item in decoded] == [(1, 0.1, 0, 0), (2, 0.2, 3, 1)]
+    assert [(item.class_id, item.score, item.top, item.left) for item in decoded] == [(1, 0.1, 0, 0), (2, 0.2, 3, 1)]
 
 
 @pytest.mark.parametrize("top, left", [(-1, 0), (0, -1), (4, 0), (0, 4)])

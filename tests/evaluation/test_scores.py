@@ -22,9 +22,9 @@ MINI = Path(__file__).parents[3] / "shared/data/consep-mini"
 SIDE = 240
 
 
-def cell(number: int, category_id: int = 1, score: float = 1.0, size: int = 6) -> Instance:
+def cell(number: int, class_id: int = 1, score: float = 1.0, size: int = 6) -> Instance:
     """A square at its own place in a grid of 20 x 20 places of a 240 x 240 image."""
-    return Instance(category_id, score, number // 20 * 12, number % 20 * 12, np.ones((size, size), bool))
+    return Instance(class_id, score, number // 20 * 12, number % 20 * 12, np.ones((size, size), bool))
 
 
 def image(*instances: Instance, image_id: int = 1) -> ImageTruth:
@@ -127,8 +127,8 @@ def test_the_pq_threshold_counts_scores_from_it_on() -> None:
 def jittered(rng: np.random.Generator, truth: Instance) -> Instance:
     mask = rng.random(truth.mask.shape) < rng.choice([0.6, 0.8, 0.95, 1.0])
     mask[0, 0] = mask[-1, -1] = True
-    category_id = truth.category_id if rng.random() < 0.8 else int(rng.integers(1, 5))
-    return Instance(category_id, float(rng.choice([0.1, 0.5, rng.random()])), truth.top, truth.left, mask)
+    class_id = truth.class_id if rng.random() < 0.8 else int(rng.integers(1, 5))
+    return Instance(class_id, float(rng.choice([0.1, 0.5, rng.random()])), truth.top, truth.left, mask)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -371,7 +371,7 @@ def test_geojson_outlines_are_exact(results: Path, capsys: pytest.CaptureFixture
         for feature, cell in zip(collection["features"], truths[name].instances, strict=True):
             properties = feature["properties"]
             assert properties["objectType"] == "detection" and properties["measurements"]["Area px"] == cell.area
-            wanted = {1: ("one", [255, 0, 0]), 2: ("two", [0, 0, 255])}[cell.category_id]
+            wanted = {1: ("one", [255, 0, 0]), 2: ("two", [0, 0, 255])}[cell.class_id]
             assert (properties["classification"]["name"], properties["classification"]["color"]) == wanted
             drawn = draw(feature["geometry"], truths[name].height, truths[name].width)
             assert np.array_equal(drawn, to_label_map([cell], *drawn.shape) > 0)

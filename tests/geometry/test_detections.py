@@ -123,7 +123,7 @@ def test_nothing_outside_the_image_and_without_a_sure_pixel() -> None:
     masks[2] = 0.5
     boxes = [(-30, -30, -5, -5), (200, 10, 220, 30), (10, 10, 30, 30), (-5, -5, 8, 8), (50, 130, 60, 150), (9, 9, 9, 9)]
     (found,) = to_instances(detections(boxes, masks), *SIZE)
-    assert (found.category_id, found.top, found.left, found.mask.shape) == (4, 0, 0, (8, 8))
+    assert (found.class_id, found.top, found.left, found.mask.shape) == (4, 0, 0, (8, 8))
     assert to_instances(detections([], np.zeros((0, 28, 28), np.float32)), 10, 10) == []
 
 
@@ -132,7 +132,7 @@ def test_a_detection_by_hand() -> None:
     masks = np.zeros((2, 28, 28), np.float32)
     masks[0, 5:20, 3:9] = 1
     (found,) = to_instances(detections([(10, 20, 38, 48), (10, 20, 38, 48)], masks), 80, 90)
-    assert (found.category_id, found.score) == (1, 0.75)
+    assert (found.class_id, found.score) == (1, 0.75)
     assert (found.top, found.left, found.mask.shape) == (26, 14, (14, 5)) and found.mask.all()
 
 
@@ -144,8 +144,8 @@ def test_many_sizes_together_are_as_each_alone() -> None:
     everything = detections([tuple(box) for box in boxes], masks)
     alone = [found for i in range(300) for found in to_instances(only(everything, i), *SIZE)]
     together = to_instances(everything, *SIZE)
-    assert [(i.category_id, i.score, i.top, i.left) for i in together] == [
-        (i.category_id, i.score, i.top, i.left) for i in alone
+    assert [(i.class_id, i.score, i.top, i.left) for i in together] == [
+        (i.class_id, i.score, i.top, i.left) for i in alone
     ]
     assert all(np.array_equal(a.mask, b.mask) for a, b in zip(together, alone, strict=True))
 

@@ -16,8 +16,8 @@ from src.geometry.instances import (
 )
 
 
-def block(top: int, left: int, bottom: int, right: int, score: float = 0.5, category_id: int = 1) -> Instance:
-    return Instance(category_id, score, top, left, np.ones((bottom - top, right - left), bool))
+def block(top: int, left: int, bottom: int, right: int, score: float = 0.5, class_id: int = 1) -> Instance:
+    return Instance(class_id, score, top, left, np.ones((bottom - top, right - left), bool))
 
 
 def test_place_and_area() -> None:
@@ -30,10 +30,10 @@ def test_label_map_round_trip() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 6, (3, 9, 14)).astype(np.int32)
     instances = from_label_map(labels)
-    for category_id in (1, 2, 3):
-        own = [instance for instance in instances if instance.category_id == category_id]
-        assert np.array_equal(to_label_map(own, 9, 14), labels[category_id - 1])
-    assert [instance.category_id for instance in instances] == [1] * 5 + [2] * 5 + [3] * 5
+    for class_id in (1, 2, 3):
+        own = [instance for instance in instances if instance.class_id == class_id]
+        assert np.array_equal(to_label_map(own, 9, 14), labels[class_id - 1])
+    assert [instance.class_id for instance in instances] == [1] * 5 + [2] * 5 + [3] * 5
     for instance in instances:
         assert instance.score == 1.0
         assert instance.mask[[0, -1]].any(axis=1).all() and instance.mask[:, [0, -1]].any(axis=0).all()
@@ -42,7 +42,7 @@ def test_label_map_round_trip() -> None:
 def test_label_map_with_gaps_and_single_pixels() -> None:
     labels = np.zeros((2, 4, 5), np.int32)
     labels[0, 0, 0], labels[0, 3, 4], labels[1, 1:3, 1:4] = 3, 9, 7
-    found = [(i.category_id, i.top, i.left, i.bottom, i.right, i.area) for i in from_label_map(labels)]
+    found = [(i.class_id, i.top, i.left, i.bottom, i.right, i.area) for i in from_label_map(labels)]
     assert found == [(1, 0, 0, 1, 1, 1), (1, 3, 4, 4, 5, 1), (2, 1, 1, 3, 4, 6)]
 
 
@@ -65,7 +65,7 @@ def test_tight() -> None:
     mask[1, 2] = mask[3, 4] = True
     found = tight(3, 0.5, 10, 20, mask)
     assert found is not None
-    assert (found.category_id, found.score, found.top, found.left) == (3, 0.5, 11, 22)
+    assert (found.class_id, found.score, found.top, found.left) == (3, 0.5, 11, 22)
     assert np.array_equal(found.mask, np.eye(3, dtype=bool) & [[1, 0, 0], [0, 0, 0], [0, 0, 1]])
 
 
@@ -98,8 +98,8 @@ def test_intersection() -> None:
 
 
 def test_union() -> None:
-    both = union([block(0, 0, 2, 2, 0.4, category_id=3), block(1, 1, 4, 3, 0.9, category_id=3)])
-    assert (both.category_id, both.score, both.top, both.left) == (3, 0.9, 0, 0)
+    both = union([block(0, 0, 2, 2, 0.4, class_id=3), block(1, 1, 4, 3, 0.9, class_id=3)])
+    assert (both.class_id, both.score, both.top, both.left) == (3, 0.9, 0, 0)
     assert both.mask.astype(int).tolist() == [[1, 1, 0], [1, 1, 1], [0, 1, 1], [0, 1, 1]]
     one = block(5, 6, 7, 8)
     assert np.array_equal(union([one]).mask, one.mask)

@@ -18,14 +18,14 @@ from src.geometry.tiles import Tile, tile_grid
 EIGHT = np.ones((3, 3), np.uint8)
 
 
-def block(top: int, left: int, bottom: int, right: int, score: float = 0.5, category_id: int = 1) -> Instance:
-    return Instance(category_id, score, top, left, np.ones((bottom - top, right - left), bool))
+def block(top: int, left: int, bottom: int, right: int, score: float = 0.5, class_id: int = 1) -> Instance:
+    return Instance(class_id, score, top, left, np.ones((bottom - top, right - left), bool))
 
 
 def components(instance: Instance) -> list[Instance]:
     count, labels = cv2.connectedComponents(instance.mask.astype(np.uint8), connectivity=8)
     parts = (
-        tight(instance.category_id, instance.score, instance.top, instance.left, labels == number)
+        tight(instance.class_id, instance.score, instance.top, instance.left, labels == number)
         for number in range(1, count)
     )
     return [part for part in parts if part]
@@ -36,12 +36,12 @@ def visible(instance: Instance, tile: Tile) -> Instance | None:
 
 
 def iou(a: Instance, b: Instance) -> float:
-    shared = intersection(a, b) if a.category_id == b.category_id else 0
+    shared = intersection(a, b) if a.class_id == b.class_id else 0
     return shared / (a.area + b.area - shared) if shared else 0.0
 
 
 def keys(instances: Sequence[Instance]) -> list[tuple]:
-    return sorted((i.category_id, i.top, i.left, i.mask.shape, i.mask.tobytes()) for i in instances)
+    return sorted((i.class_id, i.top, i.left, i.mask.shape, i.mask.tobytes()) for i in instances)
 
 
 # Exact oracle ---------------------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_objects_stay_in_pieces_without_overlap() -> None:
 def tissue(rng: np.random.Generator, height: int, width: int, smallest: float, largest: float) -> list[Instance]:
     """Ellipses in two classes, crowded so that many touch, at least 40 px² each; some are cut by the image's edge."""
     instances: list[Instance] = []
-    for category_id in (1, 2):
+    for class_id in (1, 2):
         taken = np.zeros((height, width), bool)
         for _ in range(height * width // 150):
             small = rng.random() < 0.5
@@ -134,7 +134,7 @@ def tissue(rng: np.random.Generator, height: int, width: int, smallest: float, l
             ellipse = ((float(half), float(half)), (float(axes[0]), float(axes[1])), float(rng.uniform(0, 180)))
             cv2.ellipse(canvas, ellipse, 1, -1)
             top, left = (int(rng.integers(-half, side - half)) for side in (height, width))
-            cell = clip(Instance(category_id, 1.0, top, left, canvas.astype(bool)), 0, 0, height, width)
+            cell = clip(Instance(class_id, 1.0, top, left, canvas.astype(bool)), 0, 0, height, width)
             if cell is None:
                 continue
             place = taken[cell.top : cell.bottom, cell.left : cell.right]
@@ -155,7 +155,7 @@ def jittered(rng: np.random.Generator, view: Instance, tile: Tile, shifts: Seque
     change = rng.integers(3)
     mask = (cv2.erode(mask, EIGHT), mask, cv2.dilate(mask, EIGHT))[change]
     down, right = shifts[rng.integers(len(shifts))]
-    moved = tight(view.category_id, float(rng.random()), view.top - 2 + down, view.left - 2 + right, mask > 0)
+    moved = tight(view.class_id, float(rng.random()), view.top - 2 + down, view.left - 2 + right, mask > 0)
     moved = moved and visible(moved, tile)
     return [moved] if moved else []
 
@@ -218,7 +218,7 @@ def through_mask_head(instances: Sequence[Instance], size: tuple[int, int]) -> l
     """What a perfect mask head of 28×28 says of the objects, turned back into objects."""
     boxes = np.array([(i.left, i.top, i.right, i.bottom) for i in instances], np.float32).reshape(-1, 4)
     masks = np.array([mask_target(instance.mask) for instance in instances], np.float32).reshape(-1, 28, 28)
-    scores, labels = np.array([i.score for i in instances]), np.array([i.category_id for i in instances])
+    scores, labels = np.array([i.score for i in instances]), np.array([i.class_id for i in instances])
     return to_instances(from_network(boxes, scores, labels, masks), *size)
 
 
@@ -331,8 +331,8 @@ def test_two_cells_in_one_tile_stay_two() -> None:
 
 
 def test_classes_do_not_meet() -> None:
-    views = [[block(40, 60, 60, 80, 0.9, category_id=1)], [block(40, 60, 60, 80, 0.8, category_id=2)]]
-    assert [found.category_id for found in stitch([LEFT, RIGHT], views, 100, 150)] == [1, 2]
+    views = [[block(40, 60, 60, 80, 0.9, class_id=1)], [block(40, 60, 60, 80, 0.8, class_id=2)]]
+    assert [found.class_id for found in stitch([LEFT, RIGHT], views, 100, 150)] == [1, 2]
 
 
 def test_a_part_of_a_kept_object_is_suppressed() -> None:

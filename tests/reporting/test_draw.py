@@ -10,8 +10,8 @@ from src.reporting.curves import smooth, write_curves
 from src.reporting.draw import draw_outlines, legend, write_overlay
 
 
-def cell(category_id: int = 1) -> Instance:
-    return Instance(category_id, 0.9, 5, 8, np.ones((10, 12), bool))
+def cell(class_id: int = 1) -> Instance:
+    return Instance(class_id, 0.9, 5, 8, np.ones((10, 12), bool))
 
 
 def test_outline_follows_the_cell_in_its_colour() -> None:

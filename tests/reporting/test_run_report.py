@@ -52,8 +52,8 @@ def make_run(folder: Path, lr: float) -> Path:
     write_id_map(folder / "val-results.id-map.json", ids)
     entries = []
     for truth in load_ground_truth(data, 2, folder / "val-results.id-map.json"):
-        cells = [Instance(c.category_id, 0.9, c.top, c.left, c.mask) for c in truth.instances[1:]]
-        cells[0] = Instance(3 - cells[0].category_id, 0.8, cells[0].top, cells[0].left, cells[0].mask)
+        cells = [Instance(c.class_id, 0.9, c.top, c.left, c.mask) for c in truth.instances[1:]]
+        cells[0] = Instance(3 - cells[0].class_id, 0.8, cells[0].top, cells[0].left, cells[0].mask)
         cells.append(Instance(1, 0.7, 0, 0, np.ones((4, 4), bool)))
         entries += result_entries(truth.id, cells, truth.height, truth.width)
     write_results(folder / "val-results.json", entries)

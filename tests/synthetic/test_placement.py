@@ -149,7 +149,7 @@ def test_sizes_and_stain_vary(tissues: Tissues) -> None:
 
 def test_macrophages_are_largest_and_neutrophils_smallest(tissues: Tissues) -> None:
     cells = [cell for _, label_map in tissues for cell in from_label_map(label_map)]
-    area = [np.median([cell.area for cell in cells if cell.category_id == k]) for k in range(1, NUM_CLASSES + 1)]
+    area = [np.median([cell.area for cell in cells if cell.class_id == k]) for k in range(1, NUM_CLASSES + 1)]
     assert area[3] > 1.5 * max(area[:2])
     assert area[2] < 0.75 * min(area[:2])
 
@@ -165,9 +165,9 @@ def test_two_classes_differ_by_texture_alone(tissues: Tissues) -> None:
             inner = ndimage.binary_erosion(cell.mask, iterations=4)
             window = slice(cell.top, cell.bottom), slice(cell.left, cell.right)
             if inner.any():
-                values["area"][cell.category_id - 1].append(cell.area)
-                values["darkness"][cell.category_id - 1].append(grey[window][cell.mask].mean() - grey.mean())
-                values["grain"][cell.category_id - 1].append(grain[window][inner].mean())
+                values["area"][cell.class_id - 1].append(cell.area)
+                values["darkness"][cell.class_id - 1].append(grey[window][cell.mask].mean() - grey.mean())
+                values["grain"][cell.class_id - 1].append(grain[window][inner].mean())
     assert 0.42 < chance_above(*values["area"]) < 0.58
     assert 0.40 < chance_above(*values["darkness"]) < 0.60
     assert chance_above(*values["grain"]) > 0.9
@@ -224,7 +224,7 @@ def class_looks(tissues: Tissues, channel: str) -> tuple[np.ndarray, np.ndarray]
     for image, label_map in tissues:
         dark, cells = darkness(image, channel), from_label_map(label_map)
         looks += [look(cell, dark) for cell in cells]
-        categories += [cell.category_id for cell in cells]
+        categories += [cell.class_id for cell in cells]
     looks, categories = np.array(looks), np.array(categories)
     return np.array([looks[categories == k].mean(axis=0) for k in range(1, NUM_CLASSES + 1)]), looks.std(axis=0)
 
@@ -232,7 +232,7 @@ def class_looks(tissues: Tissues, channel: str) -> tuple[np.ndarray, np.ndarray]
 def classify(cell: Instance, dark: np.ndarray, means: np.ndarray, spread: np.ndarray) -> Instance:
     """Give a cell the class that it looks most like."""
     distances = np.linalg.norm((look(cell, dark) - means) / spread, axis=1)
-    return replace(cell, category_id=int(np.argmin(distances)) + 1)
+    return replace(cell, class_id=int(np.argmin(distances)) + 1)
 
 
 @pytest.mark.parametrize("channel", ["haematoxylin", "red"])
@@ -247,7 +247,7 @@ def test_a_colour_rule_finds_cells_but_scores_below_a_quarter(tissues: Tissues, 
         majority += result_entries(image_id, cells, *size)
         likeness += result_entries(image_id, [classify(cell, dark, *learned) for cell in cells], *size)
     scores = [score(truths, entries, HOMEWORK_CLASSES)["uncapped"]["AP50"] for entries in (majority, likeness)]
-    agnostic = [replace(truth, instances=[replace(i, category_id=1) for i in truth.instances]) for truth in truths]
+    agnostic = [replace(truth, instances=[replace(i, class_id=1) for i in truth.instances]) for truth in truths]
     assert score(agnostic, majority, HOMEWORK_CLASSES)["uncapped"]["AP50"] > 0.2  # the rule is no straw man
     assert max(scores) < 0.25
     assert scores[1] > scores[0]  # size and colour do tell some classes apart
