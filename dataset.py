@@ -1,4 +1,4 @@
-"""Tiles of training images with their targets, the one place that augments; as a script it draws the tiles.
+"""Tiles of training images with their targets; as a script it draws them.
 
 python dataset.py --preview tiles --data-path hw3-data-release/train
 python dataset.py --preview tiles --recipe script/recipes/cpu.toml
@@ -37,14 +37,14 @@ from src.geometry.instances import extents
 from src.geometry.tiles import Tile, pad_to, tile_grid
 from src.reporting.draw import write_png
 
-CANDIDATES = 64  # tiles among which the densest is looked for
+CANDIDATES = 64  # tiles that are searched for the densest one
 
 
 class TileDataset(Dataset[Item]):
     """Augmented tiles of the images of ``records``.
 
-    An item is asked for by ``(epoch, index)``, and what it is is a pure function of that and ``seed``: no worker has a
-    state of its own, and a resumed run sees the same data.
+    An item is a pure function of ``(epoch, index)`` and ``seed``: workers have no state, and a resumed run sees the
+    same data.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class TileDataset(Dataset[Item]):
         return len(self.tiles)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a worker process is sent where it is not forked: it opens the images itself, none is copied."""
+        """State for a spawned worker process, without the open images: the worker opens them itself."""
         return {**vars(self), "_opened": {}}
 
     def __getitem__(self, key: Key) -> Item:
@@ -92,17 +92,17 @@ class TileDataset(Dataset[Item]):
         return pad_to(image, size), pad_to(prepared.label_map[window], size, value=0)
 
     def bytes_per_tile(self) -> int:
-        """Of an image and its label map, at most: what a worker hands over."""
+        """The most bytes of one item: a tile's image and its label map."""
         deepest = max(prepared.label_map[0, 0].nbytes for prepared in map(self._open, range(len(self.records))))
         return (3 + deepest) * self.settings.tile_size**2
 
     def densest(self) -> Item:
-        """The one with the most cells among some tiles spread over all."""
+        """The item with the most cells among :data:`CANDIDATES` tiles spread over the data set."""
         places = range(0, len(self), max(1, len(self) // CANDIDATES))
         return max((self[(0, index)] for index in places), key=lambda item: len(item[1]["ids"]))
 
     def _open(self, record: int) -> PreparedImage:
-        """Memory maps are cheap to keep; images that the cache had no room for are not, and few of them stay."""
+        """A prepared image; memory maps stay open, but of images that do not fit into the cache only a few are kept."""
         if record not in self._opened:
             prepared = self.cache.get(self.records[record])
             if not isinstance(prepared.image, np.memmap) and len(self._opened) >= 8:
@@ -111,7 +111,7 @@ class TileDataset(Dataset[Item]):
         return self._opened[record]
 
     def _choose_tiles(self) -> tuple[tuple[int, Tile], ...]:
-        """All tiles with cells, and ``empty_fraction`` as many without, drawn at random."""
+        """All tiles with cells, and a random selection of those without, ``empty_fraction`` times as many."""
         full: list[tuple[int, Tile]] = []
         empty: list[tuple[int, Tile]] = []
         for record in range(len(self.records)):
@@ -124,7 +124,7 @@ class TileDataset(Dataset[Item]):
         return (*full, *(empty[i] for i in sorted(order)))
 
     def _has_cells(self, prepared: PreparedImage, tile: Tile) -> bool:
-        """Whether a tile shows enough of an object; only where it holds none as a whole are its pixels counted."""
+        """Whether a tile shows enough of an object; pixels are only counted where no object lies in it as a whole."""
         boxes = prepared.boxes[prepared.areas > 0]
         inside = (boxes[:, :2] >= (tile.left, tile.top)) & (boxes[:, 2:] <= (tile.right, tile.bottom))
         if inside.all(axis=1).any():
@@ -135,15 +135,15 @@ class TileDataset(Dataset[Item]):
 
 
 def is_visible(shown: np.ndarray, whole: np.ndarray, min_visible: float) -> np.ndarray:
-    """Whether of each object, by its pixels, at least the share ``min_visible`` of the whole is shown."""
+    """Whether at least the fraction ``min_visible`` of each object's pixels is shown."""
     return (shown > 0) & (shown >= min_visible * whole)
 
 
 def tile_target(label_map: np.ndarray, prepared: PreparedImage, min_visible: float) -> dict[str, np.ndarray]:
     """Build a tile's training target as one label map instead of a mask per cell.
 
-    A cell that the tile's edge (or the augmentation) cuts is a target from its visible share up; below it is
-    background. A change of size by the augmentation moves that limit by as much.
+    A cell that the tile's edge or the augmentation cuts is a target where at least ``min_visible`` of it is left, and
+    background otherwise. Areas before and after augmentation are compared, so scaling shifts that limit slightly.
 
     Args:
         label_map: ``(h, w, L)`` integer ids of the image's objects, cut out and warped.
@@ -165,7 +165,7 @@ def tile_target(label_map: np.ndarray, prepared: PreparedImage, min_visible: flo
 
 
 def draw_previews(config: PreviewConfig) -> None:
-    """Draw tiles as they are and as augmentation makes them, a PNG each."""
+    """Draw tiles without augmentation beside their augmented versions, one PNG per tile."""
     data = load_training_data(config.data, config.image)
     plainly, augmented = (
         TileDataset(data.train, data.cache, config.tiles, augment, data.swap_channels, config.data.seed)

@@ -5,7 +5,7 @@ several GPUs:  torchrun --standalone --nproc-per-node 4 inference.py [the same f
 resume:        python inference.py [the same flags] --resume
 share weights: python inference.py --ckpt logs/best.pt --export weights.safetensors
 
-What no flag says is as the checkpoint was trained. Beside the results lie their id map and classes.
+Settings without a flag are those of the checkpoint. The id map and the classes are written beside the results.
 """
 
 import os
@@ -19,7 +19,7 @@ from src.config.settings import InferenceConfig
 if __name__ == "__main__":
     # Before torch is imported, so that --help and a mistyped flag answer at once.
     CONFIG = run_command(lambda: parse(InferenceConfig, __doc__, check_prediction, recipe=True))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave a shared core to others
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave a shared core to others
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -120,7 +120,7 @@ def check_alike(first: Checkpoint, other: Checkpoint) -> None:
 def restore_model(checkpoint: Checkpoint, predict: PredictSettings) -> TiledMaskRCNN:
     """The network of a checkpoint in evaluation mode, with averaged weights where there are any."""
     settings, class_count = checkpoint.config.model, len(checkpoint.classes)
-    # Before memory is given to settings that may be anybody's.
+    # Before memory is allocated, because the settings may come from anybody's file.
     check_fits(build_skeleton(settings, class_count), checkpoint.weights, checkpoint.source)
     model = build_model(settings, class_count, predict)
     load_state(model, checkpoint.weights, checkpoint.source)
@@ -136,13 +136,13 @@ def find_images(config: InferenceConfig) -> list[TestImage]:
 
 
 def export(ckpt: Sequence[str], path: Path) -> None:
-    """Write one checkpoint's weights in a form that is safe to share."""
+    """Write one checkpoint's weights as a safetensors file, which is safe to share."""
     write_export(path, read_checkpoint(Path(ckpt[0])))
     print(f"wrote {path}")
 
 
 def job(config: InferenceConfig, amp: torch.dtype | None) -> list[Any]:
-    """What every result depends on: the checkpoints, the precision and the settings that change what is found."""
+    """Everything that a result depends on: checkpoints, precision, and the settings that act on predictions."""
     settings = flatten(config)
     acting = [flag.key for flag in flags_of(InferenceConfig) if flag.acts_on in ("learning", "prediction")]
     values = [settings[key] for key in sorted(acting) if key != "amp"]  # a precision of auto depends on the device
@@ -152,8 +152,8 @@ def job(config: InferenceConfig, amp: torch.dtype | None) -> list[Any]:
 def resumed(
     config: InferenceConfig, partial: PartialResults, images: Sequence[TestImage], world: distributed.World
 ) -> Entries:
-    """What an interrupted prediction found, with ``--resume``; without, that is forgotten."""
-    found = world.gather(partial.read(images) if config.resume else {})  # until all processes have read
+    """The results of an interrupted prediction with ``--resume``; without it they are deleted."""
+    found = world.gather(partial.read(images) if config.resume else {})  # waits until all processes have read
     done = {image_id: entries for part in found for image_id, entries in part.items()}
     if world.is_main:
         if config.resume:
@@ -165,7 +165,7 @@ def resumed(
 
 
 def write(config: InferenceConfig, images: Sequence[TestImage], found: Entries, classes: tuple[CellClass, ...]) -> None:
-    """Check and write the results, their classes and id map beside them, and the zip; name empty images."""
+    """Check and write the results, their classes and id map beside them, and the zip; list images without detections."""
     id_map = [image.entry for image in images]
     entries = [entry for of_image in found.values() for entry in of_image]
     entries.sort(key=lambda entry: (entry["image_id"], -entry["score"]))
@@ -173,7 +173,9 @@ def write(config: InferenceConfig, images: Sequence[TestImage], found: Entries, 
     write_results(config.output, entries)
     output = Path(config.output)
     beside = companion(output, "id-map")
-    if config.id_map is None or Path(config.id_map).resolve() != beside.resolve():  # a part must not replace the whole
+    if (
+        config.id_map is None or Path(config.id_map).resolve() != beside.resolve()
+    ):  # the id map of a part must not replace that of the whole
         write_id_map(beside, id_map)
     write_json(companion(output, "classes"), to_json(classes))
     if config.zip:

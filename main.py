@@ -18,7 +18,7 @@ from src.config.settings import TrainConfig
 if __name__ == "__main__":
     # Before torch is imported, so that --help and a mistyped flag answer at once.
     CONFIG = run_command(lambda: parse(TrainConfig, __doc__, check_training, recipe=True))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave a shared core to others
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave a shared core to others
 
 import math
 import sys
@@ -143,7 +143,7 @@ def build_run(config: TrainConfig, world: distributed.World, device: torch.devic
 def first_model(
     config: TrainConfig, data: TrainingData, device: torch.device, weights: dict[str, Tensor] | None
 ) -> tuple[TiledMaskRCNN, str]:
-    """The network with its first weights, and a line about them; without any they are random."""
+    """The network with its first weights, random where none are given, and a line about them."""
     model = build_model(config.model, len(data.classes), config.predict)
     loaded = f", {load_matching(model, weights, config.model.weights)}" if weights else ""
     of_classes = class_weights(config.optimizer.class_weights, data.class_counts.tolist())
@@ -269,7 +269,7 @@ def train_step(run: TrainingRun, batch: Batch, rate: float, update: bool) -> Ste
 
 
 def skip_gradient_sync(network: nn.Module, update: bool) -> AbstractContextManager[None]:
-    """Spare several processes the exchange of gradients that are not yet used."""
+    """Skip the exchange of gradients between processes in batches that do not update the weights."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) and not update else nullcontext()
 
 

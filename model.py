@@ -1,4 +1,4 @@
-"""The model: torchvision's Mask R-CNN taken apart: one fixed scale, RoI heads for dense tiles, five backbones."""
+"""The model: torchvision's Mask R-CNN at one fixed scale, with RoI heads for dense tiles and a choice of backbones."""
 
 from collections.abc import Callable, Sequence
 
@@ -57,7 +57,7 @@ class TiledMaskRCNN(nn.Module):
     def forward(
         self, tiles: Tensor, targets: Sequence[Target] | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Losses in training (``classifier, box, mask, objectness, rpn_box``), detections a tile in evaluation.
+        """Losses in training (``classifier, box, mask, objectness, rpn_box``), detections per tile in evaluation.
 
         Args:
             tiles: ``(B, 3, H, W)`` uint8 RGB.

@@ -25,7 +25,7 @@ def seed_step(seed: int, rank: int, epoch: int, batch: int) -> None:
 
 
 def available_cores() -> int:
-    """Cores that this process may use, which can be fewer than the machine has."""
+    """The number of cores that this process may use, possibly fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -44,7 +44,7 @@ def share_cores(device: torch.device, world_size: int) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes held so far: torch's on a GPU, else this process's."""
+    """The peak memory in bytes: torch's on a GPU, else this process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,4 +1,4 @@
-"""What is measured: a function for each group of promises, from a scratch folder and a number of repeats to rows."""
+"""The benchmarks: one function per group of promises, which takes a scratch folder and a number of repeats."""
 
 import io
 import subprocess

@@ -1,4 +1,4 @@
-"""The plain way: what a competent user writes from the tutorials of torchvision, albumentations and pycocotools."""
+"""The plain way, as a competent user writes it from the tutorials of torchvision, albumentations and pycocotools."""
 
 import os
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def augmentation(jitter_prob: float) -> A.Compose:
 
 
 def load_tile(record: Record, tile: Tile, transform: A.Compose | None) -> tuple[Tensor, dict[str, Tensor]]:
-    """A tile and its target with one dense mask a cell; the files are read anew for each tile."""
+    """A tile and its target with one dense mask per cell; the files are read again for each tile."""
     window = np.s_[tile.top : tile.bottom, tile.left : tile.right]
     image = tifffile.imread(record.image)[window]
     masks, labels = [], []
@@ -64,7 +64,7 @@ def box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def result_entries(raw: Sequence[np.ndarray], size: tuple[int, int]) -> list[dict[str, Any]]:
-    """Result entries of boxes, scores, labels and mask probabilities through one full-size mask a detection."""
+    """Result entries from boxes, scores, labels and mask probabilities through one full-size mask per detection."""
     boxes, scores, labels, masks = raw
     pasted = paste_masks_in_image(torch.from_numpy(masks)[:, None], torch.from_numpy(boxes), size)
     entries = []

@@ -1,4 +1,4 @@
-"""Everything below the scripts: packages by what they are about, and the commands ``python -m src.NAME``.
+"""The packages below the scripts, and the commands ``python -m src.NAME``.
 
 Imports run one way (``tests/test_rooms.py``)::
 
@@ -40,7 +40,7 @@ MOVED = {
 
 
 class MovedModules(MetaPathFinder):
-    """Says where a module is now that is imported by its old name."""
+    """Tells the new name of a module that is imported by its old one."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

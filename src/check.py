@@ -39,13 +39,13 @@ class CheckConfig:
 
 
 def check_flags(config: CheckConfig) -> None:
-    """Refuse what does not go together."""
+    """Refuse flags that contradict each other."""
     if config.write_manifest and config.verify:
         raise InputError("--verify: not allowed with --write-manifest")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Check what the command line names. Exit code 1 where something is wrong with the data."""
+    """Run the command. Exit code 1 where something is wrong with the data."""
     flags = parse(CheckConfig, __doc__, check_flags, arguments)
     folder = Path(flags.folder)
     classes = classes_of_data(flags.classes, folder)

@@ -1,4 +1,4 @@
-"""Bring images with their cells from other formats into this program's folders, and results into other formats.
+"""Import images with their cells from other formats, and export results to other formats.
 
 python -m src.convert --from dsb2018 stage1_train data/train
 python -m src.convert --from consep CoNSeP/Train data/train --rectangles 0
@@ -54,7 +54,7 @@ class ConvertConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Convert what the command line names."""
+    """Run the command."""
     flags = parse(ConvertConfig, __doc__, argv=arguments)
     path, out = Path(flags.input), Path(flags.out)
     kind = choose("--from", flags.source, [*IMPORTERS, RESULTS])
@@ -88,7 +88,7 @@ def choose(flag: str, given: str | None, known: Sequence[str]) -> str:
 
 
 def refuse_overwriting(out: Path, force: bool) -> None:
-    """Nothing is written over what is there, unless it is meant to be."""
+    """Refuse to write into a place that is not empty, unless ``force`` is set."""
     if not force and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
         raise InputError(f"{out}: is not empty; --force writes over what has the same name")
 

@@ -36,7 +36,7 @@ class ReportConfig:
 
 
 def check_flags(config: ReportConfig) -> None:
-    """Refuse what does not go together."""
+    """Refuse flags that contradict each other."""
     if len(config.run) > 2:
         raise InputError("--run names one run folder, or is given twice to compare two")
     if config.pred and len(config.run) > 1:
@@ -44,7 +44,7 @@ def check_flags(config: ReportConfig) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the page that the command line asks for."""
+    """Run the command."""
     flags = parse(ReportConfig, __doc__, check_flags, arguments)
     sources = Sources(flags.pred, flags.gt, flags.id_map, flags.classes, flags.score_thresh, flags.max_pixels)
     if flags.images and not Path(flags.images).is_dir():

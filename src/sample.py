@@ -27,7 +27,7 @@ class SampleConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Make the sample that the command line asks for."""
+    """Run the command."""
     config = parse(SampleConfig, __doc__, argv=arguments, recipe=True)
     cells = write_sample(Path(config.out), config.images, config.seed, config.size)
     num_test = max(2, config.images // 4)

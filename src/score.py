@@ -44,13 +44,13 @@ class ScoreConfig:
 
 
 def check_flags(config: ScoreConfig) -> None:
-    """Refuse what does not go together."""
+    """Refuse flags that contradict each other."""
     if config.part and not config.split:
         raise InputError("--part needs --split")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Score what the command line names."""
+    """Run the command."""
     flags = parse(ScoreConfig, __doc__, check_flags, arguments)
     entries, id_map = read_results(flags.pred), id_map_of(flags.pred, flags.id_map)
     classes = classes_of_results(flags.classes, flags.pred)

@@ -1,4 +1,4 @@
-"""How the program says that its input is wrong: one line, exit code 2."""
+"""Errors of input: one line on stderr and exit code 2."""
 
 import difflib
 import os
@@ -21,7 +21,7 @@ def nearest(word: Any, known: Iterable[str]) -> str:
 
 
 def nearest_path(path: str | Path) -> str:
-    """As :func:`nearest`, for a path: among what lies where it should; empty where it is there after all."""
+    """As :func:`nearest`, for a path, among the files beside it; empty where the path exists."""
     folder = Path(path).parent
     if Path(path).exists():
         return ""
@@ -39,7 +39,7 @@ def run_command(main: Callable[[], Value]) -> Value:
         sys.exit(_complain(error))
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # whoever read what is printed, as head does, has enough
+    except BrokenPipeError:  # the reader of the output, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
 

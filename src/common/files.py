@@ -1,4 +1,4 @@
-"""Writing files so that a crash never leaves half of one, and reading JSON so that a mistake names its file."""
+"""Atomic writing of files, and reading of JSON with errors that name the file."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from src.common.errors import InputError, nearest_path
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Say of what is written in the block that it cannot be (no room, no right), in a line that names ``path``.
+    """Turn an ``OSError`` of the block (disk full, no permission) into one line that names ``path``.
 
     Raises:
         InputError: in place of an ``OSError``.
@@ -51,7 +51,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def companion(results: str | Path, what: str) -> Path:
-    """``results.<what>.json``: the ``id-map`` or the ``classes`` that a prediction leaves beside ``results.json``."""
+    """``results.<what>.json``: the ``id-map`` or the ``classes`` that a prediction writes beside ``results.json``."""
     return Path(results).with_name(f"{Path(results).stem}.{what}.json")
 
 
@@ -68,7 +68,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
-    """Write JSON atomically. NaN and infinity are refused (``ValueError``): they are no JSON."""
+    """Write JSON atomically; NaN and infinity, which JSON does not have, raise ``ValueError``."""
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
@@ -85,7 +85,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def append_line(path: str | Path, value: Any) -> None:
-    """Add a JSON line to a log, apart from one that a crash left torn."""
+    """Append a JSON line to a log, on a line of its own even after one that a crash cut short."""
     path = Path(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def append_line(path: str | Path, value: Any) -> None:
 
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:
-    """The JSON objects of a log, one a line; a line that a crash tore is left out, and a missing file is empty."""
+    """The JSON objects of a log, one per line; a line that a crash cut short is skipped, and a missing file is empty."""
     path, values = Path(path), []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:

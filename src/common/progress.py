@@ -15,7 +15,7 @@ class ProgressBar(Generic[Item]):
     """Iterate over ``items`` and show how many are done; with ``hidden`` nothing is shown.
 
     Args:
-        items: what is worked through; their number is shown where they have one.
+        items: what to iterate over; the total is shown where ``len`` is known.
         label: what is done with them, like ``read images``.
         unit: what one of them is.
         hidden: for processes other than the first.

@@ -1,4 +1,4 @@
-"""What flags alone can tell, single or together, is refused here, before torch is imported or a file is opened."""
+"""Checks of flags, single and combined, before torch is imported or a file is opened."""
 
 from src.common.errors import InputError
 from src.config.settings import InferenceConfig, ModelSettings, OptimizerSettings, TrainConfig
@@ -8,7 +8,7 @@ EXPORT_SUFFIX = ".safetensors"
 
 
 def check_training(config: TrainConfig) -> None:
-    """Refuse flags of ``main.py`` that cannot work, by name; also those that are read only after hours.
+    """Refuse flags of ``main.py`` that cannot work, also those that are first used hours later.
 
     Raises:
         InputError: for the first of them.
@@ -21,7 +21,7 @@ def check_training(config: TrainConfig) -> None:
 
 
 def check_prediction(config: InferenceConfig) -> None:
-    """Refuse flags of ``inference.py`` that cannot work, by name.
+    """Refuse flags of ``inference.py`` that cannot work.
 
     Raises:
         InputError: for the first of them.
@@ -32,13 +32,13 @@ def check_prediction(config: InferenceConfig) -> None:
 
 
 def check_overlap(flag: str, overlap: int, tile_size: int) -> None:
-    """Refuse tiles that share as many px as they have."""
+    """Refuse an overlap that is not smaller than the tile."""
     if not 0 <= overlap < tile_size:
         raise InputError(f"{flag} must be at least 0 and below --tile-size {tile_size}, got {overlap}")
 
 
 def check_model(settings: ModelSettings) -> None:
-    """Refuse networks that do not exist."""
+    """Refuse combinations of settings for which there is no network."""
     if settings.detector == "v2" and settings.backbone != "resnet50":
         raise InputError(f"--detector v2 needs --backbone resnet50, got {settings.backbone}")
     if settings.weights == "coco" and settings.backbone != "resnet50":

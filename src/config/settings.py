@@ -267,7 +267,7 @@ class MachineSettings:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that ``main.py`` can be told."""
+    """The flags of ``main.py``."""
 
     data: DataSettings = settings(DataSettings)
     run: RunSettings = settings(RunSettings)
@@ -282,7 +282,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class PreviewConfig(TrainConfig):
-    """Everything that ``dataset.py`` can be told: what ``main.py`` can, so that its recipes will do."""
+    """The flags of ``dataset.py``: those of ``main.py``, so that its recipes work, and two more."""
 
     preview: str = option("", "folder for the pictures of tiles as the network is given them", required=True)
     pictures: int = option(8, "how many tiles are drawn", low=1)
@@ -290,7 +290,7 @@ class PreviewConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """Everything that ``inference.py`` can be told. What is absent comes from the checkpoint."""
+    """The flags of ``inference.py``. Absent ones come from the checkpoint."""
 
     ckpt: tuple[str, ...] = option(
         ("./logs/best.pt",), "checkpoint made by main.py, or several, whose detections are merged"

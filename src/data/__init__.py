@@ -1,4 +1,4 @@
-"""Reading: files become images, masks and the parts of a split.
+"""Reading of images, masks, classes and splits.
 
 - ``tiff``: decoding and writing TIFF
 - ``tiff_streams``: sizes that compressed streams claim

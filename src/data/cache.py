@@ -1,7 +1,7 @@
-"""Decoded images and label maps, kept on disk as memory maps that all worker processes share.
+"""A cache on disk of decoded images and label maps, as memory maps that all worker processes share.
 
 Every file is decoded once. An entry is keyed by the identity of its files (path, size, time of change) and by what was
-done to them, so a changed file is read anew. Without room on the disk the work goes on, decoding as it goes.
+done to them, so a changed file is decoded again. Where the disk is full, images are decoded each time they are used.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _STORING = threading.Lock()  # of the module, since a cache must pickle
 
 
 def default_folder() -> Path:
-    """The user's cache folder, as the XDG base directory specification has it."""
+    """The user's cache folder (XDG base directory specification)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tiled-mask-rcnn"
 
 
@@ -33,7 +33,7 @@ def default_folder() -> Path:
 class ImageCache:
     """A folder of prepared images that grows to ``max_gb`` gigabytes. Threads and processes may share it.
 
-    The folder is measured now and then alone, so each process may pass the limit by a hundredth of it.
+    The folder is measured only now and then, so each process may exceed the limit by a hundredth of it.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class ImageCache:
     _stored: float = field(default=math.inf, init=False)  # bytes that this process has added since
 
     def get(self, record: Record) -> PreparedImage:
-        """A record's prepared image as memory maps; decoded now where it is not in the cache yet."""
+        """A record's prepared image as memory maps; it is decoded first where it is not in the cache."""
         entry = self.folder / self._key(record)
         if not entry.is_dir():
             prepared = prepare(record, self.intensity, self.scale)
@@ -68,7 +68,7 @@ class ImageCache:
         return digest.hexdigest()[:32]
 
     def _store(self, entry: Path, prepared: PreparedImage) -> bool:
-        """Write an entry beside its place and move it there; say so once where there is no room."""
+        """Write an entry beside its place and move it there; warn once where there is no room."""
         size = prepared.image.nbytes + prepared.label_map.nbytes
         if self._full or not self._has_room(size):
             self._give_up(f"--cache-gb {self.max_gb:g} is used up")
@@ -107,7 +107,7 @@ def _file(entry: Path, name: str) -> Path:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files of a cache folder, without those that another process moves or removes meanwhile."""
+    """Bytes of all files of a cache folder; files that another process removes meanwhile are skipped."""
     total = 0
     for place, _, names in os.walk(folder):  # which passes over folders that are gone
         for name in names:

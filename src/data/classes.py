@@ -33,12 +33,12 @@ HOMEWORK_CLASSES = (
 
 
 def name_classes(names: Sequence[str]) -> tuple[CellClass, ...]:
-    """Classes 1..K of these names, each in a colour of its own."""
+    """Classes 1..K with these names, each with its own colour."""
     return tuple(CellClass(number, name, _color(number)) for number, name in enumerate(names, start=1))
 
 
 def _color(number: int) -> str:
-    """The homework's colours, then hues a golden angle apart."""
+    """The colours of the homework's classes, then hues one golden angle apart."""
     import colorsys
 
     if number <= len(HOMEWORK_CLASSES):
@@ -53,12 +53,12 @@ def load_classes(path: str | Path) -> tuple[CellClass, ...]:
 
 
 def classes_of_data(given: str | Path | None, folder: str | Path) -> tuple[CellClass, ...]:
-    """The classes of the file that a flag gives, else of ``classes.json`` in the data folder, else the homework's."""
+    """The classes of ``given``, a flag's file, else of ``classes.json`` in the data folder, else the homework's."""
     return _first_classes(given, Path(folder) / "classes.json")
 
 
 def classes_of_results(given: str | Path | None, results: str | Path) -> tuple[CellClass, ...]:
-    """The classes of the file that a flag gives, else of what lies beside a results file, else the homework's."""
+    """The classes of ``given``, the file of a flag, else of the file beside the results, else the homework's."""
     return _first_classes(given, companion(results, "classes"), Path(results).with_name("classes.json"))
 
 

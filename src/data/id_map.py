@@ -1,4 +1,4 @@
-"""The id map: which id each test image has in the results, and how large it is."""
+"""The id map: the id of each test image in the results, and its size."""
 
 import re
 from collections.abc import Iterable
@@ -50,7 +50,7 @@ def write_id_map(path: str | Path, ids: Iterable[ImageId]) -> None:
 
 
 def check_component(name: Any, path: str | Path) -> None:
-    """Names become parts of paths, so one that leads elsewhere is refused."""
+    """Refuse a name that is not a plain file name, because names become parts of paths."""
     if not isinstance(name, str) or name in ("", ".", "..") or re.search(r"[/\\\x00]", name):
         raise InputError(f"{path}: {name!r:.200} is not a plain file name")
 

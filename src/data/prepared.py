@@ -51,12 +51,12 @@ def prepare(record: Record, intensity: str, scale: float) -> PreparedImage:
 
 
 def scale_image(image: np.ndarray, scale: float) -> np.ndarray:
-    """Resize ``(H, W, 3)`` uint8 by a factor, averaging where it shrinks."""
+    """Resize an ``(H, W, 3)`` uint8 image by a factor, with area averaging where it shrinks."""
     return _resize(image, scale, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
 def _scale_cells(cells: CellPixels, scale: float) -> CellPixels:
-    """Resize a mask by nearest neighbour; a cell that vanishes leaves its id unused."""
+    """Resize a mask by nearest neighbour; the id of a cell that vanishes stays unused."""
     if scale == 1:
         return cells
     mask = _resize(cells.to_mask(), scale, cv2.INTER_NEAREST_EXACT)

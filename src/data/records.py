@@ -12,7 +12,9 @@ from src.data.tiff import Header, read_header
 SAMPLE_HINT = "make synthetic data with `python -m src.sample --out DIR --images 12 --seed 0`"
 IMAGE_NAME = re.compile(r"image\.tiff?", re.IGNORECASE)
 MASK_NAME = re.compile(r"class(\d+)\.tiff?", re.IGNORECASE)
-AMBIGUOUS_NAME = re.compile(r"ambiguous\.tiff?", re.IGNORECASE)  # regions of no class, which training does not read
+AMBIGUOUS_NAME = re.compile(
+    r"ambiguous\.tiff?", re.IGNORECASE
+)  # a mask of regions without a class, which training does not read
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def find_records(data_path: str | Path, class_count: int, check_masks: bool = Tr
 
 
 def image_folders(data_path: str | Path) -> list[Path]:
-    """The folders of a data folder, one an image, sorted by name; an :class:`InputError` where there are none."""
+    """The image folders of a data folder, sorted by name; an :class:`InputError` where there are none."""
     folders = [path for path in _list_folder(Path(data_path), _missing_data(data_path)) if path.is_dir()]
     if not folders:
         raise InputError(f"{data_path}: holds no image folders (<name>/image.tif); {SAMPLE_HINT}")
@@ -125,7 +127,7 @@ def _missing_test_images(test_dir: str | Path) -> str:
 
 
 def _list_folder(folder: Path, missing: str) -> list[Path]:
-    """What lies in a folder, sorted by name, without hidden files. ``missing`` is said where there is no folder."""
+    """The entries of a folder without hidden ones, sorted; ``missing`` is the error where there is no folder."""
     if not folder.exists():
         raise InputError(missing + nearest_path(folder))
     try:

@@ -1,4 +1,4 @@
-"""Train and val: divided so that near duplicates stay together and rare classes are in both, or read from a file."""
+"""Splits into train and val: made so that near duplicates stay together, or read from a file."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from src.data.id_map import check_component
 from src.data.records import Record, check_names
 
 MAX_STAIN_GROUPS = 10
-STARTS = 20  # random starts of the descent; the best end wins
+STARTS = 20  # random starts of the descent, of which the best result is taken
 ABSENCE_COST = 100.0  # of a class in only one part that could be in both; far above any sum of squared shares
 
 
@@ -22,7 +22,7 @@ def make_split(
     val_fraction: float,
     seed: int,
 ) -> tuple[dict[str, list[str]], str]:
-    """Divide images into ``train`` and ``val``, never tearing a group apart.
+    """Divide images into ``train`` and ``val``; a group stays whole.
 
     Groups are chosen so that the share in val of the images and of each class's cells is near ``val_fraction``, with
     every class that lies in two groups or more in both parts, where any choice allows that.
@@ -57,7 +57,7 @@ def make_split(
 
 
 def group_by_stain(features: np.ndarray) -> list[int]:
-    """Group images of like stain by hierarchical clustering; the groups are numbered from 0.
+    """Group images with similar stain by hierarchical clustering; the groups are numbered from 0.
 
     Ward linkage of standardised features, cut at ten groups, fewer for fewer than 20 images. Tissue of one slide
     shares its stain, so it mostly stays together; a group of several slides does no harm, a torn slide does, hence few
@@ -80,7 +80,7 @@ def group_by_stain(features: np.ndarray) -> list[int]:
 
 
 def _gather(names: Sequence[str], groups: Mapping[str, Hashable]) -> tuple[list[list[str]], str]:
-    """The images of each group, or every image by itself where there is but one group; and the word for that."""
+    """The images of each group, or each image by itself where there is one group only; and what to call them."""
     members: dict[Hashable, list[str]] = {}
     for name in names:
         members.setdefault(groups[name], []).append(name)
@@ -95,7 +95,7 @@ def _totals(group: Sequence[str], class_counts: Mapping[str, Sequence[int] | np.
 
 
 def _choose(totals: np.ndarray, val_fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """Which groups go to val, ``(G,)`` bool with both values in it; ``totals`` is ``(G, 1 + K)``."""
+    """``(G,)`` bool: which groups go to val, at least one and not all; ``totals`` is ``(G, 1 + K)``."""
     shares = totals / np.maximum(totals.sum(axis=0), 1)
     size = min(max(round(val_fraction * len(totals)), 1), len(totals) - 1)
     starts = [np.isin(np.arange(len(totals)), rng.permutation(len(totals))[:size]) for _ in range(STARTS)]
@@ -104,7 +104,7 @@ def _choose(totals: np.ndarray, val_fraction: float, rng: np.random.Generator) -
 
 
 def _descend(in_val: np.ndarray, shares: np.ndarray, val_fraction: float) -> tuple[np.ndarray, float]:
-    """Move one group to the other part, the best one first, as long as that lowers the cost; the end and its cost."""
+    """Move one group at a time, the best one first, while that lowers the cost; the result and its cost."""
     present = (shares > 0).astype(np.int64)
     cost = float(_costs(shares[in_val].sum(axis=0), present[in_val].sum(axis=0), present.sum(axis=0), val_fraction))
     while True:
@@ -119,7 +119,7 @@ def _descend(in_val: np.ndarray, shares: np.ndarray, val_fraction: float) -> tup
 
 
 def _costs(share: np.ndarray, present: np.ndarray, spread: np.ndarray, val_fraction: float) -> np.ndarray:
-    """Squared distance of the shares from the wanted one, and a fine for what could be in both parts and is not.
+    """Squared distance of the shares from the wanted one, plus a penalty per class that only one part has for no need.
 
     Args:
         share: ``(..., 1 + K)`` share in val of the images and of each class's cells.

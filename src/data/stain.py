@@ -1,6 +1,6 @@
-"""What the colours of haematoxylin and eosin tell: the order of the stored channels, and which images look alike.
+"""Stain colours of H&E images: they reveal the channel order of the files, and which images come from one slide.
 
-Optical density is ``-ln((value + 1) / 256)`` a channel: how much light of that colour the stain took away.
+Optical density is ``-ln((value + 1) / 256)`` per channel: how much light of that colour the stain absorbed.
 """
 
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ def decide_channel_order(contrasts: Iterable[float | None]) -> tuple[str, float]
 
 
 def red_contrast(image: np.ndarray) -> float | None:
-    """How much more the density of channel 0 than of channel 2 of ``(H, W, 3)`` uint8 rises towards nuclei.
+    """How much more the optical density of channel 0 than of channel 2 of ``(H, W, 3)`` uint8 rises towards nuclei.
 
     ``None`` for an image without tissue.
     """
@@ -71,7 +71,7 @@ def stain_features(image: np.ndarray) -> np.ndarray:
 
 
 def _densities(image: np.ndarray) -> np.ndarray:
-    """Optical densities ``(N, 3)`` float64 of evenly spread pixels; the step is no whole number, to avoid columns."""
+    """Optical densities ``(N, 3)`` float64 of evenly spread pixels; the step is fractional, to avoid columns."""
     pixels = image.reshape(-1, 3)
     if len(pixels) > SAMPLED_PIXELS:
         pixels = pixels[np.linspace(0, len(pixels) - 1, SAMPLED_PIXELS).astype(np.int64)]

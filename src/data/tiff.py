@@ -20,7 +20,7 @@ from src.common.files import replacing
 from src.common.limits import check_pixels, max_pixels
 from src.data.tiff_streams import stream_pixels
 
-# The reader's own complaints about odd tags; what matters reaches the user as an InputError.
+# tifffile's own warnings about odd tags; what matters reaches the user as an InputError.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 MAX_DECODERS = 4  # threads that unpack the strips of one file …
@@ -31,7 +31,7 @@ PLAIN_PHOTOMETRICS = ("MINISWHITE", "MINISBLACK", "RGB")
 
 @dataclass(frozen=True)
 class Header:
-    """What a TIFF says of its one image: ``height`` and ``width`` in px, ``channels`` (1 is grey) and NumPy dtype."""
+    """The header of a TIFF's one image: ``height`` and ``width`` in px, ``channels`` (1 is grey) and NumPy dtype."""
 
     height: int
     width: int
@@ -59,7 +59,7 @@ def read_image(path: str | Path, intensity: str = "full", first_page: bool = Fal
     - ``full``: the dtype's range from 0 (65535 → 255 for uint16); floats must lie in [0, 1].
     - ``percentile``: the 0.1 and 99.9 percentile of the whole image, all channels together.
 
-    ``first_page`` reads that of a file with several, such as an Aperio SVS, whose others are smaller copies.
+    ``first_page`` reads the first page of a file with several, such as an Aperio SVS, whose others are smaller copies.
 
     Raises:
         InputError: as :func:`read_header`; also a file that does not decode, a palette or other colour model, NaN or
@@ -78,16 +78,16 @@ def read_image(path: str | Path, intensity: str = "full", first_page: bool = Fal
 
 
 def read_rgb(path: str | Path, intensity: str, swap_channels: bool) -> np.ndarray:
-    """As :func:`read_image`, with red first; ``swap_channels`` says that the file holds blue first."""
+    """As :func:`read_image`, but always RGB; ``swap_channels`` tells that the file holds BGR."""
     image = read_image(path, intensity)
     return np.ascontiguousarray(image[..., ::-1]) if swap_channels else image
 
 
 class CellPixels(NamedTuple):
-    """The pixels of a mask that are not background: most of a mask is.
+    """The pixels of a mask that are not background, which are few.
 
-    ``shape`` is (H, W); ``places`` (P,) int64 are indices into the flattened mask, ascending, and ``ids`` (P,) int32 in
-    1..N what stands there.
+    ``shape`` is (H, W); ``places`` (P,) int64 are ascending indices into the flattened mask, and ``ids`` (P,) int32 in
+    1..N the ids at these places.
     """
 
     shape: tuple[int, int]
@@ -150,11 +150,11 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
 
 @contextmanager
 def _open_page(path: str | Path, first_page: bool = False) -> Iterator[tifffile.TiffPage]:
-    """The one page of a file, checked but not decoded; whatever goes wrong while it is open is an InputError."""
+    """The single page of a file, checked but not decoded; any error while it is open becomes an InputError."""
     if Path(path).exists() and not Path(path).is_file():
-        raise InputError(f"{path}: cannot be read (it is no file)")  # a pipe would be waited for
+        raise InputError(f"{path}: cannot be read (it is no file)")  # reading a pipe would block
     try:
-        with tifffile.TiffFile(path, _multifile=False) as file:  # what is in other files is not this one's to open
+        with tifffile.TiffFile(path, _multifile=False) as file:  # no other files are opened on behalf of this one
             _check_layout(file, path, first_page)
             yield file.pages.first
     except InputError:
@@ -189,7 +189,7 @@ def _check_layout(file: tifffile.TiffFile, path: str | Path, first_page: bool) -
 
 
 def _has_second_page(file: tifffile.TiffFile) -> bool:
-    """Asks for the second page alone: a chain of millions is not followed."""
+    """Whether there is a second page; a chain of millions of pages is not followed."""
     try:
         return file.pages[1] is not None
     except IndexError:
@@ -197,13 +197,13 @@ def _has_second_page(file: tifffile.TiffFile) -> bool:
 
 
 def _planes(file: tifffile.TiffFile) -> int:
-    """How many planes the description claims that the one page is the first of, as ImageJ and others write them."""
+    """The number of planes by the description, where ImageJ and others store all of them behind one page."""
     page = file.pages.first
     return max(page.imagedepth, math.prod(file.series[0].shape) // math.prod(page.shape))
 
 
 def _check_streams(page: tifffile.TiffPage, path: str | Path) -> None:
-    """Refuse strips and tiles that would unfold into more than the header says; their codecs go by their own size."""
+    """Refuse strips and tiles that decode to more than the header says: some codecs trust the size in the stream."""
     try:
         pixels = stream_pixels(page)
     except ValueError as error:
@@ -213,7 +213,7 @@ def _check_streams(page: tifffile.TiffPage, path: str | Path) -> None:
 
 
 def _check_data_present(page: tifffile.TiffPage, path: str | Path) -> None:
-    """Refuse files cut short: the decoder would fill missing strips or tiles with zeros."""
+    """Refuse truncated files: the decoder would fill missing strips or tiles with zeros."""
     end = page.parent.filehandle.size
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     missing = not page.is_contiguous and len(segments) < math.prod(page.chunked)
@@ -222,7 +222,7 @@ def _check_data_present(page: tifffile.TiffPage, path: str | Path) -> None:
 
 
 def _check_colors(page: tifffile.TiffPage, path: str | Path) -> None:
-    """Refuse colour models whose samples are no grey or RGB values. JPEG's YCbCr is converted by the decoder."""
+    """Refuse colour models other than grey and RGB. JPEG's YCbCr is converted by the decoder."""
     name = tifffile.PHOTOMETRIC(page.photometric).name
     if name not in PLAIN_PHOTOMETRICS and not (name == "YCBCR" and page.compression == tifffile.COMPRESSION.JPEG):
         raise InputError(f"{path}: has colour model {name}; grey, RGB and RGBA are read")

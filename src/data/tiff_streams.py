@@ -16,7 +16,7 @@ HEAD = 1 << 16  # bytes of a stream within which its size must stand
 
 
 def stream_pixels(page: tifffile.TiffPage) -> int:
-    """The most px that any strip or tile of a page says it holds; 0 where its codec is bounded by the header.
+    """The most px that the stream of any strip or tile claims to hold; 0 where the codec is bounded by the header.
 
     Raises:
         ValueError: a codec that is not read, or a stream that does not say its size.

@@ -1,4 +1,4 @@
-"""What a training run works on: which images, which classes, which colours, and what was decided on the way."""
+"""The data of a training run: images, classes, channel order and split, and the notes on how they were chosen."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,7 @@ class TrainingData:
     """The images of a run. ``split`` maps train and val to names; ``channel_order`` is rgb or bgr.
 
     ``class_counts`` (K,) and ``cell_size`` are of the train part; the latter is the median cell's sqrt(box area) in px
-    after --scale. ``checksums`` maps the names of train and val to what tells whether their files are still the same.
+    after --scale. ``checksums`` maps the names of train and val to checksums of the image and its masks.
     """
 
     classes: tuple[CellClass, ...]
@@ -46,7 +46,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a run must know of an image to begin with, so that no image need stay in memory.
+    """What a run needs to know of an image before it starts, so that no image has to stay in memory.
 
     ``class_counts`` (K,); ``cell_sizes`` (N,), the sqrt(box area) of the objects in px after --scale; ``contrast`` and
     ``stain`` as :func:`red_contrast` and :func:`stain_features` give them; ``checksum`` of all its files.
@@ -118,7 +118,7 @@ def _read_facts(records: list[Record], cache: ImageCache, class_count: int, hidd
         try:
             return {record.name: facts for record, facts in zip(bar, found, strict=True)}
         finally:
-            pool.shutdown(cancel_futures=True)  # one bad file, or Ctrl-C, ends it at once
+            pool.shutdown(cancel_futures=True)  # a bad file, or Ctrl-C, ends the reading at once
 
 
 def _decide_order(facts: list[ImageFacts]) -> tuple[str, str]:

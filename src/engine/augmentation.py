@@ -41,7 +41,7 @@ class RgbAffine(A.Affine):
 
 
 def augmentation(settings: AugmentSettings) -> A.Compose:
-    """The chain for an image and its label map: flips and quarter turns, small shift-scale-rotate, colour jitter."""
+    """The transforms of an image and its label map: flips, quarter turns, small shift-scale-rotate, colour jitter."""
     transforms: list[A.BasicTransform] = []
     if settings.augment != "none":
         transforms.append(SquareSymmetry(p=1))

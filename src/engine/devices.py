@@ -41,7 +41,7 @@ def cpu_has_bf16() -> bool:
 
 
 def native_precisions(device: torch.device) -> tuple[str, ...]:
-    """Half precisions that are faster than float32 on a device, the one to prefer first."""
+    """Half precisions that are faster than float32 on a device, the preferred one first."""
     if device.type == "cuda":
         return ("bf16", "fp16") if torch.cuda.get_device_capability(device)[0] >= 8 else ("fp16",)
     return ("bf16",) if device.type == "cpu" and cpu_has_bf16() else ()

@@ -27,16 +27,16 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have called this."""
         if self.size > 1:
             dist.barrier(group=self.host_group)
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's value, by rank, on all processes."""
+        """The values of all processes, in the order of their ranks (collective call)."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -52,13 +52,13 @@ class World:
         return bool(said)
 
     def share(self, tensors: Iterable[Tensor]) -> None:
-        """Give every process the main process's values, in place; all must call it."""
+        """Copy the main process's tensors to every process, in place (collective call)."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
     def from_main(self, value: float) -> float:
-        """The main process's number, on all processes."""
+        """The main process's number, on all processes (collective call)."""
         return float(self.gather(value)[0]) if self.size > 1 else value
 
 
@@ -106,8 +106,8 @@ def _refuse_shared_gpus(device_name: str, processes: int) -> None:
 
 
 def _store_of_this_attempt() -> Any:
-    """Where the processes find each other. Torch keeps one store over all restarts, in which those that start again
-    would find the addresses of the processes that died."""
+    """The store through which processes find each other, with a prefix per attempt: torch keeps one store over all
+    restarts, in which restarted processes would find the addresses of those that died."""
     store, _, _ = next(dist.rendezvous("env://"))
     return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 

@@ -1,4 +1,4 @@
-"""torchvision's RoI heads, trained from label maps and answering with raw masks."""
+"""torchvision's RoI heads, trained from label maps, with raw masks as output."""
 
 from collections.abc import Mapping, Sequence
 
@@ -59,7 +59,7 @@ class TiledRoIHeads(RoIHeads):
         return logits[torch.arange(len(labels), device=labels.device), labels]
 
     def _tile_masks(self, features: Features, boxes: Tensor, labels: Tensor, shape: tuple[int, int]) -> Tensor:
-        """Mask probabilities ``(R, M, M)`` of one tile's detections, a few at a time, which bounds the memory."""
+        """Mask probabilities ``(R, M, M)`` of one tile's detections, computed in chunks to bound the memory."""
         at_once = MASKS_AT_ONCE.get(boxes.device.type, 64)
         chunks = zip(boxes.split(at_once), labels.split(at_once), strict=True)
         logits = [self._mask_logits(features, [some], own_labels, [shape]) for some, own_labels in chunks]

@@ -10,9 +10,9 @@ from typing import NoReturn
 
 
 class Stop:
-    """Hears SIGINT and SIGTERM. ``signal`` is the first that came, 0 before; a second Ctrl-C ends the process at once.
+    """Records SIGINT and SIGTERM. ``signal`` is the first one received, 0 before; a second Ctrl-C exits at once.
 
-    Not so under torchrun: it passes a Ctrl-C on to processes that have heard it from the terminal.
+    Under torchrun it does not: torchrun forwards a Ctrl-C to processes that already got it from the terminal.
     """
 
     def __init__(self) -> None:
@@ -21,12 +21,12 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """What a process exits with that a signal ended: 130 for Ctrl-C, 143 for SIGTERM; 0 where none came."""
+        """The exit code after a signal: 130 for Ctrl-C, 143 for SIGTERM; 0 without one."""
         return 128 + self.signal if self.signal else 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Hear signals until the end of the block, then give them back to who heard them before."""
+        """Record signals within the block, then restore the handlers of before."""
         before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -36,7 +36,7 @@ class Stop:
 
     @contextmanager
     def leaving(self, message: str = "") -> Iterator[None]:
-        """For work of which nothing is kept: a signal that has come or comes ends the process within the block.
+        """For work that leaves nothing to save: a signal received before or within the block ends the process at once.
 
         ``message`` is printed then, and the exit code is :attr:`exit_code`.
         """
@@ -62,6 +62,6 @@ class Stop:
 
 
 def ignore_sigint() -> None:
-    """For a loader's worker: Ctrl-C is for the main process to answer, SIGTERM ends a worker."""
+    """For a loader's worker: ignore Ctrl-C, which the main process handles, and let SIGTERM end the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

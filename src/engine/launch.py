@@ -17,9 +17,9 @@ NEEDS_ONE_PROCESS = {"-h", "--help", "--print-config", "--export"}
 
 
 def wanted_device(flags: Sequence[str]) -> str:
-    """The device that a script's flags, or else the recipe that they name, ask for.
+    """The device that a script's flags ask for, or else the recipe that they name.
 
-    Whatever is wrong with them is for the script itself to say.
+    Flags that are wrong are reported by the script itself.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--device")
@@ -32,10 +32,10 @@ def wanted_device(flags: Sequence[str]) -> str:
 
 
 def count_processes(flags: Sequence[str]) -> int:
-    """One per GPU that torch sees; a single one for another device, a named GPU, or flags that only print or export."""
+    """One process per GPU that torch sees; one for another device, a named GPU, or flags that only print or export."""
     if NEEDS_ONE_PROCESS & {flag.split("=")[0] for flag in flags} or wanted_device(flags) not in ("auto", "cuda"):
         return 1
-    import torch  # seconds, which only the question about GPUs is worth
+    import torch  # takes seconds, so only where GPUs matter
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 1
 
@@ -54,7 +54,7 @@ def run_processes(count: int, script: str, flags: Sequence[str]) -> int:
 
 
 def main() -> None:
-    """Replace this process by the script's, or wait for several of them."""
+    """Replace this process by the script, or start several processes of it and wait for them."""
     parser = Parser(__doc__)
     parser.add_argument("script", help="main.py or inference.py; what follows are its flags")
     script = parser.parse_args(sys.argv[1:2]).script

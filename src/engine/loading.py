@@ -23,7 +23,7 @@ Key = tuple[int, int]  # epoch, index of the tile
 Item = tuple[np.ndarray, dict[str, np.ndarray], str]  # image, target and name of a tile (see dataset.py)
 OBJECT_KEYS = ("boxes", "labels", "layers", "ids")
 SHARED_MEMORY = Path("/dev/shm")
-WAIT_S = 300  # for a batch from a worker; no tile takes as long
+WAIT_S = 300  # for a batch from a worker, far longer than any tile takes
 
 
 class EpochSampler(Sampler[Key]):
@@ -48,10 +48,10 @@ class EpochSampler(Sampler[Key]):
 
 
 class Batch(NamedTuple):
-    """Tiles and their targets in few tensors: each one costs a worker, and the way to a GPU, as much as a large one.
+    """Tiles and their targets in few tensors, because each tensor has a fixed cost on its way from a worker to a GPU.
 
     ``tiles`` (B, 3, S, S) uint8 RGB; ``label_maps`` (B, L, S, S) uint16 or int32; ``boxes`` (N, 4) float32 and
-    ``labels``, ``layers``, ``ids`` (N,) int64 of all tiles, one after the other; ``counts`` and ``names`` of tiles.
+    ``labels``, ``layers``, ``ids`` (N,) int64 of all tiles, concatenated; ``counts`` and ``names`` have one per tile.
     """
 
     tiles: Tensor
@@ -64,14 +64,14 @@ class Batch(NamedTuple):
     names: list[str]
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on a device; the CPU does not wait until it has arrived on a GPU."""
+        """Copy the batch to a device; the CPU does not wait for a copy to a GPU."""
         in_background = device.type == "cuda"  # from pinned memory, which other devices do not have
         values = self._asdict()
         moved = {k: v.to(device, non_blocking=in_background) for k, v in values.items() if isinstance(v, Tensor)}
         return Batch(**{**values, **moved})
 
     def targets(self) -> list[dict[str, Tensor]]:
-        """What each tile teaches (see :func:`tile_target`), label maps as int32: torch knows little of uint16."""
+        """The target of each tile (see :func:`tile_target`), with int32 label maps: torch hardly supports uint16."""
         objects = {key: getattr(self, key).split(self.counts) for key in OBJECT_KEYS}
         return [
             {"label_map": label_map, **{key: objects[key][tile] for key in OBJECT_KEYS}}
@@ -104,7 +104,7 @@ def collate(items: Sequence[Item]) -> Batch:
 
 
 def check_target(target: Mapping[str, np.ndarray], size: int, name: str) -> None:
-    """Refuse what a loss, or the C code below it, would answer with nonsense or a crash.
+    """Refuse a target from which a loss, or the C code below it, would compute nonsense or crash.
 
     Raises:
         InputError: a box that is not finite, has no area or leaves its tile, a class below 1, an id below 1, or a layer
@@ -146,7 +146,7 @@ def build_loader(
 
 
 def start_worker() -> Callable[[int], None]:
-    """What a loader's worker does first: leave Ctrl-C to the main process, and take over its limits."""
+    """The function that a loader's worker runs first: ignore Ctrl-C, and take over the main process's limits."""
     return partial(_start_worker, max_pixels())
 
 
@@ -157,10 +157,10 @@ def _start_worker(limit: int, worker: int) -> None:
 
 
 def choose_workers(asked: int | Auto, cuda: bool, cores: int, batch_bytes: int) -> int:
-    """Loader processes of one rank that has ``cores``.
+    """The number of loader processes of one rank that has ``cores``.
 
-    On a CPU the network wants every core, so tiles are made between its steps. Batches are handed over in shared
-    memory, two a worker and two on their way; where that is too small torch would wait for ever.
+    On a CPU the network uses every core, so tiles are made between its steps. Batches are passed in shared memory, two
+    per worker and two in transit; where it is too small torch would wait for ever.
 
     Raises:
         InputError: shared memory does not hold the batches of as many as were asked for.
@@ -177,13 +177,13 @@ def choose_workers(asked: int | Auto, cuda: bool, cores: int, batch_bytes: int) 
 
 
 def free_shared_memory() -> int:
-    """Bytes that processes may share; where the system does not tell, as many as one could wish."""
+    """Bytes of shared memory that are free; a huge number where the system does not tell."""
     return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.exists() else 1 << 60
 
 
 @contextmanager
 def worker_errors() -> Iterator[None]:
-    """Say in one line what went wrong in a worker, or with one.
+    """Report in one line what went wrong in a loader's worker.
 
     Raises:
         InputError: in place of torch's, which carries the worker's traceback.

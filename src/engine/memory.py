@@ -1,4 +1,4 @@
-"""GPU memory: how many tiles a step has room for (``--batch-size auto``), and what to say when it runs out."""
+"""GPU memory: the batch size that fits (``--batch-size auto``), and the error where memory runs out."""
 
 import re
 import sys
@@ -22,7 +22,7 @@ _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|_ALLOC_FAILED"
 
 @contextmanager
 def memory_errors(advice: str) -> Iterator[None]:
-    """Say in one line that memory ran out, on the GPU or on the CPU, with what was free and ``advice``.
+    """Report in one line that memory ran out, on the GPU or on the CPU, with what was free and ``advice``.
 
     Raises:
         InputError: in place of torch's errors, of which there are several.
@@ -43,7 +43,7 @@ def _needed(message: str) -> str:
 
 
 def _free() -> str:
-    """What the current GPU has left; nothing where there is none, or none that can still answer."""
+    """The free memory of the current GPU as text; empty without a GPU that still responds."""
     with suppress(RuntimeError, AssertionError):
         if torch.cuda.is_available():
             free, total = torch.cuda.mem_get_info()

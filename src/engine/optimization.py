@@ -13,7 +13,7 @@ from src.config.settings import OptimizerSettings
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """SGD or AdamW on the trained parameters. Norms and biases (tensors of one axis) are spared weight decay."""
+    """SGD or AdamW on the trained parameters, without weight decay for norms and biases (1-d tensors)."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},

@@ -1,4 +1,4 @@
-"""A training run: what it was told, what it works on, its state; and how that is built."""
+"""A training run: configuration, data, model, state and log; and how they are built."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ from src.evaluation.ground_truth import ImageTruth, load_ground_truth
 
 @dataclass
 class TrainingRun:
-    """A training run: its configuration, resolved; the data and the network; its state and its log."""
+    """A training run. ``config`` is resolved: it holds no ``auto``."""
 
     config: TrainConfig
     world: World
@@ -154,7 +154,7 @@ def require_one_checkpoint(world: World, checkpoint: Checkpoint | None) -> None:
 def resolved(
     config: TrainConfig, data: TrainingData, amp: str, checkpoint: Checkpoint | None, weights: dict[str, Tensor] | None
 ) -> TrainConfig:
-    """The configuration with all filled in that depends on data, device and weights: what the checkpoint will hold.
+    """The configuration with everything filled in that depends on data, device and weights, as checkpoints hold it.
 
     ``amp`` is the precision of :func:`run_precision`. A batch size of ``auto`` is that of a resumed run.
     """
@@ -205,7 +205,7 @@ def write_setup(run: TrainingRun, notes: Sequence[str]) -> None:
 
 
 def compare(checkpoint: Checkpoint, config: TrainConfig, data: TrainingData, processes: int) -> list[str]:
-    """What is not as in the checkpoint, a line each for the user to know.
+    """The differences from the checkpoint, one line each.
 
     Raises:
         InputError: with ``--on-change refuse``, where more than the length of the run differs.

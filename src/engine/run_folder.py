@@ -15,10 +15,10 @@ _LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other trainings out of a folder while the block runs; the folder is made, and goes again if it stays empty.
+    """Lock a folder against other trainings within the block; it is created, and removed if it stays empty.
 
-    The lock is of the kind that POSIX ties to a process: loader workers do not inherit it, and a killed run, which
-    leaves its file behind, no longer holds it.
+    POSIX ties the lock to the process: loader workers do not inherit it, and it ends with a killed run, whose lock file
+    stays behind.
 
     Raises:
         InputError: another training writes into the folder, or it cannot be written.
@@ -40,9 +40,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def keep_earlier_run(folder: Path, checkpoint: Checkpoint | None) -> None:
-    """Rename a locked folder that holds another run than the checkpoint's, so that none is ever written over.
+    """Rename a locked folder that holds another run than the checkpoint's, so that no run is overwritten.
 
-    In one that goes on, what a process that was killed had half written is removed.
+    In a folder whose run is resumed, half-written files of a killed process are removed.
     """
     if checkpoint and Path(checkpoint.source).parent.resolve() == folder.resolve():
         for left in folder.glob(".*.tmp*"):
@@ -73,7 +73,7 @@ def checkpoint_to_resume(resume: str | None, folder: Path) -> Checkpoint | None:
             except InputError as error:
                 reasons.append(str(error))
                 print(f"not resumed: {error}", flush=True)
-    if reasons:  # a new run would write over what may still be saved by hand
+    if reasons:  # a new run would overwrite what may still be rescued by hand
         raise InputError(f"--resume auto: no checkpoint can be used; without --resume a new run begins: {reasons[0]}")
     return None
 

@@ -33,7 +33,7 @@ LOWEST_SCALE = 1e-3  # of fp16 losses; it begins at 65,536 and halves with each 
 class RunLog:
     """``log.jsonl`` (one event per line), the same as ``log.csv``, and TensorBoard's files where that is installed.
 
-    Without a folder it writes nothing: so it is in all processes but the first.
+    Without a folder, as in all processes but the first, it writes nothing.
     """
 
     def __init__(self, folder: Path | None, keep_steps: int = 0) -> None:
@@ -97,7 +97,7 @@ def _csv_lines(rows: list[dict[str, Any]], header: bool = False) -> str:
 
 
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
-    """The numbers in nested values, each by its path, as ``val/scores/uncapped/per_class/1/AP50``."""
+    """The numbers in nested values with their paths, such as ``val/scores/uncapped/per_class/1/AP50``."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             yield from _numbers(f"{name}/{key}", part)
@@ -119,7 +119,7 @@ def _tensorboard(folder: Path) -> Any:
 
 
 class StepLosses:
-    """Losses on their way from the device. Reading them waits for their step alone, not for what was queued later."""
+    """Losses being copied from the device. Reading them waits for their own step, not for work queued later."""
 
     def __init__(self, values: Mapping[str, Tensor], step: int, tiles: list[str]) -> None:
         """Start to copy 0-d tensors; ``step`` and ``tiles`` are named where one of them is not finite."""

@@ -1,4 +1,4 @@
-"""Which anchors and proposals a step learns from. Nothing here asks the GPU for a value."""
+"""Which anchors and proposals a step learns from, chosen without waiting for the GPU."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a training carries from step to step, and its way into a checkpoint and back."""
+"""The state of a training, and how it is restored from a checkpoint."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ class TrainingState:
     progress: Progress = field(default_factory=Progress)
 
     def buffers(self) -> Iterator[torch.Tensor]:
-        """What no gradient changes, such as the statistics of batch norm: each process has its own."""
+        """Tensors that no gradient changes, such as batch norm's statistics; each process has its own."""
         yield from self.model.buffers()
         if self.averaged:
             yield from self.averaged.model.buffers()

@@ -40,7 +40,7 @@ def sample_mask_targets(
 def _by_window(boxes: Tensor, longest: int) -> list[tuple[int, Tensor]]:
     """Group RoIs by the power of two that holds their longer side: one large RoI must not make all windows large.
 
-    How many are in each group is all that a GPU is asked for, once.
+    The size of each group is the only value that is read back from a GPU.
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1).clamp(max=longest) + 3
     last = math.ceil(math.log2(longest + 3))

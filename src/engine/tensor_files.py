@@ -1,4 +1,4 @@
-"""Files of tensors, read without running code in them: torch's zip files, sealed by a digest, and safetensors."""
+"""Files of tensors, read without running code from them: torch's zip files with a digest, and safetensors."""
 
 import hashlib
 import json
@@ -114,7 +114,7 @@ def seal(path: Path) -> None:
 
 
 def is_intact(path: Path) -> bool:
-    """Whether a file is sealed and every byte of it is as it was then."""
+    """Whether a file carries a digest and every byte is as it was when the digest was added."""
     digest, left = hashlib.sha256(), path.stat().st_size - DIGEST_LENGTH
     with path.open("rb") as file:
         while left > 0 and (chunk := file.read(min(_CHUNK, left))):

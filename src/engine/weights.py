@@ -1,4 +1,4 @@
-"""Where the network's first weights come from, and the settings that depend on it."""
+"""The first weights of the network, and the settings that depend on them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -104,7 +104,7 @@ def norms_of(weights: Mapping[str, Tensor]) -> tuple[str, str] | None:
 
 
 def load_matching(model: nn.Module, given: Mapping[str, Tensor], source: str) -> LoadReport:
-    """Load those tensors of :func:`read_weights` that fit; an :class:`InputError` where not one is the backbone's."""
+    """Load the tensors of :func:`read_weights` that fit; an :class:`InputError` where none fits the backbone."""
     own = model.state_dict()
     fitting = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
     if not any(name.startswith("backbone.body.") for name in fitting):

@@ -1,4 +1,4 @@
-"""Results in and out, and what they are worth.
+"""Results and their scores.
 
 - ``rle``: COCO's run-length encoding of cropped masks
 - ``results``: the results file and the submission

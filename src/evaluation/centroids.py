@@ -71,7 +71,9 @@ def _assign(a: np.ndarray, b: np.ndarray, radius: float) -> tuple[np.ndarray, np
     for edges in np.split(order, bounds):
         rows, row = np.unique(near.row[edges], return_inverse=True)
         columns, column = np.unique(near.col[edges], return_inverse=True)
-        cost = np.full((len(rows), len(columns)), radius * (min(len(rows), len(columns)) + 1))  # dearer than all pairs
+        cost = np.full(
+            (len(rows), len(columns)), radius * (min(len(rows), len(columns)) + 1)
+        )  # costs more than all pairs together
         cost[row, column] = near.data[edges]
         chosen = np.column_stack(linear_sum_assignment(cost))
         chosen = chosen[cost[chosen[:, 0], chosen[:, 1]] <= radius]

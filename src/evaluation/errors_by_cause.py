@@ -1,4 +1,4 @@
-"""What became of every true cell and of every detection of an image, for reports and for reading errors."""
+"""Match the detections of an image to its true cells, and name the cause of each error."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from src.geometry.instances import Instance, intersection
 from src.geometry.overlaps import overlapping_pairs
 
 IOU = 0.5
-TOUCH = 0.1  # IoU, or share of the smaller one, from which two cells have to do with each other
+TOUCH = 0.1  # IoU from which an error counts as a poor outline rather than as a missing cell
 NONE = -1
 
 
@@ -105,7 +105,7 @@ def confusion(images: Sequence[Outcomes], class_count: int) -> np.ndarray:
 
 
 def cause_of_miss(image: Outcomes, truth: int, height: int, width: int) -> str:
-    """Why a true cell was not found, by what the sure detections and the image's border say."""
+    """Why a true cell was missed, judged by the confident detections and the image's border."""
     sure = image.is_sure
     which = (image.pairs[0] == truth) & sure[image.pairs[1]]
     others, iou, share = (column[which] for column in image.pairs[1:])
@@ -123,7 +123,7 @@ def cause_of_miss(image: Outcomes, truth: int, height: int, width: int) -> str:
 
 
 def cause_of_false_positive(image: Outcomes, detection: int, height: int, width: int) -> str:
-    """Why a sure detection found nothing."""
+    """Why a confident detection is a false positive."""
     which = image.pairs[1] == detection
     truths, iou, share = image.pairs[0][which], image.pairs[2][which], image.pairs[3][which]
     cell = image.found[detection]

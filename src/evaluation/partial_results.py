@@ -1,4 +1,4 @@
-"""Results of images as they come, kept beside the output, so that an interrupted prediction can go on."""
+"""Results of finished images, kept beside the output, so that an interrupted prediction can be resumed."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from src.data.records import TestImage
 
 
 class PartialResults:
-    """``.<output>.partial-<rank>.jsonl`` beside the output: a line an image, with the key of what made it.
+    """``.<output>.partial-<rank>.jsonl`` beside the output: one line per image, with a key.
 
     A line counts only for the same ``job`` (checkpoints and settings) and the same image file.
     """
@@ -38,7 +38,7 @@ class PartialResults:
         append_line(self.path, {"key": self.key(image), "entries": entries})
 
     def remove(self) -> None:
-        """Forget everything, once the output is written or a prediction begins anew."""
+        """Delete the files, once the output is written or a prediction starts over."""
         for path in self._files():
             path.unlink(missing_ok=True)
 

@@ -65,7 +65,7 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
 
 
 def cells_by_image(entries: Sequence[dict[str, Any]]) -> dict[int, list[Instance]]:
-    """Image id → the objects of its entries, in their order; an empty mask is none, and an absent image has none."""
+    """Image id → the objects of its entries, in order; entries with an empty mask are left out."""
     found: dict[int, list[Instance]] = defaultdict(list)
     for entry, instance in zip(entries, decode_entries(entries), strict=True):
         if instance is not None:
@@ -82,7 +82,7 @@ def write_submission_zip(path: str | Path, results_path: str | Path) -> None:
 
 
 def _fault(entry: Any, sizes: dict[int, list[int]], class_count: int) -> str | None:
-    """What is wrong with an entry, its counts apart; ``None`` where nothing is."""
+    """What is wrong with an entry apart from its counts; ``None`` where nothing is."""
     keys = ("image_id", "category_id", "bbox", "score", "segmentation")
     if not isinstance(entry, dict):
         return "is no JSON object"

@@ -1,7 +1,7 @@
 """COCO run-length encoding (RLE) straight from cropped masks, and back.
 
 An RLE is ``{"size": [H, W], "counts": str}``: run lengths down the columns, alternately of 0 and of 1, starting with 0;
-each is written as its difference to the count two before (from the fourth on), five bits a character. It is decoded
+each is written as its difference to the count two before (from the fourth on), five bits per character. It is decoded
 and checked here, without a C library, because pycocotools crashes on a malformed one.
 """
 
@@ -158,7 +158,7 @@ def _check_structure(index: int, segmentation: Any) -> None:
 
 
 def _read_values(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Read the signed integers of RLE texts, five bits a character, the lowest first."""
+    """Read the signed integers of RLE texts, five bits per character, the lowest first."""
     digits = np.frombuffer("".join(texts).encode("ascii"), np.uint8).astype(np.int64) - 48
     text_ends = np.cumsum([len(text) for text in texts])
     owner = np.repeat(np.arange(len(texts)), np.diff(text_ends, prepend=0))
@@ -194,7 +194,7 @@ def _refuse(bad: np.ndarray, owner: np.ndarray, reason: str) -> None:
 
 
 def _crop(counts: np.ndarray, height: int, class_id: int, score: float) -> Instance | None:
-    """Cut the object out of valid run lengths; only its bounding box is ever drawn."""
+    """The object of valid run lengths, cropped; only its bounding box is drawn."""
     edges = np.cumsum(counts)
     starts, ends = edges[: len(edges) - len(edges) % 2 : 2], edges[1::2]
     starts, ends = starts[starts < ends], ends[starts < ends]

@@ -24,9 +24,9 @@ PQ_KEYS = ("PQ", "SQ", "RQ")
 
 @contextmanager
 def _collecting_later() -> Iterator[None]:
-    """Keep Python from looking for cyclic garbage among the many small objects of an evaluation.
+    """Pause Python's search for cyclic garbage, which an evaluation's many small objects slow down.
 
-    There is none, and looking takes up to as long as the evaluation itself.
+    There is none to find, and the search takes up to as long as the evaluation itself.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -142,7 +142,7 @@ def _ap_family(precision: np.ndarray) -> dict[str, Any]:
 
 
 def format_score(value: float | None) -> str:
-    """A score for a reader; ``-`` where there is no ground truth."""
+    """A score as text; ``-`` where there is no ground truth."""
     return "-" if value is None else f"{value:.3f}"
 
 
@@ -154,7 +154,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _confident(
     ground_truth: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], threshold: float
 ) -> dict[int, list[Instance]]:
-    """The objects of each image whose score is at least the threshold, one at a place: PQ and F1 know no overlaps."""
+    """The confident objects of each image without those that others cover: PQ and F1 are defined without overlaps."""
     found = cells_by_image([entry for entry in entries if entry["score"] >= threshold])
     return {truth.id: resolve_overlaps(found[truth.id], truth.height, truth.width) for truth in ground_truth}
 

@@ -1,4 +1,4 @@
-"""Bring images with their cells from other formats into this program's folders, and results into other formats."""
+"""Import images with their cells from other formats, and export results to other formats."""
 
 import zlib
 from collections import Counter
@@ -25,15 +25,15 @@ from src.formats.importers import AMBIGUOUS, IMPORTERS, import_coco
 from src.geometry.instances import clip, resolve_overlaps, to_label_map
 from src.geometry.tiles import Tile
 
-MIN_FRAGMENT = 12  # px; of a cell that a rectangle's edge cuts less is no cell
+MIN_FRAGMENT = 12  # px; smaller pieces of cells that a rectangle's edge cuts are dropped
 CUTS = (0.3, 0.7)  # share of a side at which rectangles are cut, at random between
 
 
 def write_imported(folder: Path, imported: Imported, class_count: int) -> Counter[str]:
     """Write an image and its masks as ``image.tif`` and ``class1.tif …``; what is of no class as ``ambiguous.tif``.
 
-    A mask holds one id a pixel: where cells of a class overlap the later one wins. A class without cells has no file,
-    and one that an earlier import left is removed.
+    A mask holds one id per pixel: where cells of a class overlap, the later one wins. A class without cells has no
+    file; one left by an earlier import is removed.
 
     Returns:
         Counts of what was kept, and of cells that others of their class cover, in part or whole.
@@ -57,7 +57,7 @@ def write_imported(folder: Path, imported: Imported, class_count: int) -> Counte
 
 
 def rectangles(height: int, width: int, rng: np.random.Generator) -> list[Tile]:
-    """Four rectangles that make up an image: one cut down it, and one across each half, all at random places."""
+    """Four rectangles that cover an image: a vertical cut and a horizontal cut of each half, all at random places."""
     column = round(width * rng.uniform(*CUTS))
     tiles = []
     for left, right in ((0, column), (column, width)):
@@ -68,7 +68,7 @@ def rectangles(height: int, width: int, rng: np.random.Generator) -> list[Tile]:
 
 def cut(name: str, imported: Imported, seed: int) -> Iterator[tuple[str, Imported, int]]:
     """The rectangles of an image as ``<name>_q0 … _q3``, and how many fragments each leaves out."""
-    rng = np.random.default_rng((seed, zlib.crc32(name.encode())))  # whatever other images there are
+    rng = np.random.default_rng((seed, zlib.crc32(name.encode())))  # independent of the other images
     height, width = imported.image.shape[:2]
     for number, tile in enumerate(rectangles(height, width, rng)):
         window = (tile.top, tile.left, tile.bottom, tile.right)
@@ -98,7 +98,7 @@ def require_path(path: Path) -> None:
 
 @contextmanager
 def whole_or_not(out: Path) -> Iterator[Path]:
-    """A folder to write into that becomes ``out`` when all is written; where ``out`` holds something, ``out`` itself.
+    """A folder to write into that is renamed to ``out`` at the end; where ``out`` is not empty, ``out`` itself.
 
     A file that cannot be read then leaves nothing that looks like a data set, and what was there stays.
     """
@@ -148,7 +148,7 @@ def convert_in(source: Source, out: Path, seed: int | None) -> list[str]:
 def convert_out(
     path: Path, out: Path, kind: str, images: Sequence[ImageId], classes: Sequence[CellClass], threshold: float
 ) -> str:
-    """Export the detections of a results file from a score up: one a place, but for COCO. A summary in one line."""
+    """Export the detections of a results file from a score up, without overlaps but for COCO; a one-line summary."""
     entries = read_results(path)
     check_results(entries, images, len(classes), str(path))
     sure = [entry for entry in entries if entry["score"] >= threshold]

@@ -1,4 +1,4 @@
-"""Writers of other formats: what was predicted, for napari, QuPath, a spreadsheet, or COCO's tools."""
+"""Writers of other formats: results for napari, QuPath, spreadsheets and COCO's tools."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ def export_labels(folder: Path, image: ImageId, cells: Cells, classes: Mapping[i
 
 
 def export_geojson(folder: Path, image: ImageId, cells: Cells, classes: Mapping[int, CellClass]) -> int:
-    """``<name>.geojson`` as QuPath reads it: a detection a cell, its outline along the edges of its pixels."""
+    """``<name>.geojson`` for QuPath: one detection per cell, outlined along the edges of its pixels."""
     features = [_feature(label, cell, classes[cell.class_id]) for label, cell in enumerate(cells, start=1)]
     write_text(folder / f"{image.name}.geojson", json.dumps({"type": "FeatureCollection", "features": features}) + "\n")
     return 0
@@ -66,7 +66,7 @@ def _feature(label: int, cell: Instance, cell_class: CellClass) -> dict[str, Any
 
 
 def export_csv(folder: Path, image: ImageId, cells: Cells, classes: Mapping[int, CellClass]) -> int:
-    """``<name>.csv``: a row a cell, in px, the centre of the first pixel at (0, 0); labels are those of the TIFF."""
+    """``<name>.csv``: one row per cell, in px from the centre of the first pixel; labels are those of the TIFF."""
     rows = [(image.name, label, *_measures(cell, classes[cell.class_id])) for label, cell in enumerate(cells, start=1)]
     text = io.StringIO(newline="")
     csv.writer(text).writerows([COLUMNS, *rows])

@@ -1,4 +1,4 @@
-"""What every reader of another format shares: an image with its objects, and how its files are found and opened."""
+"""What all importers share: an image with its objects, and how files are found and opened."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -35,13 +35,13 @@ class Source:
 
 
 def files_in(folder: Path, pattern: str = "*") -> list[Path]:
-    """What lies below a folder, sorted; hidden files and those of a Mac's archives are not among it."""
+    """The files below a folder, sorted, without hidden files and those that macOS adds to archives."""
     paths = ((path, path.relative_to(folder).parts) for path in sorted(folder.rglob(pattern)))
     return [path for path, parts in paths if not any(part.startswith((".", "__MACOSX")) for part in parts)]
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file; a name that no file can have is none."""
+    """Whether the file exists; ``False`` also for a name that no file can have."""
     try:
         return path.exists()
     except OSError:

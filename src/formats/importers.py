@@ -79,7 +79,7 @@ def import_coco(path: Path, images: Path | None = None) -> Source:
 
 
 def _reason_to_drop(annotation: Any) -> str:
-    """Why an annotation is no cell; empty where it is one, or malformed, to be refused by its number."""
+    """Why an annotation is not a cell; empty for a cell, and for a malformed annotation, which is refused later."""
     if not isinstance(annotation, dict):
         return ""
     if annotation.get("iscrowd"):
@@ -141,7 +141,7 @@ def _is_label(folder: Path, path: Path) -> bool:
 
 
 def import_dsb2018(folder: Path) -> Source:
-    """The layout of the Data Science Bowl 2018: ``<id>/images/<id>.png`` and one ``<id>/masks/*.png`` a nucleus."""
+    """The layout of the Data Science Bowl 2018: ``<id>/images/<id>.png`` and one ``<id>/masks/*.png`` per nucleus."""
     source = Source({}, name_classes(["nucleus"]))
     readers: dict[str, Callable[[], Imported]] = {}
     for image in files_in(folder, "images/*"):

@@ -10,13 +10,13 @@ ASPECT_RATIOS = (0.5, 1.0, 2.0)  # height over width
 
 
 def auto_anchors(cell_size: float) -> str:
-    """Five doubling sides, the second the median cell's: half of all cells are smaller, and few are far larger."""
+    """Five sides, each twice the one before; the second is the side of the median cell."""
     base = max(cell_size / 2, 4.0)
     return ",".join(f"{base * 2**level:.0f}" for level in range(5))
 
 
 def best_anchor_ious(boxes: np.ndarray, sides: Sequence[float]) -> np.ndarray:
-    """``(N,)`` IoU of boxes ``(N, 4)`` xyxy with the anchor that fits each best; ``sides`` are one a level.
+    """``(N,)`` IoU of boxes ``(N, 4)`` xyxy with the anchor that fits each best; ``sides`` has one side per level.
 
     An anchor is centred on every multiple of its level's stride, with the rounding of torchvision's
     ``AnchorGenerator``. Of the anchors of one shape the nearest shares most.

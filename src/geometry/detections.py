@@ -1,4 +1,4 @@
-"""What the network says of a tile, and how its small masks become objects of an image."""
+"""Detections of the network in a tile, and how their small masks become objects of an image."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -29,14 +29,14 @@ class Detections:
     mask_boxes: np.ndarray
 
     def placed(self, left: float, top: float, scale: float) -> "Detections":
-        """The same, with px of a tile at ``left, top`` of a magnified image turned into px of the image itself."""
+        """Move detections from a tile at ``left, top`` of a magnified image to the px of the image itself."""
         offset = np.array([left, top, left, top], np.float32)
         boxes, mask_boxes = ((side + offset) / np.float32(scale) for side in (self.boxes, self.mask_boxes))
         return replace(self, boxes=boxes, mask_boxes=mask_boxes)
 
 
 def from_network(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, masks: np.ndarray) -> Detections:
-    """The network's answer for a tile, each mask put where training sampled it (see :data:`MASK_SHIFT`)."""
+    """Detections of a tile from the network's output, masks placed as training sampled them (:data:`MASK_SHIFT`)."""
     return Detections(boxes, scores, labels, masks, boxes + np.float32(MASK_SHIFT))
 
 
@@ -57,7 +57,7 @@ def to_instances(detections: Detections, height: int, width: int) -> list[Instan
 
 
 def _chunks(sides: np.ndarray) -> Iterator[np.ndarray]:
-    """Indices of detections of like size, so many at once as fit into the bound; empty ones are left out."""
+    """Indices of detections of similar size, as many at once as the bound on memory allows; empty ones are left out."""
     order = np.argsort(sides, kind="stable")
     begin = int(np.searchsorted(sides[order], 1))
     while begin < len(order):

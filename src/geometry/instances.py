@@ -1,4 +1,4 @@
-"""An object of an image as a small mask with its place, and the ways between such objects and label maps."""
+"""Objects of an image as cropped masks with their place, and conversion to and from label maps."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ def intersection(a: Instance, b: Instance) -> int:
 
 
 def clip(instance: Instance, top: int, left: int, bottom: int, right: int) -> Instance | None:
-    """What of an object lies in the rectangle (max exclusive); ``None`` where nothing does."""
+    """Crop an object to a rectangle (max exclusive); ``None`` where nothing is left."""
     top, left = max(instance.top, top), max(instance.left, left)
     bottom, right = min(instance.bottom, bottom), min(instance.right, right)
     if top >= bottom or left >= right:
@@ -69,7 +69,7 @@ def clip(instance: Instance, top: int, left: int, bottom: int, right: int) -> In
 
 
 def union(parts: Sequence[Instance]) -> Instance:
-    """One object covering all parts; class of the first, the highest score."""
+    """One object that covers all parts, with the class of the first and the highest score."""
     top, left = min(part.top for part in parts), min(part.left for part in parts)
     bottom, right = max(part.bottom for part in parts), max(part.right for part in parts)
     mask = np.zeros((bottom - top, right - left), bool)
@@ -95,7 +95,7 @@ def from_label_map(label_map: np.ndarray) -> list[Instance]:
 
 
 def extents(label_map: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """How many pixels each object of a label map has, and its tight box, all from one look at every pixel.
+    """Area and tight box of each object of a label map, in one pass over the pixels.
 
     Args:
         label_map: ``(L, h, w)`` ids in 0..count, each in one layer only; 0 is background.
@@ -125,10 +125,10 @@ def extents(label_map: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def resolve_overlaps(instances: Sequence[Instance], height: int, width: int, min_share: float = 0.5) -> list[Instance]:
-    """One object a place: those of which others of a higher score, of whatever class, leave less than ``min_share``.
+    """Drop objects of which others with a higher score, of any class, leave less than ``min_share`` visible.
 
-    This is how Kirillov et al. ("Panoptic Segmentation", CVPR 2019, section 4.2) make a panoptic result of detections
-    that overlap. What is kept keeps its order and its whole mask.
+    Kirillov et al. ("Panoptic Segmentation", CVPR 2019, section 4.2) turn overlapping detections into a panoptic
+    result this way. The objects that are kept stay in order, with their whole masks.
     """
     taken = np.zeros((height, width), bool)
     kept = np.zeros(len(instances), bool)

@@ -1,4 +1,4 @@
-"""Which boxes of many overlap, in time and memory that grow with the boxes and not with their pairs."""
+"""Find overlapping boxes in time and memory that grow with the number of boxes, not of pairs."""
 
 import numpy as np
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from src.geometry.instances import Instance, tight
 
-FAR = 1e6  # px; a corner beyond is as good as at it, and overflows nothing
+FAR = 1e6  # px; corners are clipped to it, so that nothing overflows
 Ring = np.ndarray  # (N, 2) corners, x and y, the first not repeated
 
 
@@ -46,7 +46,7 @@ def fill_as_coco(polygons: Sequence[Sequence[float]], height: int, width: int) -
 
 
 def outlines(instance: Instance) -> list[list[Ring]]:
-    """The polygons of an object along the edges of its pixels, exact: for each piece its outer ring, then its holes.
+    """The exact polygons of an object along the edges of its pixels: per piece its outer ring, then its holes.
 
     Corners are whole numbers of the image, where the first pixel reaches from (0, 0) to (1, 1). Pieces that touch at a
     corner alone are pieces of their own.
@@ -60,7 +60,7 @@ def outlines(instance: Instance) -> list[list[Ring]]:
 
 
 def _pieces(mask: np.ndarray, corner: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The parts of a mask that share edges, each cut out, with its corner (x, y) where the mask's is at ``corner``."""
+    """The 4-connected parts of a mask, each cropped, with its corner (x, y); the mask's own corner is ``corner``."""
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     for label, (left, top, width, height, _) in enumerate(boxes[1:count], start=1):
         yield labels[top : top + height, left : left + width] == label, corner + np.array([left, top])
@@ -71,10 +71,10 @@ def _outer_pixels(piece: np.ndarray) -> np.ndarray:
 
 
 def _edges(piece: np.ndarray) -> Ring:
-    """Outer ring of one piece along its pixels' edges: of each pixel made four the outermost lie beside a corner."""
+    """Outer ring of one piece along its pixels' edges, from the outermost pixels of the piece at twice its size."""
     doubled = piece.repeat(2, axis=0).repeat(2, axis=1).astype(np.uint8)
     contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     corners = (contours[0][:, 0] + 1) // 2
     corners = corners[(corners != np.roll(corners, 1, axis=0)).any(axis=1)]
     before, after = corners - np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0) - corners
-    return corners[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]  # those on a straight edge say nothing
+    return corners[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]  # corners on a straight edge are left out

@@ -58,7 +58,7 @@ def _starts(length: int, size: int, overlap: int) -> list[int]:
 
 
 def pad_to(array: np.ndarray, size: int, value: int | tuple[int, ...] = FILL) -> np.ndarray:
-    """Pad an ``(h, w, C)`` tile with ``value`` on the right and below to ``size`` px a side; one of that size stays."""
+    """Pad an ``(h, w, C)`` tile with ``value`` on the right and below to ``(size, size, C)``."""
     if array.shape[:2] == (size, size):
         return array
     padded = np.full((size, size, array.shape[2]), value, array.dtype)

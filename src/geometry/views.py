@@ -1,4 +1,4 @@
-"""The eight ways to look at a square lattice, for test-time augmentation, and how their detections become one."""
+"""The eight views (flips and quarter turns) of test-time augmentation, and how their detections are merged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -10,7 +10,7 @@ from src.geometry.detections import Detections, resample
 
 @dataclass(frozen=True)
 class View:
-    """First an optional swap of rows and columns, then optional flips of the rows and of the columns."""
+    """A flip or quarter turn: an optional swap of rows and columns, then optional flips of the rows and the columns."""
 
     transpose: bool = False
     flip_rows: bool = False
@@ -68,7 +68,7 @@ def merge(views: Sequence[Detections], iou_threshold: float = 0.5) -> Detections
 
 
 def _mean(found: Detections, groups: Sequence[np.ndarray], view_count: int) -> Detections:
-    """One detection a group, best first; masks are brought to the mean of their places before they are averaged."""
+    """One detection per group, best first; masks are resampled to the mean of their boxes before they are averaged."""
     members = np.concatenate(groups)
     sizes = np.array([len(group) for group in groups])
     starts = np.cumsum(sizes) - sizes
@@ -86,7 +86,7 @@ def _mean(found: Detections, groups: Sequence[np.ndarray], view_count: int) -> D
 
 
 def _clusters(boxes: np.ndarray, scores: np.ndarray, source: np.ndarray, iou_threshold: float) -> list[np.ndarray]:
-    """Indices of the detections of one class that belong together, each cluster's best first, one a view at most."""
+    """Groups of detections of one class, as indices, the best of each group first; at most one per view."""
     ious = box_iou(boxes, boxes)
     free = np.ones(len(boxes), bool)
     clusters = []

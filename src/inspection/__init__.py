@@ -1,4 +1,4 @@
-"""A data folder looked through before training.
+"""Inspection of a data folder before training.
 
 - ``faults``: what is wrong with its files
 - ``facts``: what is counted of its images and cells

@@ -1,4 +1,4 @@
-"""What settings a data folder asks for, from the sizes and the numbers of its cells."""
+"""Settings that suit a data folder, from the sizes and numbers of its cells."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from src.geometry.tiles import tile_grid
 GOOD_SIZE = (15.0, 50.0)  # px; median cells of this size are learned well without magnification
 WANTED_SIZE = 28.0  # px; what others are scaled to
 TILE_SIZES = (256, 384, 512)
-ROOM = 1.3  # detections a tile above the most cells of any
+ROOM = 1.3  # how many more detections than the most cells in any tile
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Advice:
     most_cells: int
 
     def flags(self) -> str:
-        """As one would type them for ``main.py``; the overlap is that of training and of prediction."""
+        """As flags of ``main.py``; the overlap is for training and for prediction."""
         return (
             f"--scale {self.scale:g} --tile-size {self.tile_size} --overlap {self.overlap}"
             f" --predict-overlap {self.overlap} --anchors {self.anchors}"

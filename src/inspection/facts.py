@@ -1,4 +1,4 @@
-"""What is counted of the images of a data folder and of their cells."""
+"""Facts about the images of a data folder and their cells."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from src.data.prepared import PreparedImage
 from src.data.stain import red_contrast
 
-SAME_IMAGE = 0.99  # correlation of two thumbnails from which they show the same
+SAME_IMAGE = 0.99  # correlation of two thumbnails from which their images count as near duplicates
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class CellFacts:
 
 
 def facts_of(name: str, prepared: PreparedImage) -> CellFacts:
-    """What is counted of an image."""
+    """The facts about an image."""
     height, width = prepared.image.shape[:2]
     seen = np.flatnonzero(prepared.areas > 0)
     return CellFacts(

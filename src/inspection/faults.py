@@ -1,4 +1,4 @@
-"""All that is wrong with a data folder, file by file."""
+"""Faults in a data folder, file by file."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +11,7 @@ from src.inspection.facts import CellFacts, facts_of
 
 
 def check(folders: Iterable[Path], class_count: int) -> tuple[list[CellFacts], list[str]]:
-    """Decode every image with its masks; the facts of those that can be used, and a line for all that is wrong."""
+    """Decode every image with its masks: the facts about usable images, and one line per fault."""
     facts: list[CellFacts] = []
     problems: list[str] = []
     for folder in folders:

@@ -1,4 +1,4 @@
-"""What src.check says of a data folder as a page, with plots and a contact sheet."""
+"""The output of ``src.check`` as a page, with plots and a contact sheet."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def write_html(
     classes: Sequence[CellClass],
     content: dict[str, Any],
 ) -> None:
-    """The same as a page, with plots and a contact sheet."""
+    """Write the page."""
     places = np.linspace(0, len(facts) - 1, min(SAMPLES, len(facts))).astype(int)
     chosen = [facts[place].name for place in places.tolist()]
     is_bgr = decide_channel_order(image.contrast for image in facts)[0] == "bgr"

@@ -1,4 +1,4 @@
-"""What the facts about a data folder come to: a table, notes and the flags that suit, as text."""
+"""A summary of a data folder as text: a table, notes, and flags that suit."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from src.inspection.facts import CellFacts, diameters_of, near_duplicates
 
 
 def class_rows(facts: Sequence[CellFacts], classes: Sequence[CellClass]) -> list[tuple[str, ...]]:
-    """A row a class, below a row of headings; sizes in px are diameters of circles of equal area."""
+    """A row of headings, then one row per class; sizes in px are diameters of circles of equal area."""
     rows: list[tuple[str, ...]] = [
         ("class", "cells", "images", "per image", "median px", "10-90 % px", "median px²", "10-90 % px²", "at border")
     ]
@@ -37,7 +37,7 @@ def _median_and_range(values: np.ndarray) -> tuple[str, str]:
 
 
 def notes_on(facts: Sequence[CellFacts], classes: Sequence[CellClass], advice: Advice | None) -> list[str]:
-    """What else is worth knowing, a line each."""
+    """Further remarks, one line each."""
     sides = [side for image in facts for side in (image.height, image.width)]
     counts = [len(image.class_ids) for image in facts]
     order, agreeing = decide_channel_order(image.contrast for image in facts)

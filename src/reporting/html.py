@@ -13,11 +13,11 @@ import numpy as np
 from src.common.files import write_text
 
 TEMPLATES = Path(__file__).with_name("templates")
-INK = "#123456"  # drawn in this, a plot takes the page's own colour for text
+INK = "#123456"  # plots are drawn in this colour, which is then replaced by the page's text colour
 
 
 def write_page(path: Path, template: str, **content: Any) -> None:
-    """Fill a template of ``src/templates`` and write it; whatever is no markup of ours is escaped."""
+    """Fill a template of :data:`TEMPLATES` and write the page; all content is escaped unless it is ``Markup``."""
     import jinja2  # slow to import
 
     environment = jinja2.Environment(
@@ -48,7 +48,7 @@ def plot(draw: Callable[[Any], None], size: tuple[float, float] = (5.2, 3.2)) ->
 
 
 def label(name: str) -> str:
-    """A name for a plot's legend as it is: to matplotlib ``$`` begins a formula, and ``_`` a name that is not shown."""
+    """A name that matplotlib's legend shows as it is: ``$`` would begin a formula, and ``_`` hide the name."""
     text = name.replace("$", r"\$")
     return f"\u200b{text}" if text.startswith("_") else text
 

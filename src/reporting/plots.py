@@ -52,7 +52,7 @@ def validations(axes: Any, runs: Mapping[str, Events]) -> None:
 
 
 def precision_recall(axes: Any, precision: np.ndarray, classes: Sequence[CellClass]) -> None:
-    """Precision ``(101, K)`` over recall at IoU 0.5, a curve a class."""
+    """Precision ``(101, K)`` over recall at IoU 0.5, one curve per class."""
     for cell_class, values in zip(classes, precision.T, strict=True):
         if (values > -1).any():
             axes.plot(np.linspace(0, 1, 101), values, color=cell_class.color, label=label(cell_class.name))
@@ -72,7 +72,7 @@ def scores(axes: Any, images: Sequence[Outcomes], threshold: float) -> None:
 
 
 def calibration(axes: Any, images: Sequence[Outcomes]) -> None:
-    """Of detections of like score the share that is right, against the score."""
+    """Share of correct detections against their score."""
     values, hits = _scores(images)
     bins = np.clip(np.digitize(values, BINS) - 1, 0, len(BINS) - 2)
     count = np.bincount(bins, minlength=len(BINS) - 1)
@@ -86,7 +86,7 @@ def calibration(axes: Any, images: Sequence[Outcomes]) -> None:
 
 
 def counts(axes: Any, images: Sequence[Outcomes], classes: Sequence[CellClass]) -> None:
-    """Cells counted by the sure detections against the true number, a point an image and class."""
+    """Number of confident detections against the true number of cells, one point per image and class."""
     highest = 1
     for cell_class in classes:
         true = [sum(cell.class_id == cell_class.id for cell in image.truths) for image in images]
@@ -101,7 +101,7 @@ def counts(axes: Any, images: Sequence[Outcomes], classes: Sequence[CellClass]) 
 
 
 def sizes(axes: Any, images: Sequence[Outcomes], classes: Sequence[CellClass]) -> None:
-    """Recall of the sure detections over the size of the cells, where ten cells or more tell it."""
+    """Recall of the confident detections over the size of the cells, for sizes with at least ten cells."""
     for cell_class in classes:
         diameters, hits = [], []
         for image in images:

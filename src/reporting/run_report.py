@@ -29,7 +29,7 @@ TABLE = (("AP50", "uncapped"), ("AP50", "at_100"), ("AP", "uncapped"), ("AP75", 
 
 @dataclass(frozen=True, eq=False)
 class Story:
-    """All that is known of a run: its events, its configuration, and where there are results what became of them."""
+    """A run as the page shows it: events, configuration and, where there are results, their errors and scores."""
 
     name: str
     folder: Path
@@ -46,7 +46,7 @@ class Story:
 
 @dataclass(frozen=True)
 class Sources:
-    """What the command line says beside the run folder; absent is what the run itself left there."""
+    """The files that the command line names; absent ones are those of the run folder."""
 
     pred: str | None
     gt: str | None
@@ -90,7 +90,7 @@ def read_story(folder: Path, sources: Sources) -> Story:
 
 
 def told_apart(stories: Sequence[Story]) -> list[Story]:
-    """The runs with names of their own: of folders of one name as much of the path as tells them apart."""
+    """The runs with distinct names: where folders have the same name, as much of the path as distinguishes them."""
     paths = [story.folder.resolve().parts for story in stories]
     for length in range(1, max(map(len, paths)) + 1):
         names = ["/".join(path[-length:]) for path in paths]
@@ -102,7 +102,7 @@ def told_apart(stories: Sequence[Story]) -> list[Story]:
 def match_all_images(
     truths: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], threshold: float
 ) -> list[Outcomes]:
-    """What became of the cells of every image."""
+    """Match the detections of every image to its true cells."""
     found = cells_by_image(entries)
     bar = ProgressBar(truths, "match")
     return [match_detections(truth.instances, found[truth.id], threshold) for truth in bar]

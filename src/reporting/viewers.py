@@ -1,4 +1,4 @@
-"""Images with their cells as layers of outlines, to be shown, hidden and enlarged on a report's page."""
+"""Images with outlines of their cells in layers that a report's page can show, hide and enlarge."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from src.geometry.instances import Instance
 from src.geometry.polygons import outlines
 from src.reporting.html import picture
 
-SHOWN = 3  # images of each end
+SHOWN = 3  # of the worst images, and of the best
 LAYERS = {
     "truth": "true cells",
     "found": "found",

@@ -31,7 +31,7 @@ class Error:
 
 
 def missed_cells(truths: Sequence[ImageTruth], images: Sequence[Outcomes]) -> list[Error]:
-    """All missed cells, the largest first: those that a reader would never have missed."""
+    """All missed cells, the largest first."""
     errors = []
     for truth, image in zip(truths, images, strict=True):
         for index in image.false_negatives():

@@ -1,4 +1,4 @@
-"""Where the cells of a synthetic image lie: each in free place, or against another one, and hardly over it."""
+"""Placement of the cells of a synthetic image: in free space, or touching another cell and hardly covering it."""
 
 import math
 from dataclasses import replace
@@ -42,7 +42,9 @@ def _place_cells(rng: np.random.Generator, closed: np.ndarray) -> tuple[list[Cel
     count = max(MIN_CELLS, round(closed.size / PIXELS_PER_CELL))
     drawn = rng.choice(len(KINDS), count, p=[kind.share for kind in KINDS]) + 1
     cells: list[Cell] = []
-    for class_id in sorted(drawn.tolist(), key=lambda class_id: class_id != len(KINDS)):  # the largest find room first
+    for class_id in sorted(
+        drawn.tolist(), key=lambda class_id: class_id != len(KINDS)
+    ):  # the largest cells are placed first
         cell = _find_room(rng, class_id, cells, labels, closed)
         if cell is not None:
             cells.append(cell)
@@ -99,7 +101,7 @@ def _moved_beside(rng: np.random.Generator, shape: Shape, other: Shape) -> Shape
 
 
 def _drop_fragments(labels: np.ndarray, cells: list[Cell]) -> None:
-    """Take pieces too small to be told from noise out of the ground truth."""
+    """Remove pieces from the ground truth that are too small to be distinguished from noise."""
     for label, cell in enumerate(cells, start=1):
         patch = labels[cell.window]
         count, pieces, statistics, _ = cv2.connectedComponentsWithStats((patch == label).astype(np.uint8))
@@ -109,7 +111,7 @@ def _drop_fragments(labels: np.ndarray, cells: list[Cell]) -> None:
 
 
 def _by_class(labels: np.ndarray, cells: list[Cell]) -> np.ndarray:
-    """Split a map of all cells into one channel a class, ids 1..N within each."""
+    """Split a map of all cells into one channel per class, with ids 1..N in each."""
     class_ids = np.array([0, *(cell.class_id for cell in cells)])
     is_visible = np.bincount(labels.ravel(), minlength=len(class_ids)) > 0
     layers = []

@@ -1,7 +1,7 @@
 """How synthetic tissue looks: the cells of each class, what lies around them, and how both take up the stains.
 
-An image is made of three concentrations a pixel (haematoxylin, eosin, ink), which the Beer-Lambert law turns into
-light, as in A. Ruifrok and D. Johnston, "Quantification of histochemical staining by color deconvolution", 2001.
+An image is made from three concentrations per pixel (haematoxylin, eosin, ink), which the Beer-Lambert law turns
+into light, as in A. Ruifrok and D. Johnston, "Quantification of histochemical staining by color deconvolution", 2001.
 Work on a cell stays within its own patch, so the time grows with the image plus the cells, not with their product.
 """
 
@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-Texture = Callable[[np.random.Generator, np.ndarray], np.ndarray]  # from distances to the outline; only ranks count
+Texture = Callable[
+    [np.random.Generator, np.ndarray], np.ndarray
+]  # computed from distances to the outline; only ranks count
 Window = tuple[slice, slice]
 Size = tuple[int, ...]  # height, width
 
@@ -205,7 +207,7 @@ def _distance(shape: Shape, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     along = (x * math.cos(shape.angle) + y * math.sin(shape.angle)) / stretch
     across = (y * math.cos(shape.angle) - x * math.sin(shape.angle)) * stretch
     length = np.maximum(np.hypot(along, across), 1e-6)
-    direction = (along + 1j * across) / length  # e^iθ, whose powers give the harmonics without a cosine a pixel
+    direction = (along + 1j * across) / length  # e^iθ, whose powers give the harmonics without a cosine per pixel
     harmonics = [lobe * cmath.exp(1j * phase) for lobe, phase in zip(shape.lobes, shape.phases, strict=True)]
     border = shape.radius * np.polyval([*reversed(harmonics), 0, 1], direction).real
     return np.maximum(np.hypot(x, y), 1e-6) * (1 - border / length)
