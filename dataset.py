@@ -176,7 +176,7 @@ def draw_previews(config: PreviewConfig) -> None:
         items = [plainly[(0, place)], *(augmented[(epoch, place)] for epoch in range(3))]
         write_png(Path(config.preview) / f"tile-{number:02d}.png", draw_tiles(items, data.classes))
         print(f"tile-{number:02d}.png: {items[0][2]}, {', '.join(str(len(item[1]['ids'])) for item in items)} cells")
-    print(f"wrote {config.preview}: {len(places)} pictures, each of a tile as it is and as three epochs see it")
+    print(f"wrote {config.preview}: {len(places)} pictures, each of a tile without augmentation and in three epochs")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ from src.engine.prediction import Predictor, predict_images
 from src.engine.tensor_files import check_fits, load_state
 from src.evaluation.partial_results import PartialResults
 from src.evaluation.results import check_results, result_entries, write_results, write_submission_zip
-from src.reporting.draw import SURE, write_overlay
+from src.reporting.draw import CONFIDENT, write_overlay
 from utils import share_cores, to_device
 
 Entries = dict[int, list[dict[str, Any]]]  # result entries by image id
@@ -68,7 +68,7 @@ def main(config: InferenceConfig) -> None:
     images = find_images(config)
     predictor, classes = load_predictor(config, device)
     if world.is_main:
-        print(f"predicts on {device} in {str(predictor.amp or torch.float32).removeprefix('torch.')}")
+        print(f"predicting on {device} in {str(predictor.amp or torch.float32).removeprefix('torch.')}")
 
     partial = PartialResults(config.output, job(config, predictor.amp), world.rank)
     entries = resumed(config, partial, images, world)
@@ -77,7 +77,7 @@ def main(config: InferenceConfig) -> None:
     for image, pixels, instances in predict_images(predictor, bar):
         found = result_entries(image.entry.id, instances, image.entry.height, image.entry.width)
         if config.overlay:
-            confident = [instance for instance in instances if instance.score >= SURE]
+            confident = [instance for instance in instances if instance.score >= CONFIDENT]
             write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, confident, classes)
         partial.add(image, found)
         entries[image.entry.id] = found
@@ -165,7 +165,7 @@ def resumed(
 
 
 def write(config: InferenceConfig, images: Sequence[TestImage], found: Entries, classes: tuple[CellClass, ...]) -> None:
-    """Check and write the results, their classes and id map beside them, and the zip; list images without detections."""
+    """Check and write the results, classes and id map beside them, and the zip; list images without detections."""
     id_map = [image.entry for image in images]
     entries = [entry for of_image in found.values() for entry in of_image]
     entries.sort(key=lambda entry: (entry["image_id"], -entry["score"]))
@@ -182,7 +182,7 @@ def write(config: InferenceConfig, images: Sequence[TestImage], found: Entries, 
         write_submission_zip(config.zip, output)
     empty = [entry.file_name for entry in id_map if not found[entry.id]]
     if empty:
-        print(f"no detection in {len(empty)} images: {', '.join(empty)}")
+        print(f"no detections in {len(empty)} images: {', '.join(empty)}")
     print(
         f"wrote {config.output}: {len(entries)} detections in {len(images)} images"
         + (f", and {config.zip}" if config.zip else "")

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(describe(rows, notes, advice))
     for problem in problems:
         print("problem: " + problem.replace("\n", "\\n"))  # file names may hold any character
-    print(f"{folder}: {f'{len(problems)} problems' if problems else 'nothing is wrong'}")
+    print(f"{folder}: {f'{len(problems)} problems' if problems else 'no problems found'}")
     if flags.write_manifest:
         print(f"wrote {folder / NAME}: {write_manifest(folder)} files")
     if flags.html and facts:

@@ -20,7 +20,7 @@ from src.data.id_map import read_id_map
 from src.formats.conversion import convert_in, convert_out, open_source, require_path, whole_or_not
 from src.formats.exporters import EXPORTERS
 from src.formats.importers import IMPORTERS
-from src.reporting.draw import SURE
+from src.reporting.draw import CONFIDENT
 
 RESULTS = "results"
 IMPORT_FLAGS, EXPORT_FLAGS = ("images", "rectangles"), ("to", "id_map", "classes", "score_thresh")
@@ -47,7 +47,7 @@ class ConvertConfig:
         metavar="FILE",
     )
     score_thresh: float | None = option(
-        None, f"lowest score that is exported; absent: {SURE}", low=0, high=1, metavar="S"
+        None, f"lowest score that is exported; absent: {CONFIDENT}", low=0, high=1, metavar="S"
     )
     force: bool = option(False, "write over what is in OUT")
     max_pixels: int = inherited(MachineSettings, "max_pixels", DEFAULT_MAX_PIXELS)
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kind = choose("--from", flags.source, [*IMPORTERS, RESULTS])
     for name in IMPORT_FLAGS if kind == RESULTS else EXPORT_FLAGS:
         if getattr(flags, name) is not None:
-            raise InputError(f"--{name.replace('_', '-')}: says nothing to --from {kind} (see --help)")
+            raise InputError(f"--{name.replace('_', '-')}: has no effect with --from {kind} (see --help)")
     refuse_overwriting(out, flags.force)
     if kind != RESULTS:
         source = open_source(kind, path, flags.images)
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if id_map is None:
         raise InputError(f"{companion(path, 'id-map')}: no such file; name an id map with --id-map")
     classes = classes_of_results(flags.classes, path)
-    threshold = SURE if flags.score_thresh is None else flags.score_thresh
+    threshold = CONFIDENT if flags.score_thresh is None else flags.score_thresh
     print(convert_out(path, out, target, read_id_map(id_map), classes, threshold))
 
 

@@ -162,7 +162,7 @@ def measure(study: Study, variant: Variant, seed: int) -> dict[str, Any]:
     scores = score(truths, read_results(output), classes, study.pq_threshold)
     steps = [event for event in read_lines(folder / "log.jsonl") if event["event"] == "step"]
     return {
-        **label(study, variant, seed),
+        **identity(study, variant, seed),
         "steps": len(steps),
         "minutes": round(steps[-1]["time_s"] / 60, 1),
         "images_per_s": median(event["images_per_s"] for event in steps),
@@ -175,7 +175,7 @@ def measure(study: Study, variant: Variant, seed: int) -> dict[str, Any]:
     }
 
 
-def label(study: Study, variant: Variant, seed: int) -> dict[str, Any]:
+def identity(study: Study, variant: Variant, seed: int) -> dict[str, Any]:
     """What a line of the log is about; two lines with the same label are the same measurement."""
     parts = read_split(study.split)
     return {
@@ -259,10 +259,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     variants = [parse_variant(text) for text in flags.variant]
     for seed in range(flags.first_seed, flags.first_seed + flags.seeds):
         for variant in variants:
-            wanted = label(study, variant, seed)
+            wanted = identity(study, variant, seed)
             if not any(is_about(line, wanted) for line in read_lines(study.log)):
                 append_line(study.log, measure(study, variant, seed))
-    labels = [label(study, variant, seed) for variant in variants for seed in range(100)]
+    labels = [identity(study, variant, seed) for variant in variants for seed in range(100)]
     found = [
         {**line, "variant": wanted["variant"]}
         for wanted in labels

@@ -36,7 +36,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: cannot be written (it is no file)")
+        raise InputError(f"{path}: cannot be written (it is not a regular file)")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def append_line(path: str | Path, value: Any) -> None:
 
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:
-    """The JSON objects of a log, one per line; a line that a crash cut short is skipped, and a missing file is empty."""
+    """The JSON objects of a log, one per line; a line that a crash cut short is skipped. A missing file is empty."""
     path, values = Path(path), []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:

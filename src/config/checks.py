@@ -100,6 +100,6 @@ def _check_losses(settings: OptimizerSettings, class_count: int | None) -> None:
 
 def _check_amp(amp: str | None, device: str) -> None:
     if amp == "fp16" and device == "cpu":
-        raise InputError("--amp fp16 needs an NVIDIA GPU; with --device cpu there are bf16 and off")
+        raise InputError("--amp fp16 needs an NVIDIA GPU; with --device cpu only bf16 and off are available")
     if amp in ("fp16", "bf16") and device == "mps":
-        raise InputError(f"--amp {amp}: with --device mps there is off alone")
+        raise InputError(f"--amp {amp}: with --device mps only off is available")

@@ -127,7 +127,7 @@ class Flag:
         if self.kind in (int, float):
             self._check_bounds(value)
         if isinstance(value, str) and re.search(r"[\x00\ud800-\udfff]", value):
-            raise InputError(f"{self.name} holds a character that is no text: {value!r}")
+            raise InputError(f"{self.name} holds a character that is not valid text: {value!r}")
         return value
 
     def _check_bounds(self, value: Any) -> None:

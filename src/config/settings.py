@@ -44,7 +44,7 @@ class TileSettings:
     tile_size: int = learning(512, "side of a tile in px after --scale", low=32, high=8192)
     overlap: int = learning(256, "px that neighbouring training tiles share", low=0)
     empty_fraction: float = learning(
-        0.1, "tiles without cells kept as negatives, as a share of those with cells", low=0
+        0.1, "number of tiles without cells that are kept, as a fraction of the tiles with cells", low=0
     )
     min_visible: float = learning(
         0.25,
@@ -60,7 +60,7 @@ class AugmentSettings:
 
     augment: str = learning(
         "full",
-        "none; flips (and quarter turns); full adds shift-scale-rotate and colour jitter",
+        "none; flips: flips and quarter turns; full: these, shift-scale-rotate and colour jitter",
         choices=("none", "flips", "full"),
     )
     affine_prob: float = learning(0.5, "probability of shift-scale-rotate, with --augment full", low=0, high=1)
@@ -118,7 +118,7 @@ class ModelSettings:
     )
     nms_threshold: float = prediction(
         0.5,
-        "box IoU above which the lower of two detections of a class is dropped in a tile",
+        "box IoU of two detections of a class in a tile above which the one with the lower score is dropped",
         low=0,
         high=1,
     )
@@ -132,7 +132,7 @@ class OptimizerSettings:
     optimizer: str = learning("sgd", "optimizer", choices=("sgd", "adamw"))
     lr: float = learning(0.005, "learning rate after warm-up", low=0)
     momentum: float = learning(0.9, "momentum of SGD", low=0, high=1)
-    weight_decay: float = learning(1e-4, "weight decay; norms and biases are spared", low=0)
+    weight_decay: float = learning(1e-4, "weight decay; not applied to norms and biases", low=0)
     warmup_steps: int = learning(500, "steps of linear warm-up", low=0)
     schedule: str = learning("constant", "learning rate after warm-up", choices=("constant", "cosine", "step"))
     step_epochs: int = learning(10, "epochs between divisions by ten, with --schedule step", low=1)
@@ -155,10 +155,10 @@ class OptimizerSettings:
     amp: str = learning(
         "auto",
         "mixed precision; auto: bf16 where the GPU or the CPU has it natively, else fp16 on a GPU and off on a CPU; "
-        "in a run that is resumed, what it began with",
+        "a resumed run keeps its own",
         choices=PRECISIONS,
     )
-    compile: bool = nothing(False, "compile the backbone for the machine; takes minutes once, gains nothing on a CPU")
+    compile: bool = nothing(False, "compile the backbone; takes minutes at the start and gains nothing on a CPU")
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class PredictSettings:
     predict_overlap: int = prediction(128, "px that neighbouring tiles share when predicting", low=0)
     tta: str = prediction(
         "none",
-        "test-time augmentation: views of each tile that are predicted and merged, flips four, full eight",
+        "test-time augmentation: how many views of each tile are predicted and merged; flips: four, full: eight",
         choices=("none", "flips", "full"),
     )
     whole_image: bool = prediction(False, "predict the whole image too, as one more tile")
@@ -183,13 +183,13 @@ class RunSettings:
 
     output_dir: str = nothing("./logs", "run folder")
     epochs: int = budget(30, "passes over the training tiles", low=1)
-    max_steps: int | None = budget(None, "stop, schedules included, after this many steps", low=1)
+    max_steps: int | None = budget(None, "end the run and its schedule after this many steps", low=1)
     max_minutes: float | None = budget(
-        None, "stop, schedules included, after this many minutes, validation not counted", low=0.01
+        None, "end the run and its schedule after this many minutes, not counting validation", low=0.01
     )
     batch_size: int | Auto = learning(
         4,
-        "tiles per step and GPU; auto: as many as the GPU's memory holds and leave eight steps per epoch (set --lr to suit)",
+        "tiles per step and GPU; auto: as many as the GPU's memory holds and leave eight steps per epoch (adjust --lr)",
         low=1,
         auto=True,
         formerly_auto=0,
@@ -201,13 +201,13 @@ class RunSettings:
         auto=True,
         formerly_auto=-1,
     )
-    val_every: int = nothing(1, "epochs between validations; 0 validates at the end alone", low=0)
-    patience: int = budget(0, "stop after this many validations without a better AP50; 0 never", low=0)
+    val_every: int = nothing(1, "epochs between validations; 0: only at the end", low=0)
+    patience: int = budget(0, "stop after this many validations without a better AP50; 0: never", low=0)
     save_every: int = nothing(1, "epochs between checkpoints", low=1)
-    resume: str | None = nothing(None, "go on from a checkpoint file, or auto: the run folder's last good one")
+    resume: str | None = nothing(None, "resume from a checkpoint file, or auto: from the run folder's last good one")
     on_change: str = nothing(
         "refuse",
-        "what --resume does where images or settings are not those of the checkpoint",
+        "what --resume does where images or settings differ from the checkpoint's",
         choices=("refuse", "continue"),
     )
 
@@ -229,11 +229,11 @@ class DataSettings:
     split: str | None = nothing(None, "JSON file of part → names; train and val are used")
     val_fraction: float = learning(0.2, "share of the images for validation, without --split", low=0, high=0.9)
     groups: str | None = nothing(
-        None, "JSON file of name → group that is kept together in a split; absent: by stain likeness"
+        None, "JSON file of name → group that is kept together in a split; absent: by similar stain"
     )
     seed: int = learning(0, "seed of everything random", low=0)
     cache_dir: str | None = nothing(None, "folder for decoded images and label maps; absent: the user's cache folder")
-    cache_gb: float = nothing(20.0, "size that the cache may grow to, in GB; 0 keeps none on disk", low=0)
+    cache_gb: float = nothing(20.0, "maximum size of the cache in GB; 0: no cache", low=0)
 
     @property
     def class_count(self) -> int | None:
@@ -257,7 +257,7 @@ class MachineSettings:
     )
     timeout_minutes: float = nothing(
         120.0,
-        "minutes that processes wait for one another before they give up, as while one decodes a large image",
+        "minutes that processes wait for one another, for example while one decodes a large image",
         low=0.1,
     )
     max_pixels: int = nothing(
@@ -303,11 +303,11 @@ class InferenceConfig:
         None,
         f"JSON list of file_name, id, height, width; absent: {HOMEWORK_ID_MAP} for the homework's folder, else 1..N by name",
     )
-    output: str = option("./test-results.json", "where the results go")
-    resume: bool = option(False, "go on with an interrupted prediction: images that are done are not predicted again")
+    output: str = option("./test-results.json", "results file")
+    resume: bool = option(False, "resume an interrupted prediction: finished images are not predicted again")
     split: str | None = option(None, "JSON file of part → names; only --part is predicted")
     part: str = option("val", "part of --split")
-    zip: str | None = option(None, "also pack the results as test-results.json into this zip")
+    zip: str | None = option(None, "zip that the results are also packed into, as test-results.json")
     overlay: str | None = option(
         None, "folder for one picture per image: cells of score 0.5 and up, outlined in the colours of their classes"
     )

@@ -74,5 +74,5 @@ def refuse_repeats(values: Iterable[Any], what: str) -> None:
     seen = set()
     for value in values:
         if value in seen:
-            raise InputError(f"{what} {value} stands twice")
+            raise InputError(f"{what} {value} occurs twice")
         seen.add(value)

@@ -119,7 +119,7 @@ def _descend(in_val: np.ndarray, shares: np.ndarray, val_fraction: float) -> tup
 
 
 def _costs(share: np.ndarray, present: np.ndarray, spread: np.ndarray, val_fraction: float) -> np.ndarray:
-    """Squared distance of the shares from the wanted one, plus a penalty per class that only one part has for no need.
+    """Squared distance from the wanted shares, plus a penalty per class that could be in both parts and is not.
 
     Args:
         share: ``(..., 1 + K)`` share in val of the images and of each class's cells.
@@ -142,7 +142,7 @@ def read_split(path: str | Path) -> dict[str, list[str]]:
             check_component(name, path)
             if name in owners:
                 where = f"twice in {part}" if owners[name] == part else f"in both {owners[name]} and {part}"
-                raise InputError(f"{path}: {name} is {where}; a name stands once")
+                raise InputError(f"{path}: {name} is {where}; a name may occur only once")
             owners[name] = part
     return split
 

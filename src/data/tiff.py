@@ -152,7 +152,7 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
 def _open_page(path: str | Path, first_page: bool = False) -> Iterator[tifffile.TiffPage]:
     """The single page of a file, checked but not decoded; any error while it is open becomes an InputError."""
     if Path(path).exists() and not Path(path).is_file():
-        raise InputError(f"{path}: cannot be read (it is no file)")  # reading a pipe would block
+        raise InputError(f"{path}: cannot be read (it is not a regular file)")  # reading a pipe would block
     try:
         with tifffile.TiffFile(path, _multifile=False) as file:  # no other files are opened on behalf of this one
             _check_layout(file, path, first_page)
@@ -183,7 +183,7 @@ def _check_layout(file: tifffile.TiffFile, path: str | Path, first_page: bool) -
     if channels not in (1, 3, 4):
         raise InputError(f"{path}: has {channels} channels; grey, RGB and RGBA are read")
     if page.bitspersample not in (1, 8, 16, 32, 64) or page.dtype is None or page.dtype.kind not in "buif":
-        raise InputError(f"{path}: has {page.bitspersample} bits a sample of type {page.dtype}, which is not read")
+        raise InputError(f"{path}: has {page.bitspersample} bits per sample of type {page.dtype}, which is not read")
     _check_data_present(page, path)
     _check_streams(page, path)
 
@@ -209,7 +209,7 @@ def _check_streams(page: tifffile.TiffPage, path: str | Path) -> None:
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
     if pixels > 2 * math.prod(page.chunks[:2]):
-        raise InputError(f"{path}: is damaged (a part of {math.prod(page.chunks[:2])} px says it holds {pixels})")
+        raise InputError(f"{path}: is damaged (a part of {math.prod(page.chunks[:2])} px claims to hold {pixels})")
 
 
 def _check_data_present(page: tifffile.TiffPage, path: str | Path) -> None:

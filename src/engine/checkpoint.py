@@ -143,9 +143,9 @@ def _read(path: Path) -> dict[str, Any]:
         intact = is_intact(path)
         content = torch.load(path, map_location="cpu", weights_only=True) if intact else None
     except Exception as error:  # torch.load has no error of its own: a bad file shows as nearly anything
-        raise InputError(f"{path}: is no checkpoint ({(str(error) or repr(error)).splitlines()[0]})") from error
+        raise InputError(f"{path}: is not a checkpoint ({(str(error) or repr(error)).splitlines()[0]})") from error
     if not intact:
-        raise InputError(f"{path}: is damaged, or no checkpoint of this program (its digest does not fit)")
+        raise InputError(f"{path}: is damaged, or not a checkpoint of this program (its digest does not fit)")
     kinds: dict[str, Any] = {"settings": dict, "classes": list, "model": dict}
     optional: dict[str, Any] = {"ema": (dict, type(None)), "scores": dict}
     if (
@@ -154,7 +154,7 @@ def _read(path: Path) -> dict[str, Any]:
         or not all(isinstance(content.get(key), kind) for key, kind in kinds.items())
         or not all(isinstance(content[key], kind) for key, kind in optional.items() if key in content)
     ):
-        raise InputError(f"{path}: is no checkpoint of this program")
+        raise InputError(f"{path}: is not a checkpoint of this program")
     return content
 
 
@@ -183,11 +183,11 @@ def _read_config(settings: Any, path: Path) -> TrainConfig:
 def _read_snapshot(content: Mapping[str, Any], path: Path) -> Snapshot:
     parts: dict[str, Any] = {name: content.get(name) for name in ("optimizer", "scaler", "split", "checksums")}
     if not all(isinstance(part, dict) for part in parts.values()):
-        raise InputError(f"{path}: is no checkpoint of this program")
+        raise InputError(f"{path}: is not a checkpoint of this program")
     try:
         progress = read_progress(content["progress"])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: training cannot go on from it ({error})") from error
+        raise InputError(f"{path}: training cannot be resumed from it ({error})") from error
     return Snapshot(content["model"], progress=progress, processes=content.get("processes"), **parts)
 
 

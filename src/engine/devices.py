@@ -56,9 +56,9 @@ def resolve_amp(name: str, device: torch.device) -> str:
     if name == "auto":
         return next(iter(native_precisions(device)), "off")
     if name == "fp16" and device.type == "cpu":
-        raise InputError("--amp fp16 needs an NVIDIA GPU; on a CPU there are bf16 and off")
+        raise InputError("--amp fp16 needs an NVIDIA GPU; on a CPU only bf16 and off are available")
     if name != "off" and device.type == "mps":
-        raise InputError(f"--amp {name}: on {device} torchvision has no half precision; there is off alone")
+        raise InputError(f"--amp {name}: on {device} torchvision has no half precision; only off is available")
     return name
 
 

@@ -22,7 +22,7 @@ from src.geometry.stitch import stitch
 from src.geometry.tiles import Tile, pad_to, tile_grid
 from src.geometry.views import VIEWS, View, merge, undo
 
-Answers = list[dict[str, torch.Tensor]]
+Outputs = list[dict[str, torch.Tensor]]
 
 
 class ImageFile(Protocol):
@@ -121,7 +121,7 @@ def _batches(image: np.ndarray, tiles: Sequence[Tile], predictor: Predictor) -> 
         yield np.stack([pad_to(window, predictor.tile_size) for window in windows])
 
 
-def _forward(predictor: Predictor, tiles: np.ndarray) -> tuple[tuple[int, int], list[Answers]]:
+def _forward(predictor: Predictor, tiles: np.ndarray) -> tuple[tuple[int, int], list[Outputs]]:
     """Run each model on each view of ``(B, h, w, 3)`` uint8 tiles.
 
     Returns:
@@ -129,8 +129,8 @@ def _forward(predictor: Predictor, tiles: np.ndarray) -> tuple[tuple[int, int], 
     """
     batch = torch.from_numpy(tiles).permute(0, 3, 1, 2).to(predictor.device)
     with torch.autocast(predictor.device.type, predictor.amp, enabled=predictor.amp is not None):
-        answers = [model(_apply_view(batch, view)) for model, view in _model_views(predictor)]
-    return tiles.shape[1:3], answers
+        outputs = [model(_apply_view(batch, view)) for model, view in _model_views(predictor)]
+    return tiles.shape[1:3], outputs
 
 
 def _model_views(predictor: Predictor) -> list[tuple[nn.Module, View]]:
@@ -142,15 +142,15 @@ def _apply_view(batch: torch.Tensor, view: View) -> torch.Tensor:
     return batch.flip([axis for axis, flipped in ((2, view.flip_rows), (3, view.flip_columns)) if flipped])
 
 
-def _merge_views(predictor: Predictor, asked: tuple[tuple[int, int], list[Answers]]) -> list[Detections]:
+def _merge_views(predictor: Predictor, forwarded: tuple[tuple[int, int], list[Outputs]]) -> list[Detections]:
     """Detections of each tile of :func:`_forward`; waits for the device, so it belongs in a thread of its own."""
-    (height, width), answers = asked
+    (height, width), outputs = forwarded
     seen = [
-        [undo(_to_numpy(answer), view, height, width) for answer in of_look]
-        for (_, view), of_look in zip(_model_views(predictor), answers, strict=True)
+        [undo(_to_numpy(output), view, height, width) for output in of_view]
+        for (_, view), of_view in zip(_model_views(predictor), outputs, strict=True)
     ]
     return [merge(of_tile) for of_tile in zip(*seen, strict=True)]
 
 
-def _to_numpy(answer: dict[str, torch.Tensor]) -> Detections:
-    return from_network(*(answer[name].cpu().numpy() for name in ("boxes", "scores", "labels", "masks")))
+def _to_numpy(output: dict[str, torch.Tensor]) -> Detections:
+    return from_network(*(output[name].cpu().numpy() for name in ("boxes", "scores", "labels", "masks")))

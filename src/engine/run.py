@@ -223,7 +223,7 @@ def compare(checkpoint: Checkpoint, config: TrainConfig, data: TrainingData, pro
     if found and config.run.on_change == "refuse":
         raise InputError(
             f"--resume: the run is not the one that the checkpoint is of: {'; '.join(found)};"
-            " --on-change continue goes on all the same"
+            " --on-change continue resumes it all the same"
         )
     found += changed_settings(checkpoint.config, config, ("budget",))  # what a run is often resumed for
     return [f"not as in the checkpoint: {change}" for change in found]

@@ -30,7 +30,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(f"--output-dir {folder}: another training writes into it; name another folder") from error
+            raise InputError(
+                f"--output-dir {folder}: another training is writing into it; name another folder"
+            ) from error
         try:
             yield
         finally:

@@ -191,7 +191,7 @@ class StepLog:
         skipped = bool(values.pop("skipped", 0.0))
         if skipped and self._scaler.get_scale() < LOWEST_SCALE:
             raise InputError(
-                f"step {step.progress.step}: gradients overflow in fp16 in every step; take --amp bf16 or off"
+                f"step {step.progress.step}: gradients overflow in fp16 in every step; use --amp bf16 or off"
             )
         self._bar.show(
             step=str(step.progress.step),

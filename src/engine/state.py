@@ -57,5 +57,5 @@ class TrainingState:
                 if not all(value.isfinite().all() for value in state.values() if isinstance(value, torch.Tensor)):
                     raise ValueError("the optimizer's state holds NaN or infinite values")
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise InputError(f"{source}: training cannot go on from it ({error})") from error
+            raise InputError(f"{source}: training cannot be resumed from it ({error})") from error
         self.progress = replace(snapshot.progress)

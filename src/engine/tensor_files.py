@@ -27,10 +27,10 @@ def check_weights(state: Any, source: str | Path) -> None:
         InputError: naming ``source`` and the tensor.
     """
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{source}: its weights are no dict of tensors")
+        raise InputError(f"{source}: its weights are not a dict of tensors")
     for name, tensor in state.items():
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-            raise InputError(f"{source}: {name} is no dense tensor")
+            raise InputError(f"{source}: {name} is not a dense tensor")
         if tensor.is_complex() or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise InputError(f"{source}: {name} is complex, or larger than what is stored of it")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -84,7 +84,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: is no safetensors file ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{path}: is not a safetensors file ({str(error).splitlines()[0]})") from error
     described = {name: text for name, text in metadata.items() if name != "digest"}
     if metadata.keys() == EXPORTED and metadata["digest"] != _digest(tensors, described):
         raise InputError(f"{path}: is damaged (its digest does not fit)")

@@ -7,7 +7,7 @@ from src.engine.prediction import Predictor, predict_images
 from src.engine.run import TrainingRun
 from src.evaluation.results import result_entries
 from src.evaluation.scores import format_score, score
-from src.reporting.draw import SURE, draw_outlines
+from src.reporting.draw import CONFIDENT, draw_outlines
 
 PICTURED = 3  # val images that TensorBoard shows
 
@@ -25,7 +25,7 @@ def predict_val(run: TrainingRun) -> list[dict[str, Any]]:
         image_id = ids[record.name]
         entries += result_entries(image_id, instances, *image.shape[:2])
         if image_id <= PICTURED:
-            confident = [instance for instance in instances if instance.score >= SURE]
+            confident = [instance for instance in instances if instance.score >= CONFIDENT]
             picture = draw_outlines(image, confident, run.data.classes)
             run.log.picture(f"val/{record.name}", picture, run.state.progress.step)
     return [entry for share in world.gather(entries) for entry in share]

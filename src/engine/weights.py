@@ -133,7 +133,7 @@ def _download(weights: str, version: str, flag: str) -> Mapping[str, Tensor]:
         return enum.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"--weights {flag}: cannot be had ({error}); put the file at {place}, pass its path, or take none"
+            f"--weights {flag}: cannot be loaded ({error}); save it as {place}, pass its path, or use --weights none"
         ) from error
 
 

@@ -191,7 +191,7 @@ def _parse_annotation(
     """An annotation as a result entry of score 1, its segmentation a compressed RLE that is yet to be checked."""
     where = f"{path}: annotation {index}"
     if not isinstance(item, dict):
-        raise InputError(f"{where}: is no JSON object")
+        raise InputError(f"{where}: is not a JSON object")
     image_id, category_id = item.get("image_id"), item.get("category_id")
     if type(image_id) is not int or image_id not in images:
         raise InputError(f"{where}: image_id {repr(image_id)} is not among the images")
@@ -224,9 +224,9 @@ def _rasterise(polygons: list[Any], size: list[int], where: str) -> dict[str, An
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise InputError(f"{where}: a polygon needs three points or more, as [x1, y1, x2, y2, …]")
         if not all(type(value) in (int, float) and -reach <= value <= 2 * reach for value in polygon):
-            raise InputError(f"{where}: a polygon has a point that is no number or far outside its image")
+            raise InputError(f"{where}: a polygon has a point that is not a number or far outside its image")
         corners = np.array(polygon).reshape(-1, 2)
         length += float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
     if length > MAX_OUTLINE:  # pycocotools takes memory by it, and does not ask whether it got any
-        raise InputError(f"{where}: its polygons are {length:.0f} px long, which is no cell")
+        raise InputError(f"{where}: its polygons are {length:.0f} px long, too long for a cell")
     return {"size": size, "counts": fill_as_coco(polygons, *size)}

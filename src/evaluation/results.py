@@ -60,7 +60,7 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
         raise InputError(f"{path}: expected a JSON list of result entries")
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            raise InputError(f"{path}: entry {index} is no JSON object")
+            raise InputError(f"{path}: entry {index} is not a JSON object")
     return entries
 
 
@@ -85,7 +85,7 @@ def _fault(entry: Any, sizes: dict[int, list[int]], class_count: int) -> str | N
     """What is wrong with an entry apart from its counts; ``None`` where nothing is."""
     keys = ("image_id", "category_id", "bbox", "score", "segmentation")
     if not isinstance(entry, dict):
-        return "is no JSON object"
+        return "is not a JSON object"
     for key in keys:
         if key not in entry:
             return f"{key} is missing"

@@ -252,7 +252,7 @@ def _regions(xml: Path) -> list[tuple[str, np.ndarray]]:
     except (OSError, ParseError, DefusedXmlException, LookupError, ValueError) as error:
         raise InputError(f"{xml}: cannot be read as MoNuSAC annotations ({error or type(error).__name__})") from error
     if any(not np.isfinite(corners).all() for _, corners in regions):
-        raise InputError(f"{xml}: holds a vertex that is no number")
+        raise InputError(f"{xml}: holds a vertex that is not a number")
     return regions
 
 

@@ -46,7 +46,7 @@ def verify(folder: Path) -> list[str]:
         if name not in digests:
             problems.append(f"{path}: is not in the manifest")
         elif file_digest(path) != digests[name]:
-            problems.append(f"{path}: is not what it was when the manifest was written")
+            problems.append(f"{path}: has changed since the manifest was written")
     return problems
 
 
@@ -68,7 +68,7 @@ def _read(path: Path) -> dict[str, str]:
 def _parse(line: str, number: int, path: Path) -> tuple[str, str]:
     found = re.fullmatch(r"(\\?)([0-9a-f]{64}) [ *](.+)", line)
     if not found:
-        raise InputError(f"{path}: line {number} is no line of a manifest: {line[:80]!r}")
+        raise InputError(f"{path}: line {number} is not a line of a manifest: {line[:80]!r}")
     mark, digest, name = found.groups()
     if mark:
         characters = {escape: character for character, escape in _ESCAPES.items()}
@@ -82,7 +82,7 @@ def _read_former(path: Path) -> dict[str, str]:
     try:
         return {name: state["sha256"] for name, state in listed["files"].items()}
     except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is no manifest; --write-manifest writes a new one") from error
+        raise InputError(f"{path}: is not a manifest; --write-manifest writes a new one") from error
 
 
 def _files(folder: Path, manifest: Path) -> list[Path]:

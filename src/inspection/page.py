@@ -13,7 +13,7 @@ from src.data.stain import decide_channel_order
 from src.geometry.instances import from_label_map
 from src.inspection.facts import CellFacts, diameters_of
 from src.reporting.draw import draw_outlines
-from src.reporting.html import INK, label, picture, plot, write_page
+from src.reporting.html import INK, legend_name, picture, plot, write_page
 
 SAMPLES, SAMPLE_SIDE = 12, 256  # of the contact sheet
 
@@ -50,7 +50,7 @@ def plots_of(facts: Sequence[CellFacts], classes: Sequence[CellClass]) -> list[t
     def sizes(axes: Any) -> None:
         for cell_class, values in diameters.items():
             if len(values):
-                look = {"label": label(cell_class.name), "color": cell_class.color}
+                look = {"label": legend_name(cell_class.name), "color": cell_class.color}
                 axes.hist(values, np.linspace(0, longest, 50), density=True, histtype="step", lw=1.6, **look)
         axes.set(xlabel="diameter of equal area, px", ylabel="density")
         axes.legend()
@@ -59,7 +59,9 @@ def plots_of(facts: Sequence[CellFacts], classes: Sequence[CellClass]) -> list[t
         edges = np.geomspace(1, max(max(image.areas.max(initial=1) for image in facts), 2), 50)
         for cell_class in classes:
             values = np.concatenate([image.areas[image.class_ids == cell_class.id] for image in facts])
-            axes.hist(values, edges, histtype="step", lw=1.6, label=label(cell_class.name), color=cell_class.color)
+            axes.hist(
+                values, edges, histtype="step", lw=1.6, label=legend_name(cell_class.name), color=cell_class.color
+            )
         axes.set(xscale="log", xlabel="area, px", ylabel="cells")
         axes.legend()
 
@@ -68,7 +70,7 @@ def plots_of(facts: Sequence[CellFacts], classes: Sequence[CellClass]) -> list[t
         below = np.zeros(len(facts))
         for cell_class, values in counts.items():
             heights = np.array(values)[order]
-            axes.bar(range(len(facts)), heights, 1.0, below, label=label(cell_class.name), color=cell_class.color)
+            axes.bar(range(len(facts)), heights, 1.0, below, label=legend_name(cell_class.name), color=cell_class.color)
             below += heights
         axes.set(xlabel="images, by their number of cells", ylabel="cells")
         axes.legend()

@@ -43,7 +43,7 @@ def notes_on(facts: Sequence[CellFacts], classes: Sequence[CellClass], advice: A
     order, agreeing = decide_channel_order(image.contrast for image in facts)
     names = {cell_class.id: cell_class.name for cell_class in classes}
     lines = [
-        f"{len(facts)} images of {min(sides)} to {max(sides)} px a side, {min(counts)} to {max(counts)} cells each",
+        f"{len(facts)} images of {min(sides)} to {max(sides)} px per side, {min(counts)} to {max(counts)} cells each",
         f"channel order by the stain: {order} ({agreeing:.0%} of the images agree)",
     ]
     overlaps = sum((image.overlaps for image in facts), Counter[tuple[int, int]]())

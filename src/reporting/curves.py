@@ -29,9 +29,9 @@ def write_curves(folder: Path) -> None:
         points = [(event["step"], event[key]) for event in validations if event.get(key) is not None]
         score_axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label) if points else None
     rate_axes.plot([event["step"] for event in steps], [event["lr"] for event in steps])
-    _label(loss_axes, "training loss (smoothed)")
-    _label(score_axes, "validation", (0, 1))
-    _label(rate_axes, "learning rate")
+    _style(loss_axes, "training loss (smoothed)")
+    _style(score_axes, "validation", (0, 1))
+    _style(rate_axes, "learning rate")
     rate_axes.set_xlabel("step")
     with replacing(folder / "curves.png") as temporary:
         figure.savefig(temporary, dpi=100)
@@ -45,7 +45,7 @@ def smooth(values: Sequence[float], window: int = 25) -> np.ndarray:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def _label(axes: Any, title: str, limits: tuple[float, float] | None = None) -> None:
+def _style(axes: Any, title: str, limits: tuple[float, float] | None = None) -> None:
     axes.set_ylabel(title)
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:

@@ -11,7 +11,7 @@ from src.data.classes import CellClass
 from src.geometry.instances import Instance
 
 FONT = (cv2.FONT_HERSHEY_SIMPLEX, 0.42)
-SURE = 0.5  # the score from which a cell is drawn, and from which PQ counts it
+CONFIDENT = 0.5  # the score from which a cell is drawn, and from which PQ counts it
 
 
 def draw_outlines(

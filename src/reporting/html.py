@@ -47,7 +47,7 @@ def plot(draw: Callable[[Any], None], size: tuple[float, float] = (5.2, 3.2)) ->
     return Markup(re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL))
 
 
-def label(name: str) -> str:
+def legend_name(name: str) -> str:
     """A name that matplotlib's legend shows as it is: ``$`` would begin a formula, and ``_`` hide the name."""
     text = name.replace("$", r"\$")
     return f"\u200b{text}" if text.startswith("_") else text

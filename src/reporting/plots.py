@@ -8,7 +8,7 @@ import numpy as np
 from src.data.classes import CellClass
 from src.evaluation.errors_by_cause import NONE, Outcomes
 from src.reporting.curves import LOSSES, smooth
-from src.reporting.html import INK, label
+from src.reporting.html import INK, legend_name
 
 DASHES = ("-", "--")  # of the first run and the second
 BINS = np.linspace(0, 1, 11)
@@ -20,7 +20,7 @@ def losses(axes: Any, runs: Mapping[str, Events]) -> None:
     for dash, (name, events) in zip(DASHES, runs.items(), strict=False):
         steps = [event for event in events if event["event"] == "step"]
         for number, loss in enumerate(LOSSES):
-            text = f"{loss} ({label(name)})" if len(runs) > 1 and number == 0 else loss if dash == "-" else None
+            text = f"{loss} ({legend_name(name)})" if len(runs) > 1 and number == 0 else loss if dash == "-" else None
             values = smooth([event[loss] for event in steps])
             axes.plot([e["step"] for e in steps], values, dash, color=f"C{number}", label=text, lw=2 - bool(number))
     axes.set(xlabel="step", ylabel="training loss", yscale="log")
@@ -32,7 +32,11 @@ def rates(axes: Any, runs: Mapping[str, Events]) -> None:
     for dash, (name, events) in zip(DASHES, runs.items(), strict=False):
         steps = [event for event in events if event["event"] == "step"]
         axes.plot(
-            [event["step"] for event in steps], [event["lr"] for event in steps], dash, color=INK, label=label(name)
+            [event["step"] for event in steps],
+            [event["lr"] for event in steps],
+            dash,
+            color=INK,
+            label=legend_name(name),
         )
     axes.set(xlabel="step", ylabel="learning rate")
     axes.legend()
@@ -44,7 +48,7 @@ def validations(axes: Any, runs: Mapping[str, Events]) -> None:
         for number, key in enumerate(("AP50", "AP50_at_100", "AP")):
             points = [(e["step"], e[key]) for e in events if e["event"] == "val" and e.get(key) is not None]
             if points:
-                text = f"{key.replace('_', ' ')}" + (f" ({label(name)})" if len(runs) > 1 else "")
+                text = f"{key.replace('_', ' ')}" + (f" ({legend_name(name)})" if len(runs) > 1 else "")
                 axes.plot(*zip(*points, strict=True), dash, marker="o", ms=3, color=f"C{number}", label=text)
     axes.set(xlabel="step", ylabel="validation", ylim=(0, None))
     if axes.lines:
@@ -55,7 +59,7 @@ def precision_recall(axes: Any, precision: np.ndarray, classes: Sequence[CellCla
     """Precision ``(101, K)`` over recall at IoU 0.5, one curve per class."""
     for cell_class, values in zip(classes, precision.T, strict=True):
         if (values > -1).any():
-            axes.plot(np.linspace(0, 1, 101), values, color=cell_class.color, label=label(cell_class.name))
+            axes.plot(np.linspace(0, 1, 101), values, color=cell_class.color, label=legend_name(cell_class.name))
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
     axes.legend()
 
@@ -90,10 +94,8 @@ def counts(axes: Any, images: Sequence[Outcomes], classes: Sequence[CellClass]) 
     highest = 1
     for cell_class in classes:
         true = [sum(cell.class_id == cell_class.id for cell in image.truths) for image in images]
-        found = [
-            sum(c.class_id == cell_class.id and c.score >= image.threshold for c in image.found) for image in images
-        ]
-        axes.scatter(true, found, s=14, alpha=0.8, color=cell_class.color, label=label(cell_class.name))
+        found = [sum(cell.class_id == cell_class.id for cell in image.confident) for image in images]
+        axes.scatter(true, found, s=14, alpha=0.8, color=cell_class.color, label=legend_name(cell_class.name))
         highest = max(highest, *true, *found)
     axes.plot([0, highest], [0, highest], color=INK, lw=0.8, ls=":")
     axes.set(xlabel="true cells of an image", ylabel="cells found", xscale="symlog", yscale="symlog")
@@ -115,13 +117,13 @@ def sizes(axes: Any, images: Sequence[Outcomes], classes: Sequence[CellClass]) -
         count = np.bincount(which, minlength=len(edges))
         found = np.bincount(which, np.array(hits, float), minlength=len(edges))
         enough = count >= 10
-        look = {"ms": 3, "color": cell_class.color, "label": label(cell_class.name)}
+        look = {"ms": 3, "color": cell_class.color, "label": legend_name(cell_class.name)}
         axes.plot(edges[enough] + 2, found[enough] / count[enough], "o-", **look)
     axes.set(xlabel="diameter of equal area, px", ylabel="share found", ylim=(0, 1))
     axes.legend()
 
 
 def _scores(images: Sequence[Outcomes]) -> tuple[np.ndarray, np.ndarray]:
-    values = np.array([cell.score for image in images for cell in image.found], float)
+    values = np.array([cell.score for image in images for cell in image.detections], float)
     hits = np.concatenate([image.truth_of != NONE for image in images]) if images else np.zeros(0, bool)
     return values, hits

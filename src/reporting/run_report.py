@@ -142,7 +142,7 @@ def _summary(story: Story) -> dict[str, Any]:
     if steps:
         speed = float(np.median([event["images_per_s"] for event in steps]))
         minutes = steps[-1]["time_s"] / 60
-        lines.append(f"{steps[-1]['step']} steps in {minutes:.1f} min of training, {speed:.2f} tiles a second")
+        lines.append(f"{steps[-1]['step']} steps in {minutes:.1f} min of training, {speed:.2f} tiles per second")
     if story.scores:
         ap50, at_100 = (story.scores[cap]["AP50"] for cap in ("uncapped", "at_100"))
         lines.append(

@@ -28,7 +28,7 @@ def viewers_of(
     read: Callable[[ImageTruth], np.ndarray | None],
 ) -> list[dict[str, Any]]:
     """The worst and the best images, by F1, as the template takes them; those that ``read`` finds."""
-    telling = (i for i, image in enumerate(images) if image.truths or image.is_sure.any())
+    telling = (i for i, image in enumerate(images) if image.truths or image.is_confident.any())
     order = sorted(telling, key=lambda i: images[i].f1())
     viewers = []
     for index in dict.fromkeys([*order[:SHOWN], *order[-SHOWN:]]):
@@ -51,8 +51,8 @@ def layers_of(image: Outcomes, classes: Sequence[CellClass]) -> dict[str, list[t
     """Layer → colour and path of each class."""
     cells: Mapping[str, list[Instance]] = {
         "truth": image.truths,
-        "found": [cell for cell, is_sure in zip(image.found, image.is_sure, strict=True) if is_sure],
-        "false_positives": [image.found[index] for index in image.false_positives()],
+        "found": image.confident,
+        "false_positives": [image.detections[index] for index in image.false_positives()],
         "false_negatives": [image.truths[index] for index in image.false_negatives()],
     }
     return {

@@ -45,7 +45,7 @@ def false_positives(truths: Sequence[ImageTruth], images: Sequence[Outcomes]) ->
     errors = []
     for truth, image in zip(truths, images, strict=True):
         for index in image.false_positives():
-            cell, cause = image.found[index], cause_of_false_positive(image, int(index), truth.height, truth.width)
+            cell, cause = image.detections[index], cause_of_false_positive(image, int(index), truth.height, truth.width)
             errors.append(Error(truth, image, cell, cause, cell.score, f"score {cell.score:.2f}"))
     return sorted(errors, key=lambda error: -error.weight)
 
@@ -75,9 +75,8 @@ def _draw(error: Error, pixels: np.ndarray, classes: Sequence[CellClass]) -> str
     left = int(np.clip((error.cell.left + error.cell.right - SIDE) // 2, 0, max(width - SIDE, 0)))
     window = pixels[top : top + SIDE, left : left + SIDE]
     image = error.image
-    confident = [found for found, is_sure in zip(image.found, image.is_sure, strict=True) if is_sure]
     halves = []
-    for cells in (image.truths, confident):
+    for cells in (image.truths, image.confident):
         seen = [part for cell in cells if (part := clip(cell, top, left, top + SIDE, left + SIDE))]
         moved = [replace(part, top=part.top - top, left=part.left - left) for part in seen]
         halves.append(draw_outlines(window, moved, classes, ZOOM))

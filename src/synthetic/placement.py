@@ -6,7 +6,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from src.synthetic.tissue import KINDS, Cell, Kind, Shape, Window, noise, outline, paint, reach, sigmoid
+from src.synthetic.tissue import KINDS, Cell, Kind, Shape, Window, distance_to_outline, noise, paint, reach, sigmoid
 
 PIXELS_PER_CELL = 600
 MIN_CELLS = 156
@@ -64,7 +64,7 @@ def _find_room(
             shape = _moved_beside(rng, shape, cells[rng.integers(len(cells))].shape)
         if not (0 <= shape.row < height and 0 <= shape.column < width) or labels[_core(shape)].any():
             continue
-        window, distance = outline(shape, (height, width))
+        window, distance = distance_to_outline(shape, (height, width))
         if not closed[window][distance < 0].any() and _fits(labels[window], distance, cells, beside):
             return Cell(class_id, shape, window, distance)
     return None

@@ -192,7 +192,7 @@ def reach(shape: Shape, direction: float) -> float:
     return 1 - float(_distance(shape, *ray)[0])
 
 
-def outline(shape: Shape, size: Size) -> tuple[Window, np.ndarray]:
+def distance_to_outline(shape: Shape, size: Size) -> tuple[Window, np.ndarray]:
     """The window of an image around a shape and, at its pixels, the distance to the outline (negative inside)."""
     half = shape.radius * math.sqrt(shape.elongation) * 1.25 + 6
     rows = slice(max(math.floor(shape.row - half), 0), min(math.ceil(shape.row + half), size[0]))
@@ -245,7 +245,7 @@ def _scatter(rng: np.random.Generator, stain: np.ndarray, debris: Debris) -> Non
         radius, elongation = rng.uniform(*debris.radius), rng.uniform(*debris.elongation)
         lobes, phases = tuple(rng.uniform(0, 0.08, 3)), tuple(rng.uniform(0, 2 * math.pi, 3))
         shape = Shape(row, column, radius, elongation, rng.uniform(0, math.pi), lobes, phases)
-        window, distance = outline(shape, (height, width))
+        window, distance = distance_to_outline(shape, (height, width))
         depth = 1 - debris.pale_center * np.clip(-distance / radius, 0, 1)
         color = np.array(debris.stain) * rng.uniform(0.75, 1.2) * depth[..., None]
         _blend(stain[window], sigmoid(-distance / debris.softness), color)

@@ -36,6 +36,6 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> 
 def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "."):
-        with pytest.raises(InputError, match="cannot be written \\(it is no file"):
+        with pytest.raises(InputError, match="cannot be written \\(it is not a regular file"):
             write_text(tmp_path / name, "x")
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

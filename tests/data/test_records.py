@@ -143,8 +143,8 @@ def test_an_id_map_is_read_back(tmp_path: Path) -> None:
         ({"file_name": ".."}, "not a plain file name"),
         ({"file_name": ""}, "not a plain file name"),
         ({"file_name": 3}, "not a plain file name"),
-        ({"file_name": "b.tif"}, "file_name b stands twice"),
-        ({"id": 2}, "id 2 stands twice"),
+        ({"file_name": "b.tif"}, "file_name b occurs twice"),
+        ({"id": 2}, "id 2 occurs twice"),
     ],
 )
 def test_a_wrong_id_map_is_refused(tmp_path: Path, change: dict, reason: str) -> None:
@@ -230,7 +230,7 @@ def test_the_training_layout_serves_as_test_images(tmp_path: Path) -> None:
 
 def test_one_name_with_two_suffixes_is_refused(test_dir: Path) -> None:
     add_image(test_dir / "a.tiff")
-    check_refused(lambda: find_test_images(test_dir), f"{test_dir}: image a stands twice")
+    check_refused(lambda: find_test_images(test_dir), f"{test_dir}: image a occurs twice")
 
 
 # Splits and groups

@@ -20,8 +20,8 @@ def test_the_higher_score_finds_a_cell_and_once() -> None:
     truths = [box(0, 0), box(0, 50)]
     found = [box(0, 1, score=0.6), box(0, 0, score=0.9), box(0, 50, class_id=2, score=0.8), box(30, 30, score=0.2)]
     image = match_detections(truths, found, 0.5)
-    assert image.truth_of.tolist() == [NONE, 0, NONE, NONE] and image.found_by.tolist() == [1, NONE]
-    assert image.any_truth.tolist() == [NONE, 0, 1, NONE] and image.any_found.tolist() == [1, 2]
+    assert image.truth_of.tolist() == [NONE, 0, NONE, NONE] and image.detection_of.tolist() == [1, NONE]
+    assert image.any_truth.tolist() == [NONE, 0, 1, NONE] and image.any_detection.tolist() == [1, 2]
     assert image.false_negatives().tolist() == [1] and image.false_positives().tolist() == [0, 2]
     assert image.f1() == pytest.approx(2 * 1 / (2 + 3))
     assert confusion([image], 2).tolist() == [[0, 1, 0], [0, 1, 1], [0, 0, 0]]
@@ -29,7 +29,7 @@ def test_the_higher_score_finds_a_cell_and_once() -> None:
 
 def test_a_cell_below_the_threshold_is_missed() -> None:
     image = match_detections([box(0, 0)], [box(0, 0, score=0.3)], 0.5)
-    assert image.found_by.tolist() == [0] and image.false_negatives().tolist() == [0] and image.f1() == 0
+    assert image.detection_of.tolist() == [0] and image.false_negatives().tolist() == [0] and image.f1() == 0
     assert match_detections([], [], 0.5).f1() == 1 and match_detections(
         [box(0, 0)], [], 0.5
     ).false_negatives().tolist() == [0]

@@ -151,7 +151,7 @@ def test_the_id_map_renumbers_a_coco_file(tmp_path: Path) -> None:
         ({"segmentation": []}, "three points"),
         ({"segmentation": [[0, 0, 4, 4]]}, "three points"),
         ({"segmentation": [[0, 0, 4, 4, 1e12, 0]]}, "far outside"),
-        ({"segmentation": [[0, 0, 4, 4, float("nan"), 0]]}, "no number"),
+        ({"segmentation": [[0, 0, 4, 4, float("nan"), 0]]}, "not a number"),
         ({"image_id": 1}, "image_id 1 is not among"),
         ({"category_id": 5}, "category_id 5 is not in 1..4"),
         ({"iscrowd": 1}, "crowd"),
@@ -193,7 +193,7 @@ def test_a_coco_file_needs_images_of_different_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("width", "polygon", "reason"),
     [
-        (3_000_000, [0, 0, 5_000_000, 0, 5_000_000, 1], "its polygons are 10000001 px long, which is no cell"),
+        (3_000_000, [0, 0, 5_000_000, 0, 5_000_000, 1], "its polygons are 10000001 px long, too long for a cell"),
         (536_870_911, [0, 0, 1, 0, 1, 1], r"is too large \(1 x 536870911 px; see --max-pixels"),
     ],
 )

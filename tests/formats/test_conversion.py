@@ -274,8 +274,11 @@ def test_an_import_is_whole_or_not_there(tmp_path: Path, capsys: pytest.CaptureF
     ("flags", "reason"),
     [
         (["labels", "in", "out", "--rectangles", "-1"], "--rectangles must be at least 0, got -1"),
-        (["labels", "in", "out", "--to", "csv"], "--to: says nothing to --from labels"),
-        (["results", "in", "out", "--to", "csv", "--rectangles", "1"], "--rectangles: says nothing to --from results"),
+        (["labels", "in", "out", "--to", "csv"], "--to: has no effect with --from labels"),
+        (
+            ["results", "in", "out", "--to", "csv", "--rectangles", "1"],
+            "--rectangles: has no effect with --from results",
+        ),
         (
             ["results", "in", "out", "--to", "csv", "--score-thresh", "nan"],
             "--score-thresh must be at least 0, got nan",

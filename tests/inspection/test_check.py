@@ -41,7 +41,7 @@ def test_what_the_data_are_like(data: Path, capsys: pytest.CaptureFixture[str]) 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:5] == ["class", "cells", "images", "per", "image"]
     assert lines[1].startswith("1 large") and lines[2].startswith("2 small") and lines[1].split()[3] == "3"
-    assert "3 images of 80 to 96 px a side" in lines[3] and lines[-1] == f"{data}: nothing is wrong"
+    assert "3 images of 80 to 96 px per side" in lines[3] and lines[-1] == f"{data}: no problems found"
     assert "pairs of cells that share pixels, large with small: 1" in lines
     assert "flags that suit: --scale 2" in lines[-2] or "flags that suit: --scale 3" in lines[-2]
 
@@ -102,7 +102,7 @@ def test_every_flipped_bit_is_found(data: Path, capsys: pytest.CaptureFixture[st
             with pytest.raises(SystemExit) as ended:
                 run(data, "--verify")
             assert ended.value.code == 1
-            assert f"problem: {path}: is not what it was" in capsys.readouterr().out
+            assert f"problem: {path}: has changed since" in capsys.readouterr().out
         path.write_bytes(whole)
     run(data, "--verify")
 
@@ -115,7 +115,7 @@ def test_linked_folders_are_in_the_manifest(data: Path, capsys: pytest.CaptureFi
     assert "manifest.sha256: 9 files" in capsys.readouterr().out
     write_mask(data.parent / "elsewhere/class1.tif", np.ones((96, 80), np.uint16))
     run_with_problems(data, "--verify")
-    assert f"problem: {data}/b/class1.tif: is not what it was" in capsys.readouterr().out
+    assert f"problem: {data}/b/class1.tif: has changed since" in capsys.readouterr().out
 
 
 def test_sha256sum_reads_the_manifest(data: Path) -> None:

@@ -22,7 +22,7 @@ from src.geometry.instances import Instance, from_label_map
 from src.sample import main
 from src.synthetic.dataset import draw_size, write_sample
 from src.synthetic.placement import MIN_FRAGMENT, MIN_SIZE, make_tissue
-from src.synthetic.tissue import KINDS, Shape, outline, reach
+from src.synthetic.tissue import KINDS, Shape, distance_to_outline, reach
 
 Tissues = list[tuple[np.ndarray, np.ndarray]]
 
@@ -180,7 +180,7 @@ def chance_above(first: list[float], second: list[float]) -> float:
 
 def test_outline_of_a_circle_is_its_distance_and_reach_its_radius() -> None:
     circle = Shape(row=20.0, column=30.0, radius=8.0, elongation=1.0, angle=0.3)
-    (rows, columns), distance = outline(circle, (60, 60))
+    (rows, columns), distance = distance_to_outline(circle, (60, 60))
     y, x = np.mgrid[rows, columns]
     assert np.allclose(distance, np.hypot(y - 20, x - 30) - 8, atol=1e-5)
     assert reach(circle, 1.0) == pytest.approx(8)

@@ -220,11 +220,11 @@ SPARSE = torch.sparse_coo_tensor(torch.tensor([[0, 2]]), torch.tensor([1.0, 2.0]
     [
         ({"weight": torch.tensor([1.0, float("nan")])}, "weight holds NaN"),
         ({"weight": torch.tensor([float("inf")])}, "weight holds NaN or infinite"),
-        ({"weight": SPARSE}, "weight is no dense tensor"),
+        ({"weight": SPARSE}, "weight is not a dense tensor"),
         ({"weight": torch.tensor([complex(float("nan"), 1)])}, "weight is complex"),
         ({"weight": torch.zeros(1).expand(10**12)}, "or larger than what is stored"),
-        ({"weight": 3}, "no dict of tensors"),
-        ([torch.zeros(3)], "no checkpoint of this program"),
+        ({"weight": 3}, "not a dict of tensors"),
+        ([torch.zeros(3)], "not a checkpoint of this program"),
     ],
 )
 def test_weights_that_no_training_leaves_are_refused(tmp_path: Path, state: Any, reason: str) -> None:
@@ -239,7 +239,7 @@ def test_weights_that_no_training_leaves_are_refused(tmp_path: Path, state: Any,
 )
 def test_a_checkpoint_of_other_parts_is_refused(tmp_path: Path, part: dict[str, Any]) -> None:
     write_content(tmp_path / "odd.pt", **part)
-    with pytest.raises(InputError, match=r"odd\.pt: is no checkpoint of this program"):
+    with pytest.raises(InputError, match=r"odd\.pt: is not a checkpoint of this program"):
         read_checkpoint(tmp_path / "odd.pt")
 
 

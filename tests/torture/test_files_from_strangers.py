@@ -87,7 +87,7 @@ def test_a_header_that_lies_is_refused(tmp_path: Path) -> None:
 
 
 def write_stream(path: Path, codec: int, stream: bytes, side: int = 64) -> Path:
-    """A TIFF that says it is ``side`` px a side, and holds one strip with a stream of its own size."""
+    """A TIFF that says it is ``side`` px per side, and holds one strip with a stream of its own size."""
     tifffile.imwrite(path, np.zeros((side, side, 3), np.uint8), photometric="rgb", metadata=None)
     with tifffile.TiffFile(path, mode="r+") as file:
         tags, end = file.pages.first.tags, file.filehandle.size
@@ -105,7 +105,7 @@ def test_a_stream_that_is_larger_than_its_strip_is_not_unpacked(tmp_path: Path, 
     fitting = write_stream(tmp_path / "a.tif", codec, encode(np.full((64, 64, 3), 200, np.uint8)))
     assert np.abs(read_image(fitting).astype(int) - 200).max() < 3
     bomb = write_stream(tmp_path / "b.tif", codec, encode(np.zeros((2000, 2000, 3), np.uint8)))
-    with pytest.raises(InputError, match=r"b\.tif: is damaged \(a part of 4096 px says it holds 4000000\)"):
+    with pytest.raises(InputError, match=r"b\.tif: is damaged \(a part of 4096 px claims to hold 4000000\)"):
         read_image(bomb)
     with pytest.raises(InputError, match=r"c\.tif: holds a JPEG.* stream that does not say its size"):
         read_image(write_stream(tmp_path / "c.tif", codec, b"\xff\xd8" + bytes(50)))
@@ -147,7 +147,7 @@ def test_no_other_file_is_opened_and_no_pipe_waited_for(tmp_path: Path) -> None:
     text = OME.format("00000000-0000-0000-0000-00000000000", "pipe")
     tifffile.imwrite(tmp_path / "a.tif", np.ones((8, 8), np.uint8), description=text, metadata=None)
     code = "import sys; from src.data.tiff import read_header; read_header(sys.argv[1])"
-    for name, words in (("a.tif", ""), ("pipe", "pipe: cannot be read (it is no file)")):
+    for name, words in (("a.tif", ""), ("pipe", "pipe: cannot be read (it is not a regular file)")):
         arguments = [sys.executable, "-c", code, str(tmp_path / name)]
         done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert words in done.stderr and (done.returncode == 0) == (not words)

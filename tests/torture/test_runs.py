@@ -119,7 +119,7 @@ def test_two_trainings_never_write_into_one_folder(data: Path, tmp_path: Path) -
             other = [sys.executable, *command(data, out, TINY, *flags)]
             refused = subprocess.run(other, capture_output=True, text=True, timeout=120)
             assert refused.returncode == 2
-            assert f"error: --output-dir {out}: another training writes into it" in refused.stderr
+            assert f"error: --output-dir {out}: another training is writing into it" in refused.stderr
         assert len(starts(out)) == 1 and first.poll() is None
     finally:
         first.kill()
