@@ -1,23 +1,24 @@
-"""Objects seen in overlapping tiles become the objects of the whole image, each once.
+"""Stitching: detections in overlapping tiles become the objects of the whole image, each once.
 
-A detection in one tile is called a *view*. An edge of a tile that is no edge of the image is an *inner edge*; a view
-whose box comes within ``edge_margin`` px of one is *cut*, any other view is *whole*. In order:
+An edge of a tile that is no edge of the image is an *inner edge*. A tile detection whose box comes within
+``edge_margin`` px of one is *cut*, any other is *whole*. In order:
 
-1. **Ownership.** A cut view is dropped where another tile holds its box and sees past an edge that cuts it, whether or
-   not anything was detected there.
-2. **Linking.** Views of one class in different tiles are linked where their masks agree in the part of the image that
-   both tiles see. A whole view links to at most one view of any other tile, which saw two objects if it reports two.
-3. **Merging.** Linked views become one object: the whole view with the highest score, or, where each is cut, the union.
-4. **Suppression.** What still overlaps is made unique by greedy mask suppression within each class.
+1. **Ownership.** A cut detection is dropped where another tile holds its box and sees past an edge that cuts it,
+   whether or not anything was detected there.
+2. **Linking.** Detections of one class in different tiles are linked where their masks agree in the part of the image
+   that both tiles see. A whole detection links to at most one of any other tile, which saw two objects if it has two.
+3. **Merging.** Linked detections become one object: the whole one with the highest score, or, where all are cut, their
+   union.
+4. **Suppression.** Objects that still overlap are made unique by greedy mask suppression within each class.
 
-Where views are exact (visible parts of disjoint, 8-connected objects) and tiles overlap by at least 1 px, the objects
-come back exactly. Any two neighbouring pixels of an object lie in some tile together; ownership drops a view only for
-one that covers it, and a chain of such views ends because either they grow or the room around them does. So the views
-that are left join all pixels of the object, and those that share pixels agree wherever both tiles see. Without overlap
-(0 px) no tile sees what lies across its edge, and a cut object stays in pieces.
+Where detections are exact (the visible parts of disjoint, 8-connected objects) and tiles overlap by at least 1 px, the
+objects come back exactly. Any two neighbouring pixels of an object lie in some tile together. Ownership drops a
+detection only for one that covers it, and such a chain ends, because each is larger than the one before or has more
+room around it. So the detections that are left join all pixels of the object, and those that share pixels agree
+wherever both tiles see. Without overlap (0 px) no tile sees what lies across its edge, and cut objects stay in pieces.
 
-Suppression spares no pair for coming from the same tile: what box suppression leaves there are mostly parts of a cell
-within the cell. Touching cells that overlap by a few px stay below both thresholds, all but the very smallest.
+Suppression also applies to pairs of the same tile: what box suppression leaves there are mostly parts of a cell within
+the cell. Touching cells that overlap by a few px stay below both thresholds, except the very smallest.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,25 +34,25 @@ from src.geometry.tiles import Tile
 
 @dataclass(frozen=True)
 class StitchSettings:
-    """When views are the same object. Thresholds are in [0, 1]."""
+    """When detections of two tiles are the same object. Thresholds are in [0, 1]."""
 
     iou_threshold: float = 0.5
     """Suppression: an object is dropped where its mask IoU with a kept one reaches this."""
     containment_threshold: float = 0.8
     """Suppression: ... or where the shared part of the smaller of the two masks reaches this."""
     agreement_threshold: float = 0.4
-    """Linking: mask IoU, within what both tiles see, from which two views are one object. Also the part of a cut
+    """Linking: mask IoU, within what both tiles see, from which two detections are one object. Also the part of a cut
     object that a kept one must cover to suppress it."""
     match_distance: float = 6.5
-    """Linking: largest distance in px of box centres at which views that share a pixel, each the only match of the
-    other, are one object all the same: two views of a small cell, each a little off, overlap little."""
+    """Linking: largest distance in px of box centres at which detections that share a pixel, each the only match of the
+    other, are one object all the same: two detections of a small cell, each a little off, overlap little."""
     edge_margin: int = 4
-    """Distance in px from an inner edge up to which a box counts as cut; also how far a view may be off."""
+    """Distance in px from an inner edge up to which a box counts as cut; also how far a detection may be off."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Views:
-    """Views as columns. Boxes and frames (the tiles' rectangles) are int rows ``top, left, bottom, right``."""
+class _TileDetections:
+    """Detections of all tiles as columns; boxes and frames (of the tiles) are int rows ``top, left, bottom, right``."""
 
     instances: list[Instance]
     boxes: np.ndarray
@@ -59,18 +60,18 @@ class _Views:
     frames: np.ndarray
     inner: np.ndarray
 
-    def room(self, views: np.ndarray, tiles: np.ndarray) -> np.ndarray:
-        """``(N, 4)`` distances in px from the box of ``views[i]`` to the inner edges of ``tiles[i]``, others far."""
-        return np.where(self.inner[tiles], _gaps(self.boxes[views], self.frames[tiles]), np.iinfo(np.int64).max)
+    def room(self, which: np.ndarray, tiles: np.ndarray) -> np.ndarray:
+        """``(N, 4)`` distances in px from the box of ``which[i]`` to the inner edges of ``tiles[i]``, others far."""
+        return np.where(self.inner[tiles], _gaps(self.boxes[which], self.frames[tiles]), np.iinfo(np.int64).max)
 
     def is_cut(self, margin: int) -> np.ndarray:
-        """``(N,)`` bool: whether each view comes near an inner edge of its own tile."""
+        """``(N,)`` bool: whether each detection comes near an inner edge of its own tile."""
         return np.any(self.room(np.arange(len(self.tile)), self.tile) <= margin, axis=1)
 
-    def select(self, views: np.ndarray) -> "_Views":
-        """Some of the views, by index."""
-        chosen = [self.instances[view] for view in views]
-        return _Views(chosen, self.boxes[views], self.tile[views], self.frames, self.inner)
+    def select(self, which: np.ndarray) -> "_TileDetections":
+        """Some of the tile detections, by index."""
+        chosen = [self.instances[index] for index in which]
+        return _TileDetections(chosen, self.boxes[which], self.tile[which], self.frames, self.inner)
 
 
 def stitch(
@@ -86,12 +87,12 @@ def stitch(
     with the image.
 
     Args:
-        tiles: Where the tiles lie, in any order, in px of the image. They may repeat (views of a flipped tile), and a
-            tile of the whole image may be among them.
+        tiles: Where the tiles lie, in any order, in px of the image. They may repeat, and a tile of the
+            whole image may be among them.
         detections: ``detections[i]`` are those made in ``tiles[i]``, in px of the image.
         height: Rows of the image.
         width: Columns of the image.
-        settings: When views are the same object.
+        settings: When detections of two tiles are the same object.
 
     Returns:
         The objects, highest score first.
@@ -99,15 +100,15 @@ def stitch(
     Raises:
         ValueError: unless there is one list of detections for each tile.
     """
-    instances = [instance for found in detections for instance in found]
-    tile = np.repeat(np.arange(len(tiles)), [len(found) for _, found in zip(tiles, detections, strict=True)])
+    instances = [instance for of_tile in detections for instance in of_tile]
+    tile = np.repeat(np.arange(len(tiles)), [len(of_tile) for _, of_tile in zip(tiles, detections, strict=True)])
     if not instances:
         return []
     frames = _boxes(tiles)
-    views = _Views(instances, _boxes(instances), tile, frames, frames != (0, 0, height, width))
-    views = views.select(np.flatnonzero(~_owned_elsewhere(views, settings.edge_margin)))
-    is_cut = views.is_cut(settings.edge_margin)
-    objects, objects_cut = _merge(views.instances, is_cut, _link(views, is_cut, settings))
+    found = _TileDetections(instances, _boxes(instances), tile, frames, frames != (0, 0, height, width))
+    found = found.select(np.flatnonzero(~_owned_elsewhere(found, settings.edge_margin)))
+    is_cut = found.is_cut(settings.edge_margin)
+    objects, objects_cut = _merge(found.instances, is_cut, _link(found, is_cut, settings))
     return sorted(_suppress(objects, objects_cut, settings), key=lambda instance: -instance.score)
 
 
@@ -121,101 +122,101 @@ def _gaps(boxes: np.ndarray, frames: np.ndarray) -> np.ndarray:
     return (boxes - frames) * (1, 1, -1, -1)
 
 
-def _owned_elsewhere(views: _Views, margin: int) -> np.ndarray:
-    """``(N,)`` bool: cut views of which another tile sees the same and more.
+def _owned_elsewhere(found: _TileDetections, margin: int) -> np.ndarray:
+    """``(N,)`` bool: cut detections of which another tile sees the same and more.
 
     That tile holds the box, reaches further beyond it where it is cut, and comes nearer to it nowhere within three
-    margins. Two views of an object, each off by up to a margin, thus never give way to each other: the other tile's
-    view is within two margins of this one, so that its own cut edges are none of those that this tile sees past.
+    margins. Two detections of an object, each off by up to a margin, thus never give way to each other: the other's
+    box is within two margins of this one, so that its own cut edges are none of those that this tile sees past.
     """
-    view, other = _neighbouring_tiles(views, np.flatnonzero(views.is_cut(margin)))
-    here, there = views.room(view, views.tile[view]), views.room(view, other)
-    holds = np.all(_gaps(views.boxes[view], views.frames[other]) >= 0, axis=1)
+    chosen, other = _neighbouring_tiles(found, np.flatnonzero(found.is_cut(margin)))
+    here, there = found.room(chosen, found.tile[chosen]), found.room(chosen, other)
+    holds = np.all(_gaps(found.boxes[chosen], found.frames[other]) >= 0, axis=1)
     sees_more = np.any((here <= margin) & (there > here), axis=1)
     sees_less = np.any((there <= 3 * margin) & (there < here), axis=1)
-    owned = np.zeros(len(views.tile), bool)
-    owned[view[holds & sees_more & ~sees_less]] = True
+    owned = np.zeros(len(found.tile), bool)
+    owned[chosen[holds & sees_more & ~sees_less]] = True
     return owned
 
 
-def _neighbouring_tiles(views: _Views, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each chosen view with each tile that overlaps its own."""
-    first, second = overlapping_pairs(views.frames)
+def _neighbouring_tiles(found: _TileDetections, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each chosen detection with each tile that overlaps its own."""
+    first, second = overlapping_pairs(found.frames)
     tile, neighbour = np.concatenate([first, second]), np.concatenate([second, first])
     neighbour = neighbour[np.argsort(tile, kind="stable")]
-    counts = np.bincount(tile, minlength=len(views.frames))
+    counts = np.bincount(tile, minlength=len(found.frames))
     starts = np.cumsum(counts) - counts
-    of_view = counts[views.tile[chosen]]
-    return np.repeat(chosen, of_view), neighbour[ranges(starts[views.tile[chosen]], of_view)]
+    per_detection = counts[found.tile[chosen]]
+    return np.repeat(chosen, per_detection), neighbour[ranges(starts[found.tile[chosen]], per_detection)]
 
 
-def _link(views: _Views, is_cut: np.ndarray, settings: StitchSettings) -> list[list[int]]:
-    """Group the views of each object, strongest links first, links between whole views before all others."""
-    first, second = overlapping_pairs(views.boxes)
-    class_id = np.array([instance.class_id for instance in views.instances])
-    candidates = (class_id[first] == class_id[second]) & (views.tile[first] != views.tile[second])
+def _link(found: _TileDetections, is_cut: np.ndarray, settings: StitchSettings) -> list[list[int]]:
+    """Group the tile detections of each object, strongest links first, links between whole tile detections before all others."""
+    first, second = overlapping_pairs(found.boxes)
+    class_id = np.array([instance.class_id for instance in found.instances])
+    candidates = (class_id[first] == class_id[second]) & (found.tile[first] != found.tile[second])
     first, second = first[candidates], second[candidates]
     both_cut = is_cut[first] & is_cut[second]
-    similarity = _similarity(views, first, second)
+    similarity = _similarity(found, first, second)
     for pair in np.flatnonzero(both_cut & (similarity > 0) & (similarity < settings.agreement_threshold)):
-        similarity[pair] = _component_similarity(views, int(first[pair]), int(second[pair]))
-    centre = views.boxes[:, :2] + views.boxes[:, 2:]  # twice the centre
+        similarity[pair] = _component_similarity(found, int(first[pair]), int(second[pair]))
+    centre = found.boxes[:, :2] + found.boxes[:, 2:]  # twice the centre
     near = np.hypot(*(centre[first] - centre[second]).T) <= 2 * settings.match_distance
     agrees = similarity >= settings.agreement_threshold
     linked = agrees | (near & (similarity > 0))
     order = np.lexsort((-similarity, is_cut[first] | is_cut[second]))
     order = order[linked[order]]
     pairs = zip(first[order].tolist(), second[order].tolist(), (both_cut & agrees)[order].tolist(), strict=True)
-    return _groups(pairs, views.tile.tolist())
+    return _groups(pairs, found.tile.tolist())
 
 
 def _groups(pairs: Iterable[tuple[int, int, bool]], tile: list[int]) -> list[list[int]]:
-    """Join views pair by pair; unless both views are cut, only where the two groups have no tile in common.
+    """Join tile detections pair by pair; unless both tile detections are cut, only where the two groups have no tile in common.
 
-    An object may be in several pieces in one tile (both ends of a horseshoe), so cut views are spared the condition.
+    An object may be in several pieces in one tile (both ends of a horseshoe), so cut tile detections are spared the condition.
     """
-    group_of = [[view] for view in range(len(tile))]
+    group_of = [[index] for index in range(len(tile))]
     tiles_of = [{number} for number in tile]
     root = list(range(len(tile)))
     for first, second, both_cut in pairs:
         a, b = sorted((root[first], root[second]), key=lambda group: -len(group_of[group]))
         if a == b or not (both_cut or tiles_of[a].isdisjoint(tiles_of[b])):
             continue
-        for view in group_of[b]:
-            root[view] = a
+        for index in group_of[b]:
+            root[index] = a
         group_of[a] += group_of[b]
         tiles_of[a] |= tiles_of[b]
         group_of[b] = []
     return [group for group in group_of if group]
 
 
-def _similarity(views: _Views, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def _similarity(found: _TileDetections, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """``(P,)`` IoU of the pairs' masks within what both tiles see."""
-    shared = _shared(views.instances, first, second)
-    area_first = _area_seen(views, first, views.frames[views.tile[second]])
-    area_second = _area_seen(views, second, views.frames[views.tile[first]])
+    shared = _shared(found.instances, first, second)
+    area_first = _area_seen(found, first, found.frames[found.tile[second]])
+    area_second = _area_seen(found, second, found.frames[found.tile[first]])
     return shared / np.maximum(area_first + area_second - shared, 1)
 
 
-def _area_seen(views: _Views, which: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """``(P,)`` mask areas of views ``which[i]`` within ``frames[i]``."""
-    areas = np.array([instance.area for instance in views.instances], np.int64)[which]
-    for pair in np.flatnonzero((_gaps(views.boxes[which], frames) < 0).any(axis=1)):
-        instance, (top, left, bottom, right) = views.instances[which[pair]], frames[pair].tolist()
+def _area_seen(found: _TileDetections, which: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """``(P,)`` mask areas of the detections ``which[i]`` within ``frames[i]``."""
+    areas = np.array([instance.area for instance in found.instances], np.int64)[which]
+    for pair in np.flatnonzero((_gaps(found.boxes[which], frames) < 0).any(axis=1)):
+        instance, (top, left, bottom, right) = found.instances[which[pair]], frames[pair].tolist()
         rows = slice(max(top - instance.top, 0), max(bottom - instance.top, 0))
         columns = slice(max(left - instance.left, 0), max(right - instance.left, 0))
         areas[pair] = np.count_nonzero(instance.mask[rows, columns])
     return areas
 
 
-def _component_similarity(views: _Views, first: int, second: int) -> float:
+def _component_similarity(found: _TileDetections, first: int, second: int) -> float:
     """The best IoU of a connected part of one mask and one of the other, within what both tiles see.
 
-    Two views of a winding object need not share all that either sees of it, but agree on the parts they share.
+    Two tile detections of a winding object need not share all that either sees of it, but agree on the parts they share.
     """
-    top, left = np.maximum(*views.frames[views.tile[[first, second]], :2]).tolist()
-    bottom, right = np.minimum(*views.frames[views.tile[[first, second]], 2:]).tolist()
-    parts = [clip(views.instances[view], top, left, bottom, right) for view in (first, second)]
+    top, left = np.maximum(*found.frames[found.tile[[first, second]], :2]).tolist()
+    bottom, right = np.minimum(*found.frames[found.tile[[first, second]], 2:]).tolist()
+    parts = [clip(found.instances[index], top, left, bottom, right) for index in (first, second)]
     seen = [part for part in parts if part]
     if len(seen) < 2:
         return 0.0
@@ -232,11 +233,13 @@ def _component_similarity(views: _Views, first: int, second: int) -> float:
 def _merge(
     instances: Sequence[Instance], is_cut: np.ndarray, groups: Iterable[Sequence[int]]
 ) -> tuple[list[Instance], np.ndarray]:
-    """One object a group, and whether it stems from cut views only."""
+    """One object a group, and whether it stems from cut tile detections only."""
     objects, objects_cut = [], []
     for group in groups:
-        whole = [instances[view] for view in group if not is_cut[view]]
-        objects.append(max(whole, key=lambda view: view.score) if whole else union([instances[v] for v in group]))
+        whole = [instances[index] for index in group if not is_cut[index]]
+        objects.append(
+            max(whole, key=lambda instance: instance.score) if whole else union([instances[index] for index in group])
+        )
         objects_cut.append(not whole)
     return objects, np.array(objects_cut, bool)
 
