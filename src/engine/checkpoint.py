@@ -143,7 +143,10 @@ def _read(path: Path) -> dict[str, Any]:
         intact = is_intact(path)
         content = torch.load(path, map_location="cpu", weights_only=True) if intact else None
     except Exception as error:  # torch.load has no error of its own: a bad file shows as nearly anything
-        raise InputError(f"{path}: is not a checkpoint ({(str(error) or repr(error)).splitlines()[0]})") from error
+        reason = (
+            (str(error) or repr(error)).splitlines()[0].split(". ")[0]
+        )  # without torch's advice to load it unsafely
+        raise InputError(f"{path}: is not a checkpoint ({reason})") from error
     if not intact:
         raise InputError(f"{path}: is damaged, or not a checkpoint of this program (its digest does not fit)")
     kinds: dict[str, Any] = {"settings": dict, "classes": list, "model": dict}

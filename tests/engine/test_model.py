@@ -262,7 +262,7 @@ def test_downloads_fail_with_the_place_where_the_file_belongs(monkeypatch: pytes
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     settings = resolve(replace(TINY, weights="imagenet"), 20)
-    with pytest.raises(InputError, match=r"--weights imagenet: cannot be had .*resnet18-f37072fd.pth"):
+    with pytest.raises(InputError, match=r"--weights imagenet: cannot be loaded .*resnet18-f37072fd.pth"):
         read_weights(settings)
 
 

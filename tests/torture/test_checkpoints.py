@@ -192,7 +192,7 @@ def test_a_strangers_checkpoint_runs_no_code(tmp_path: Path) -> None:
     for number, hidden in enumerate((Payload(marker), {"model": Payload(marker)}, [1, {"a": (Payload(marker),)}])):
         torch.save(hidden, path)
         seal(path)
-        with pytest.raises(InputError, match=r"evil\.pt: is no checkpoint"):
+        with pytest.raises(InputError, match=r"evil\.pt: is not a checkpoint"):
             read_checkpoint(path)
         path.write_bytes(pickle.dumps(hidden))
         with pytest.raises(InputError, match=r"evil\.pt: "):
@@ -208,7 +208,7 @@ def test_a_zip_that_is_no_checkpoint(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("x", "y")
     seal(path)
-    with pytest.raises(InputError, match=r"a\.pt: is no checkpoint"):
+    with pytest.raises(InputError, match=r"a\.pt: is not a checkpoint"):
         read_checkpoint(path)
 
 
