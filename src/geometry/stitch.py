@@ -151,7 +151,7 @@ def _neighbouring_tiles(found: _TileDetections, chosen: np.ndarray) -> tuple[np.
 
 
 def _link(found: _TileDetections, is_cut: np.ndarray, settings: StitchSettings) -> list[list[int]]:
-    """Group the tile detections of each object, strongest links first, links between whole tile detections before all others."""
+    """Group the detections of each object, strongest links first, those between whole detections before all others."""
     first, second = overlapping_pairs(found.boxes)
     class_id = np.array([instance.class_id for instance in found.instances])
     candidates = (class_id[first] == class_id[second]) & (found.tile[first] != found.tile[second])
@@ -171,9 +171,9 @@ def _link(found: _TileDetections, is_cut: np.ndarray, settings: StitchSettings) 
 
 
 def _groups(pairs: Iterable[tuple[int, int, bool]], tile: list[int]) -> list[list[int]]:
-    """Join tile detections pair by pair; unless both tile detections are cut, only where the two groups have no tile in common.
+    """Join detections pair by pair; unless both are cut, only where the two groups have no tile in common.
 
-    An object may be in several pieces in one tile (both ends of a horseshoe), so cut tile detections are spared the condition.
+    An object may be in several pieces in one tile (both ends of a horseshoe), so the condition does not hold for cut ones.
     """
     group_of = [[index] for index in range(len(tile))]
     tiles_of = [{number} for number in tile]
@@ -212,7 +212,7 @@ def _area_seen(found: _TileDetections, which: np.ndarray, frames: np.ndarray) ->
 def _component_similarity(found: _TileDetections, first: int, second: int) -> float:
     """The best IoU of a connected part of one mask and one of the other, within what both tiles see.
 
-    Two tile detections of a winding object need not share all that either sees of it, but agree on the parts they share.
+    Two detections of a winding object need not share all that either sees of it, but agree on the parts they share.
     """
     top, left = np.maximum(*found.frames[found.tile[[first, second]], :2]).tolist()
     bottom, right = np.minimum(*found.frames[found.tile[[first, second]], 2:]).tolist()
