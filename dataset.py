@@ -18,7 +18,6 @@ if __name__ == "__main__":
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -27,6 +26,7 @@ from torch.utils.data import Dataset
 from src.common.errors import run_command
 from src.config.settings import AugmentSettings, TileSettings
 from src.data.cache import ImageCache
+from src.data.open_images import OpenImages
 from src.data.prepared import PreparedImage
 from src.data.records import Record
 from src.data.training_data import load_training_data
@@ -63,21 +63,28 @@ class TileDataset(Dataset[Item]):
         self.seed = seed
         cv2.setNumThreads(0)  # a tile is too small to share out, and workers forked beside its threads would hang
         self._transform = augmentation(augment)
-        self._opened: dict[int, PreparedImage] = {}
-        self.tiles = self._choose_tiles()
+        self._images = OpenImages(records, cache)
+        self._deepest = 0  # bytes of a pixel of the label map, at most
+        self._tiles = self._choose_tiles()
 
     def __len__(self) -> int:
-        return len(self.tiles)
+        return len(self._tiles)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """State for a spawned worker process, without the open images: the worker opens them itself."""
-        return {**vars(self), "_opened": {}}
+    @property
+    def tiles(self) -> list[tuple[int, Tile]]:
+        """All tiles, as :meth:`tile` gives them."""
+        return [self.tile(index) for index in range(len(self))]
+
+    def tile(self, index: int) -> tuple[int, Tile]:
+        """The index of a tile's record, and its place in the prepared image."""
+        record, top, left, height, width = self._tiles[index].tolist()
+        return record, Tile(top, left, height, width)
 
     def __getitem__(self, key: Key) -> Item:
         """The tile ``(S, S, 3)`` uint8 RGB, its target (see :func:`tile_target`) and its name for messages."""
         epoch, index = key
-        record, tile = self.tiles[index]
-        prepared = self._open(record)
+        record, tile = self.tile(index)
+        prepared = self._images[record]
         image, label_map = self._crop(prepared, tile)
         self._transform.set_random_seed(int(np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]))
         augmented = self._transform(image=image, mask=label_map)
@@ -93,42 +100,54 @@ class TileDataset(Dataset[Item]):
 
     def bytes_per_tile(self) -> int:
         """The most bytes of one item: a tile's image and its label map."""
-        deepest = max(prepared.label_map[0, 0].nbytes for prepared in map(self._open, range(len(self.records))))
-        return (3 + deepest) * self.settings.tile_size**2
+        return (3 + self._deepest) * self.settings.tile_size**2
 
     def densest(self) -> Item:
         """The item with the most cells among :data:`CANDIDATES` tiles spread over the data set."""
         places = range(0, len(self), max(1, len(self) // CANDIDATES))
         return max((self[(0, index)] for index in places), key=lambda item: len(item[1]["ids"]))
 
-    def _open(self, record: int) -> PreparedImage:
-        """A prepared image; memory maps stay open, but of images that do not fit into the cache only a few are kept."""
-        if record not in self._opened:
-            prepared = self.cache.get(self.records[record])
-            if not isinstance(prepared.image, np.memmap) and len(self._opened) >= 8:
-                self._opened.pop(next(iter(self._opened)))
-            self._opened[record] = prepared
-        return self._opened[record]
+    def _choose_tiles(self) -> np.ndarray:
+        """``(T, 5)`` int32: the record of each tile, its top, left, height and width.
 
-    def _choose_tiles(self) -> tuple[tuple[int, Tile], ...]:
-        """All tiles with cells, and a random selection of those without, ``empty_fraction`` times as many."""
-        full: list[tuple[int, Tile]] = []
-        empty: list[tuple[int, Tile]] = []
-        for record in range(len(self.records)):
-            prepared = self._open(record)
-            height, width = prepared.image.shape[:2]
-            for tile in tile_grid(height, width, self.settings.tile_size, self.settings.overlap):
-                (full if self._has_cells(prepared, tile) else empty).append((record, tile))
-        kept = min(len(empty), round(self.settings.empty_fraction * len(full)))
-        order = np.random.default_rng(self.seed).permutation(len(empty))[:kept]
-        return (*full, *(empty[i] for i in sorted(order)))
+        These are all tiles with cells, and a random selection of those without, ``empty_fraction`` times as many.
+        """
+        full: list[np.ndarray] = []
+        empty: list[np.ndarray] = []
+        for index, record in enumerate(self.records):
+            size, label_bytes, boxes = self._layout(record, index)
+            self._deepest = max(self._deepest, label_bytes)
+            grid = tile_grid(*size, self.settings.tile_size, self.settings.overlap)
+            has_cells = np.array([self._has_cells(boxes, index, tile) for tile in grid])
+            rows = np.array([(index, tile.top, tile.left, tile.height, tile.width) for tile in grid], np.int32)
+            full.append(rows[has_cells])
+            empty.append(rows[~has_cells])
+        with_cells, without = np.concatenate(full), np.concatenate(empty)
+        kept = min(len(without), round(self.settings.empty_fraction * len(with_cells)))
+        order = np.random.default_rng(self.seed).permutation(len(without))[:kept]
+        return np.concatenate([with_cells, without[np.sort(order)]])
 
-    def _has_cells(self, prepared: PreparedImage, tile: Tile) -> bool:
+    def _layout(self, record: Record, index: int) -> tuple[tuple[int, int], int, np.ndarray]:
+        """The size of a prepared image, the bytes of a pixel of its label map, and its objects' boxes.
+
+        Where the cache knows them, the image is not opened.
+        """
+        facts = self.cache.known_facts(record.image, record.masks)
+        if facts:
+            return facts.prepared_size, facts.label_bytes, facts.boxes
+        prepared = self._images[index]
+        height, width, layers = prepared.label_map.shape
+        return (height, width), prepared.label_map.itemsize * layers, prepared.boxes[prepared.areas > 0]
+
+    def _has_cells(self, boxes: np.ndarray, index: int, tile: Tile) -> bool:
         """Whether a tile shows enough of an object; pixels are only counted where no object lies in it as a whole."""
-        boxes = prepared.boxes[prepared.areas > 0]
+        overlap = (boxes[:, :2] < (tile.right, tile.bottom)) & (boxes[:, 2:] > (tile.left, tile.top))
+        if not overlap.all(axis=1).any():
+            return False
         inside = (boxes[:, :2] >= (tile.left, tile.top)) & (boxes[:, 2:] <= (tile.right, tile.bottom))
         if inside.all(axis=1).any():
             return True
+        prepared = self._images[index]
         window = prepared.label_map[tile.top : tile.bottom, tile.left : tile.right]
         shown = np.bincount(window[window > 0], minlength=len(prepared.areas))
         return bool(is_visible(shown, prepared.areas, self.settings.min_visible).any())

@@ -64,9 +64,13 @@ LOADS = 8  # tiles in a measured call, so that all kinds of augmentation are amo
 
 
 def open_dataset(record: Record, folder: Path, augment: AugmentSettings, tiles: TileSettings = TILES) -> TileDataset:
-    """The training tiles of one image, with a cache of its own."""
-    cache = ImageCache(folder, max_gb=20, intensity="full", scale=1.0)
-    return TileDataset([record], cache, tiles, augment, False, seed=0)
+    """The training tiles of one image."""
+    return TileDataset([record], open_cache(folder), tiles, augment, False, seed=0)
+
+
+def open_cache(folder: Path) -> ImageCache:
+    """A cache of its own."""
+    return ImageCache(folder, max_gb=20, intensity="full", scale=1.0)
 
 
 def load_ours(dataset: TileDataset, index: int, epochs: Iterator[int]) -> None:
@@ -336,7 +340,7 @@ def prediction(folder: Path, repeats: int) -> list[Row]:
     shares = []
     for _ in range(repeats):
         network.seconds, start = 0.0, time.perf_counter()
-        image = open_dataset(record, folder / "cache-predict", AugmentSettings()).cache.get(record).image
+        image = open_cache(folder / "cache-predict").get(record).image
         found = predict_image(predictor, np.asarray(image))
         result_entries(1, found, 1000, 1000)
         shares.append(100 * (1 - network.seconds / (time.perf_counter() - start)))

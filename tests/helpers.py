@@ -1,5 +1,6 @@
 """Small data that several tests share."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -40,4 +41,14 @@ def write_dataset(folder: Path, names: str = "abcd") -> Path:
     """A training folder of small images, one a letter."""
     for seed, name in enumerate(names):
         write_record(folder / name, seed=seed)
+    return folder
+
+
+def write_many(folder: Path, count: int) -> Path:
+    """A training folder of many images, which are links to three files in turn."""
+    originals = write_dataset(folder.parent / f"{folder.name}-originals", "abc")
+    for number in range(count):
+        (folder / f"{number:06d}").mkdir(parents=True)
+        for path in (originals / "abc"[number % 3]).iterdir():
+            os.link(path, folder / f"{number:06d}" / path.name)
     return folder

@@ -3,7 +3,7 @@
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +29,12 @@ def nearest_path(path: str | Path) -> str:
         return nearest(path, [str(folder / sibling.name) for sibling in folder.iterdir()])
     except OSError:
         return ""
+
+
+def some(names: Collection[str], most: int = 3) -> str:
+    """The first names in alphabetical order, with an ellipsis where there are more."""
+    shown = sorted(names)[:most]
+    return ", ".join(shown) + (", …" if len(names) > len(shown) else "")
 
 
 def run_command(main: Callable[[], Value]) -> Value:

@@ -8,6 +8,8 @@
 - ``stain``: what the stain's colours tell
 - ``splits``: train and val without near duplicates
 - ``prepared``: an image, decoded and scaled, with its label map
+- ``image_facts``: facts about a prepared image, small enough to keep for all
 - ``cache``: prepared images on disk
+- ``open_images``: prepared images, few of which are open at a time
 - ``training_data``: what a training run works on
 """

@@ -1,7 +1,8 @@
 """A cache on disk of decoded images and label maps, as memory maps that all worker processes share.
 
 Every file is decoded once. An entry is keyed by the identity of its files (path, size, time of change) and by what was
-done to them, so a changed file is decoded again. Where the disk is full, images are decoded each time they are used.
+done to them, so a changed file is decoded again. Where the disk is full or the folder cannot be written, images are
+decoded each time they are used.
 """
 
 import hashlib
@@ -10,30 +11,40 @@ import os
 import shutil
 import sys
 import threading
+import time
 import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from src.common.errors import InputError
+from src.common.files import read_json, write_json
+from src.data.image_facts import ImageFacts, facts_from_json, facts_of
 from src.data.prepared import PreparedImage, prepare
 from src.data.records import Record
 
 _VERSION = 3  # of the files below; raise it when their content changes
 _STORING = threading.Lock()  # of the module, since a cache must pickle
+_IN_USE_S = 600.0  # an entry that was used this recently is never removed: another run may have it open
+_SPARE = 0.05  # of the limit: room that is made at once, so that the folder is not searched for each image
+_FACTS = "facts.json"
 
 
 def default_folder() -> Path:
     """The user's cache folder (XDG base directory specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tiled-mask-rcnn"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "tiled-mask-rcnn"
 
 
 @dataclass
 class ImageCache:
-    """A folder of prepared images that grows to ``max_gb`` gigabytes. Threads and processes may share it.
+    """A folder of prepared images of up to ``max_gb`` gigabytes. Threads and processes may share it.
 
-    The folder is measured only now and then, so each process may exceed the limit by a hundredth of it.
+    Where it is full, entries that were not used for the longest time are removed, but none that this run has used and
+    none that another may have open. The folder is measured only now and then, so each process may exceed the limit by a
+    hundredth of it.
     """
 
     folder: Path
@@ -41,31 +52,68 @@ class ImageCache:
     intensity: str
     scale: float
     decoded: int = field(default=0, init=False)  # images, since the cache was opened
+    opened: float = field(default_factory=time.time, init=False)  # when, in seconds since the epoch
     _full: bool = field(default=False, init=False)
     _measured: int = field(default=0, init=False)  # bytes in the folder when it was measured last
     _stored: float = field(default=math.inf, init=False)  # bytes that this process has added since
 
     def get(self, record: Record) -> PreparedImage:
         """A record's prepared image as memory maps; it is decoded first where it is not in the cache."""
-        entry = self.folder / self._key(record)
-        if not entry.is_dir():
-            prepared = prepare(record, self.intensity, self.scale)
-            with _STORING:
-                self.decoded += 1
-                is_stored = self._store(entry, prepared)
-            if not is_stored:
-                return prepared
-        return PreparedImage(
-            *(np.load(_file(entry, name), mmap_mode="r") for name in ("image", "label_map")),
-            *(np.load(_file(entry, name)) for name in ("class_ids", "layers", "areas", "boxes", "checksums")),
-        )
+        entry = self.entry(record.image, record.masks)
+        found = self.load(entry)
+        if found is not None:
+            return found
+        prepared = prepare(record, self.intensity, self.scale)
+        with _STORING:
+            self.decoded += 1
+            is_stored = self._store(entry, prepared)
+        return (self.load(entry) if is_stored else None) or prepared
 
-    def _key(self, record: Record) -> str:
+    def load(self, entry: Path) -> PreparedImage | None:
+        """The prepared image of an entry as memory maps; ``None`` where it is not in the cache."""
+        try:
+            maps = (np.load(_file(entry, name), mmap_mode="r") for name in ("image", "label_map"))
+            arrays = (np.load(_file(entry, name)) for name in ("class_ids", "layers", "areas", "boxes", "checksums"))
+            prepared = PreparedImage(*maps, *arrays)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        self.mark_used(entry)
+        return prepared
+
+    def mark_used(self, entry: Path) -> None:
+        """Note that an entry is in use, by its time of change."""
+        with suppress(OSError):  # of a folder that may only be read, or that another run has removed
+            os.utime(entry)
+
+    def facts(self, record: Record) -> ImageFacts:
+        """The facts about a record's image, from the cache where they are in it."""
+        known = self.known_facts(record.image, record.masks)
+        if known is not None:
+            return known
+        facts = facts_of(record, self.get(record))
+        entry = self.entry(record.image, record.masks)
+        if entry.is_dir():
+            with suppress(InputError):  # without them the next run computes them again
+                write_json(entry / _FACTS, facts.to_json())
+        return facts
+
+    def known_facts(self, image: Path, masks: Mapping[int, Path]) -> ImageFacts | None:
+        """The facts about an image with these masks by class id; ``None`` where they are not in the cache."""
+        entry = self.entry(image, masks)
+        try:
+            facts = facts_from_json(read_json(entry / _FACTS))
+        except (InputError, LookupError, TypeError, ValueError):
+            return None
+        self.mark_used(entry)
+        return facts
+
+    def entry(self, image: Path, masks: Mapping[int, Path]) -> Path:
+        """The folder that an image with these masks by class id has in the cache, whether or not it is there."""
         digest = hashlib.sha256(f"{_VERSION} {self.intensity} {self.scale!r}".encode())
-        for class_id, path in [(0, record.image), *sorted(record.masks.items())]:
+        for class_id, path in [(0, image), *sorted(masks.items())]:
             state = path.stat()
             digest.update(f"{class_id} {path.resolve()} {state.st_size} {state.st_mtime_ns}\n".encode())
-        return digest.hexdigest()[:32]
+        return self.folder / digest.hexdigest()[:32]
 
     def _store(self, entry: Path, prepared: PreparedImage) -> bool:
         """Write an entry beside its place and move it there; warn once where there is no room."""
@@ -88,10 +136,14 @@ class ImageCache:
         return True
 
     def _has_room(self, size: int) -> bool:
-        """Whether ``size`` more bytes keep the folder in its limit; measuring it for each image would cost too much."""
+        """Whether ``size`` more bytes keep the folder in its limit, if need be without entries of other runs."""
         limit = self.max_gb * 1e9
-        if self._stored + size > limit / 100:
+        if self._stored + size > limit / 100:  # to measure the folder for each image would take too long
             self._measured, self._stored = folder_bytes(self.folder), 0
+        if self._measured + self._stored + size > limit:
+            unused_since = min(time.time() - _IN_USE_S, self.opened)
+            removed = remove_unused(self.folder, unused_since, int(size + _SPARE * limit))
+            self._measured -= removed
         self._stored += size
         return self._measured + self._stored <= limit
 
@@ -104,6 +156,37 @@ class ImageCache:
 def _file(entry: Path, name: str) -> Path:
     """The file of one of a prepared image's arrays; caches of earlier versions hold class ids as categories."""
     return entry / f"{'categories' if name == 'class_ids' else name}.npy"
+
+
+def remove_unused(folder: Path, unused_since: float, wanted: int) -> int:
+    """Remove entries of a cache folder that were not used since a time, the longest unused first.
+
+    Args:
+        folder: the cache.
+        unused_since: seconds since the epoch; entries used later stay.
+        wanted: bytes after which no more are removed.
+
+    Returns:
+        The bytes that were removed.
+    """
+    removed = 0
+    for used, entry in sorted(_entries(folder)):
+        if used >= unused_since or removed >= wanted:
+            break
+        size, hidden = folder_bytes(entry), entry.with_name(f".{entry.name}.{uuid.uuid4().hex[:8]}")
+        with suppress(OSError):  # another process removes it, too, or the folder may only be read
+            entry.rename(hidden)  # at once, so that no process finds half an entry
+            shutil.rmtree(hidden, ignore_errors=True)
+            removed += size
+    return removed
+
+
+def _entries(folder: Path) -> Iterator[tuple[float, Path]]:
+    """When each entry of a cache folder, or the rest of a killed process in it, was used last."""
+    with suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            with suppress(OSError):
+                yield path.stat().st_mtime, path
 
 
 def folder_bytes(folder: Path) -> int:

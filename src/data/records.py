@@ -136,12 +136,16 @@ def _list_folder(folder: Path, missing: str) -> list[Path]:
         raise InputError(f"{folder}: cannot be read as a folder ({error.strerror})") from error
 
 
+def files_of(folder: Path, class_count: int) -> tuple[Path, dict[int, Path]]:
+    """The image of an image folder, and its masks by class id; no file is opened."""
+    files = _list_folder(folder, f"{folder}: no such folder")
+    return _find_image(folder, files), find_masks(files, class_count)
+
+
 def read_record(folder: Path, class_count: int, check_masks: bool = True) -> Record:
     """One image of a data folder (see :func:`find_records`)."""
-    files = _list_folder(folder, f"{folder}: no such folder")
-    image = _find_image(folder, files)
+    image, masks = files_of(folder, class_count)
     header = read_header(image)
-    masks = find_masks(files, class_count)
     if check_masks:
         for mask in masks.values():
             _check_mask(mask, header)

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from src.common.errors import InputError
+from src.common.limits import check_pixels
 from src.common.progress import ProgressBar
 from src.config.settings import DataSettings, ImageSettings
 from src.data.cache import ImageCache, default_folder, folder_bytes
 from src.data.classes import HOMEWORK_CLASSES, CellClass, file_of_classes, load_classes, name_classes
-from src.data.records import Record, find_records
+from src.data.image_facts import ImageFacts
+from src.data.records import Record, files_of, image_folders, read_record
 from src.data.splits import group_by_stain, make_split, read_groups, read_split, select
-from src.data.stain import decide_channel_order, red_contrast, stain_features
+from src.data.stain import decide_channel_order
 
 _MAX_READERS = 4  # threads; each holds an image and its masks, decoded
 
@@ -44,16 +46,12 @@ class TrainingData:
         return self.channel_order == "bgr"
 
 
-@dataclass(frozen=True)
-class ImageFacts:
-    """What a run needs to know of an image before it starts, so that no image has to stay in memory.
-
-    ``class_counts`` (K,); ``cell_sizes`` (N,), the sqrt(box area) of the objects in px after --scale; ``contrast`` and
-    ``stain`` as :func:`red_contrast` and :func:`stain_features` give them; ``checksum`` of all its files.
-    """
+@dataclass(frozen=True, eq=False)
+class _ImageSummary:
+    """What is kept of the facts about an image until the data are split: memory grows with the number of images."""
 
     class_counts: np.ndarray
-    cell_sizes: np.ndarray
+    box_areas: np.ndarray
     contrast: float | None
     stain: np.ndarray
     checksum: str
@@ -75,10 +73,9 @@ def resolve_classes(settings: DataSettings) -> tuple[CellClass, ...]:
 def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = False) -> TrainingData:
     """Find, decode and split the images; with ``hidden`` no progress is shown."""
     classes = resolve_classes(data)
-    records = find_records(Path(data.data_path), len(classes))
     folder = Path(data.cache_dir) if data.cache_dir else default_folder()
     cache = ImageCache(folder, data.cache_gb, image.intensity, image.scale)
-    facts = _read_facts(records, cache, len(classes), hidden)
+    records, facts = _read_images(Path(data.data_path), len(classes), cache, hidden)
     found, size = len(records) - cache.decoded, folder_bytes(cache.folder) / 1e9
     notes = [f"images: {cache.decoded} decoded, {found} found in the cache {cache.folder}, which holds {size:.2f} GB"]
     order = image.channel_order
@@ -91,43 +88,56 @@ def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = 
     if not train:
         raise InputError("the train part of the split is empty")
     class_counts = np.sum([facts[record.name].class_counts for record in train], axis=0)
-    cell_sizes = np.concatenate([facts[record.name].cell_sizes for record in train])
-    if not len(cell_sizes):
+    box_areas = np.concatenate([facts[record.name].box_areas for record in train])
+    if not len(box_areas):
         raise InputError("the train part of the split holds no cells")
-    cell_size = float(np.median(cell_sizes))
+    cell_size = float(np.median(np.sqrt(box_areas)))
     checksums = {record.name: facts[record.name].checksum for record in (*train, *val)}
     return TrainingData(classes, train, val, cache, split, order, class_counts, cell_size, checksums, tuple(notes))
 
 
-def _read_facts(records: list[Record], cache: ImageCache, class_count: int, hidden: bool) -> dict[str, ImageFacts]:
-    """Decode all images into the cache, several at a time, and look at each once."""
+def _read_images(
+    data_path: Path, class_count: int, cache: ImageCache, hidden: bool
+) -> tuple[list[Record], dict[str, _ImageSummary]]:
+    """The records of a data folder and a summary of each image by name; images that are new are decoded.
 
-    def look(record: Record) -> ImageFacts:
-        prepared = cache.get(record)
-        boxes = prepared.boxes[prepared.areas > 0]
-        return ImageFacts(
-            class_counts=prepared.class_counts(class_count),
-            cell_sizes=np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)),
-            contrast=red_contrast(prepared.image),
-            stain=stain_features(prepared.image),
-            checksum="".join(f"{value:08x}" for value in prepared.checksums),
-        )
-
+    The headers of all new images are checked before the first of them is decoded. Images that are in the cache are not
+    opened at all.
+    """
+    records, facts, new = [], {}, []
+    for folder in ProgressBar(image_folders(data_path), "find images", hidden=hidden):
+        image, masks = files_of(folder, class_count)
+        known = cache.known_facts(image, masks)
+        if known is None:
+            record = read_record(folder, class_count)
+            new.append(record)
+        else:
+            check_pixels(image, *known.size)
+            record = Record(folder.name, image, masks, *known.size)
+            facts[record.name] = _summary(known, class_count)
+        records.append(record)
     with ThreadPoolExecutor(min(_MAX_READERS, os.cpu_count() or 1)) as pool:
-        found, bar = pool.map(look, records), ProgressBar(records, "read images", hidden=hidden)
+        found = pool.map(lambda record: _summary(cache.facts(record), class_count), new)
         try:
-            return {record.name: facts for record, facts in zip(bar, found, strict=True)}
+            for record, summary in zip(ProgressBar(new, "read images", hidden=hidden), found, strict=True):
+                facts[record.name] = summary
         finally:
             pool.shutdown(cancel_futures=True)  # a bad file, or Ctrl-C, ends the reading at once
+    return records, {record.name: facts[record.name] for record in records}
 
 
-def _decide_order(facts: list[ImageFacts]) -> tuple[str, str]:
+def _summary(facts: ImageFacts, class_count: int) -> _ImageSummary:
+    areas = facts.box_areas().astype(np.int32)
+    return _ImageSummary(facts.class_counts(class_count), areas, facts.contrast, facts.stain, facts.checksum)
+
+
+def _decide_order(facts: list[_ImageSummary]) -> tuple[str, str]:
     order, share = decide_channel_order(image.contrast for image in facts)
     stored = {"rgb": "red first", "bgr": "blue first: they are swapped"}[order]
     return order, f"channel order: {order} ({stored}), decided by the stain colours ({share:.0%} of the images agree)"
 
 
-def _split(data: DataSettings, facts: dict[str, ImageFacts]) -> tuple[dict[str, list[str]], str]:
+def _split(data: DataSettings, facts: dict[str, _ImageSummary]) -> tuple[dict[str, list[str]], str]:
     if data.split:
         split = read_split(data.split)
         return {part: split.get(part, []) for part in ("train", "val")}, f"split: {data.split}"

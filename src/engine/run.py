@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from src.common.errors import InputError
+from src.common.errors import InputError, some
 from src.common.files import write_json
 from src.common.progress import say
 from src.config.checks import parse_loss_weights
@@ -248,16 +248,11 @@ def changed_images(before: Mapping[str, str], after: Mapping[str, str]) -> list[
     """How the images of a run (name → checksum of an image with its masks) differ, a phrase each."""
     changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
     kinds = {"added": after.keys() - before.keys(), "gone": before.keys() - after.keys(), "changed": changed}
-    return [f"{len(names)} images are {kind} ({_some(names)})" for kind, names in kinds.items() if names]
+    return [f"{len(names)} images are {kind} ({some(names)})" for kind, names in kinds.items() if names]
 
 
 def moved_images(before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]) -> list[str]:
     """A phrase where images are in another part of the split (part → names) than they were; else nothing."""
     parts = {name: part for part, names in before.items() for name in names}
     moved = {name for part, names in after.items() for name in names if parts.get(name, part) != part}
-    return [f"{len(moved)} images are in another part of the split ({_some(moved)})"] if moved else []
-
-
-def _some(names: Collection[str]) -> str:
-    shown = sorted(names)[:3]
-    return ", ".join(shown) + (", …" if len(names) > len(shown) else "")
+    return [f"{len(moved)} images are in another part of the split ({some(moved)})"] if moved else []

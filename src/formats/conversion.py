@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from src.common.errors import InputError, nearest_path
+from src.common.errors import InputError, nearest_path, some
 from src.common.files import write_json, writing
 from src.common.progress import ProgressBar
 from src.data.classes import CellClass, to_json
@@ -131,6 +131,11 @@ def convert_in(source: Source, out: Path, seed: int | None) -> list[str]:
         split, note = make_split(list(groups), class_counts, groups, 0.2, seed)
         write_json(out / "split.json", split, indent=1)
         lines.append(note)
+    else:
+        for name in ("groups.json", "split.json"):  # of an earlier import into this folder, whose images they name
+            (out / name).unlink(missing_ok=True)
+    if others := sorted(path.name for path in out.iterdir() if path.is_dir() and path.name not in groups):
+        lines.append(f"{len(others)} folders in {out} are not of this import: {some(others)}")
     dropped = source.dropped + Counter({
         "hidden by another cell of the class": counts["hidden"],
         f"fragments under {MIN_FRAGMENT} px": counts["fragments"],

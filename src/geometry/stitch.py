@@ -173,7 +173,7 @@ def _link(found: _TileDetections, is_cut: np.ndarray, settings: StitchSettings) 
 def _groups(pairs: Iterable[tuple[int, int, bool]], tile: list[int]) -> list[list[int]]:
     """Join detections pair by pair; unless both are cut, only where the two groups have no tile in common.
 
-    An object may be in several pieces in one tile (both ends of a horseshoe), so the condition does not hold for cut ones.
+    An object may be in several pieces in one tile (both ends of a horseshoe), so it does not hold for cut ones.
     """
     group_of = [[index] for index in range(len(tile))]
     tiles_of = [{number} for number in tile]

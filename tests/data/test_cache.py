@@ -1,6 +1,7 @@
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -65,15 +66,63 @@ def test_without_room_the_work_goes_on(tmp_path: Path, capsys: pytest.CaptureFix
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_limit_holds_over_many_images(tmp_path: Path) -> None:
+def entries(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.fixture
+def one_mb(tmp_path: Path) -> float:
+    """GB that an entry of the test images takes."""
+    record = find_records(write_dataset(tmp_path / "first", "a"), 2)[0]
+    ImageCache(tmp_path / "one", 1.0, "full", 1.0).facts(record)
+    return folder_bytes(tmp_path / "one") / 1e9
+
+
+def test_a_limit_holds_and_a_run_keeps_its_own_entries(tmp_path: Path, one_mb: float) -> None:
     records = find_records(write_dataset(tmp_path / "data", "abcdefgh"), 2)
-    ImageCache(tmp_path / "one", 1.0, "full", 1.0).get(records[0])
-    room = 4.5 * folder_bytes(tmp_path / "one")
-    for _ in range(2):  # the second finds the folder filled by the first
-        cache = ImageCache(tmp_path / "cache", room / 1e9, "full", 1.0)
-        for record in records:
-            cache.get(record)
-    assert len(list((tmp_path / "cache").iterdir())) == 4 and folder_bytes(tmp_path / "cache") < room
+    cache = ImageCache(tmp_path / "cache", 4.5 * one_mb, "full", 1.0)
+    for record in records:
+        cache.get(record)
+    kept = {cache.entry(record.image, record.masks).name for record in records[:4]}
+    assert entries(tmp_path / "cache") == kept and folder_bytes(tmp_path / "cache") < 4.5e9 * one_mb
+
+
+def test_entries_that_no_run_uses_make_room(tmp_path: Path, one_mb: float) -> None:
+    records = find_records(write_dataset(tmp_path / "data", "abcdefgh"), 2)
+    cache = ImageCache(tmp_path / "cache", 4.5 * one_mb, "full", 1.0)
+    names = [cache.entry(record.image, record.masks).name for record in records]
+    for hours, record in zip((3, 4, 2), records[:3], strict=True):
+        cache.get(record)
+        used = time.time() - 3600 * hours
+        os.utime(cache.entry(record.image, record.masks), (used, used))
+    other = ImageCache(tmp_path / "cache", 4.5 * one_mb, "full", 1.0)  # another run, which begins now
+    other.get(records[2])  # and uses the third
+    other.get(records[3])
+    other.get(records[4])
+    assert entries(tmp_path / "cache") == {names[0], names[2], names[3], names[4]}  # the second was unused the longest
+    other.get(records[5])
+    assert entries(tmp_path / "cache") == {names[2], names[3], names[4], names[5]}
+    other.get(records[6])
+    assert names[6] not in entries(tmp_path / "cache") and len(entries(tmp_path / "cache")) == 4
+
+
+def test_what_another_run_used_just_now_stays(tmp_path: Path, one_mb: float) -> None:
+    records = find_records(write_dataset(tmp_path / "data", "abcd"), 2)
+    first = ImageCache(tmp_path / "cache", 2.5 * one_mb, "full", 1.0)
+    before = [np.array(first.get(record).image) for record in records[:2]]
+    second = ImageCache(tmp_path / "cache", 2.5 * one_mb, "full", 1.0)
+    second.opened += 60  # as if it had begun a minute later
+    assert second.get(records[2]).image.shape == (96, 80, 3)
+    assert all(np.array_equal(first.get(record).image, image) for record, image in zip(records, before, strict=False))
+    assert first.decoded == 2 and second.decoded == 1
+
+
+def test_a_place_that_cannot_be_written_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = find_records(write_dataset(tmp_path / "data", "a"), 2)[0]
+    (tmp_path / "file").write_text("")
+    cache = ImageCache(tmp_path / "file" / "cache", 1.0, "full", 1.0)
+    assert cache.facts(record).size == (96, 80) and cache.get(record).image.shape == (96, 80, 3)
+    assert capsys.readouterr().err.count("decoded each time") == 1
 
 
 def test_a_folder_is_measured_while_others_write_into_it(tmp_path: Path) -> None:

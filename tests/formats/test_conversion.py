@@ -210,6 +210,18 @@ def test_a_second_import_needs_force_and_leaves_no_mask_of_before(
     assert not masks_of(tmp_path / "out/x")
 
 
+def test_an_import_without_rectangles_leaves_no_split_of_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "in/x.png", PIXELS)
+    save(tmp_path / "in/x_masks.png", labels(A))
+    convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "out", "--rectangles", 0)
+    assert (tmp_path / "out/split.json").is_file()
+    said = convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "out", "--force")
+    assert not (tmp_path / "out/split.json").exists() and not (tmp_path / "out/groups.json").exists()
+    assert f"4 folders in {tmp_path / 'out'} are not of this import: x_q0, x_q1, x_q2, …" in said
+
+
 def coco_file(path: Path, **changes: object) -> Path:
     """A COCO file of one image with one square cell, beside its image."""
     save(path.parent / "x.png", PIXELS)
