@@ -21,6 +21,7 @@ if __name__ == "__main__":
     CONFIG = run_command(lambda: parse(InferenceConfig, __doc__, check_prediction, recipe=True))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave a shared core to others
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +44,7 @@ from src.engine import distributed
 from src.engine.checkpoint import Checkpoint, read_checkpoint, write_export
 from src.engine.devices import AMP_TYPES, prediction_amp
 from src.engine.memory import memory_errors
-from src.engine.prediction import Predictor, predict_images
+from src.engine.prediction import Predictor, predict_images, warnings_on_limits
 from src.engine.tensor_files import check_fits, load_state
 from src.evaluation.partial_results import PartialResults
 from src.evaluation.results import check_results, result_entries, write_results, write_submission_zip
@@ -83,7 +84,10 @@ def main(config: InferenceConfig) -> None:
         entries[image.entry.id] = found
 
     shares = world.gather(entries)
+    reached: Counter[str] = sum(world.gather(predictor.limits_reached()), Counter())
     if world.is_main:
+        for warning in warnings_on_limits(reached).values():
+            print(warning)
         write(config, images, {image_id: found for share in shares for image_id, found in share.items()}, classes)
         partial.remove()
     distributed.stop(world)

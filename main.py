@@ -44,6 +44,7 @@ from src.engine.devices import AMP_TYPES
 from src.engine.interrupt import Stop
 from src.engine.loading import Batch, EpochSampler, Item, build_loader, choose_workers, worker_errors
 from src.engine.memory import auto_batch_size, largest_fitting_batch, memory_errors
+from src.engine.norms import norm_errors
 from src.engine.optimization import class_weights, learning_rate
 from src.engine.run import (
     TrainingRun,
@@ -54,6 +55,7 @@ from src.engine.run import (
     require_one_checkpoint,
     resolved,
     run_precision,
+    warnings_on,
     write_setup,
 )
 from src.engine.run_folder import checkpoint_to_resume, keep_earlier_run, locked
@@ -136,7 +138,7 @@ def build_run(config: TrainConfig, world: distributed.World, device: torch.devic
     truth = read_truth(config, data) if world.is_main and data.val else []
     log = RunLog(folder if world.is_main else None, state.progress.step)
     run = TrainingRun(config, world, device, data, loader, network, state, truth, log)
-    write_setup(run, notes)
+    write_setup(run, [*notes, *warnings_on(run)])
     return run
 
 
@@ -256,7 +258,7 @@ def train_step(run: TrainingRun, batch: Batch, rate: float, update: bool) -> Ste
     seed_step(run.config.data.seed, run.world.rank, progress.epoch, progress.batch)
     batch = batch.to(run.device)
     with skip_gradient_sync(run.network, update):
-        with torch.autocast(run.device.type, run.amp, enabled=run.amp is not None):
+        with torch.autocast(run.device.type, run.amp, enabled=run.amp is not None), norm_errors():
             losses: dict[str, Tensor] = run.network(batch.tiles, batch.targets())
         loss = torch.stack([losses[name] * weight for name, weight in run.loss_weights.items()]).sum()
         state.scaler.scale(loss / settings.accumulate).backward()
@@ -296,12 +298,16 @@ def validate(run: TrainingRun, stop: Stop) -> None:
     scores = score_val(run, entries) if run.world.is_main else None
     ap50 = run.world.from_main(scores["uncapped"]["AP50"] or 0.0 if scores else 0.0)
     progress.validating = False
-    progress.validations_without_gain += 1
-    if ap50 > progress.best_ap50:
-        progress.best_ap50, progress.validations_without_gain = ap50, 0
+    # Without a right detection, or without true cells, there is nothing to choose by: then the latest weights are kept.
+    nothing_to_choose_by = max(ap50, progress.best_ap50) <= 0
+    if ap50 > progress.best_ap50 or nothing_to_choose_by:
+        progress.validations_without_gain = 0
+        progress.best_ap50 = ap50 if ap50 > 0 else progress.best_ap50
         if scores:
             write_checkpoint(run.folder / "best.pt", run.best(scores))
             write_results(run.folder / "val-results.json", entries)
+    else:
+        progress.validations_without_gain += 1
     is_patient = not patience or progress.validations_without_gain < patience
     progress.finished = run.share_done() >= 1 or not is_patient
 
@@ -314,12 +320,21 @@ def save_last(run: TrainingRun) -> None:
             write_curves(run.folder)
 
 
+def best_score(run: TrainingRun) -> str:
+    """What the validations came to, in words."""
+    if not run.data.val:
+        return "no val images"
+    if not any(truth.instances for truth in run.truth):
+        return "not scored, because the val images hold no cells"
+    best = run.state.progress.best_ap50
+    return f"best AP50 on val {best:.3f}" if best > 0 else "no right detection on val"
+
+
 def finish(run: TrainingRun) -> None:
     """Log the end and print where the run lies."""
     progress = run.state.progress
     run.log.write("end", progress, best_ap50=progress.best_ap50)
-    best = f"best AP50 on val {progress.best_ap50:.3f}" if run.data.val else "no val images"
-    run.say(f"wrote {run.folder}: {progress.step} steps in {progress.seconds / 60:.1f} min, {best}")
+    run.say(f"wrote {run.folder}: {progress.step} steps in {progress.seconds / 60:.1f} min, {best_score(run)}")
     if run.world.is_main:
         write_curves(run.folder)
         if not run.data.val:  # then the last weights are the only choice

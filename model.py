@@ -1,5 +1,6 @@
 """The model: torchvision's Mask R-CNN at one fixed scale, with RoI heads for dense tiles and a choice of backbones."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
@@ -41,6 +42,7 @@ class TiledMaskRCNN(nn.Module):
         self.backbone = backbone
         self.rpn = rpn
         self.roi_heads = roi_heads
+        self.limits_reached: Counter[str] = Counter()  # in prediction: tiles, and those cut off by a limit, by its flag
         self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("image_std", torch.tensor(IMAGE_STD).view(3, 1, 1) * 255, persistent=False)
 
@@ -72,8 +74,17 @@ class TiledMaskRCNN(nn.Module):
         proposals, rpn_losses = self.rpn(images, features, targets)
         detections, losses = self.roi_heads(features, proposals, images.image_sizes, targets)
         if not self.training:
+            self._count_limits(proposals, detections)
             return detections
         return {**losses, "objectness": rpn_losses["loss_objectness"], "rpn_box": rpn_losses["loss_rpn_box_reg"]}
+
+    def _count_limits(self, proposals: Sequence[Tensor], detections: Sequence[dict[str, Tensor]]) -> None:
+        """Count the tiles in which a limit most likely left out proposals or detections."""
+        self.limits_reached["tiles"] += len(detections)
+        most = self.rpn.post_nms_top_n()
+        self.limits_reached["--proposals"] += sum(len(of_tile) >= most for of_tile in proposals)
+        most = self.roi_heads.detections_per_img
+        self.limits_reached["--detections-per-tile"] += sum(len(of_tile["boxes"]) >= most for of_tile in detections)
 
 
 def build_model(settings: ModelSettings, class_count: int, predict: PredictSettings = KEEP_BY_DEFAULT) -> TiledMaskRCNN:

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -192,6 +194,70 @@ def test_a_validation_that_fails_loses_nothing(data: Path, tmp_path: Path, monke
     assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3]
     assert [event["step"] for event in events if event["event"] == "val"] == [3]
     assert (tmp_path / "run/best.pt").is_file()
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_validation_without_cells_keeps_the_latest_weights(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "train"
+    for name in "abcd":
+        shutil.copytree(data / name, empty / name)
+    for name in "cd":
+        for mask in (empty / name).glob("class*.tif"):
+            mask.unlink()
+    train(empty, tmp_path / "run", split=str(data.parent / "split.json"), patience=1, max_steps=8, epochs=4)
+    assert "best AP50" not in last_line(capsys)
+    last, best = (read_checkpoint(tmp_path / "run" / name) for name in ("last.pt", "best.pt"))
+    assert snapshot_of(tmp_path / "run/last.pt").progress.step == 8  # patience did not count
+    assert all(torch.equal(tensor, best.weights[name]) for name, tensor in last.weights.items())
+
+
+def test_a_validation_without_a_right_detection_keeps_the_latest_weights(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(data, tmp_path / "run", patience=1, score_thresh=1.0)
+    assert "0.000" not in last_line(capsys)
+    last, best = (read_checkpoint(tmp_path / "run" / name) for name in ("last.pt", "best.pt"))
+    assert snapshot_of(tmp_path / "run/last.pt").progress.step == 5
+    assert all(torch.equal(tensor, best.weights[name]) for name, tensor in last.weights.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        ({"warmup_steps": 2, "max_steps": 5}, "--warmup-steps 2 is more than a third of the run's 5 steps"),
+        ({"warmup_steps": 500, "epochs": 2, "max_steps": None}, "--warmup-steps 500"),
+        ({"batch_size": 100, "warmup_steps": 0}, "tiles, fewer than the 100 of a step"),
+        ({"detections_per_tile": 1}, r"predicted tiles reach --detections-per-tile"),
+        ({"proposals": 10}, r"predicted tiles reach --proposals"),
+        ({"warmup_steps": 0}, None),
+    ],
+)
+def test_settings_that_are_hardly_meant_are_said_once(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object], warning: str | None
+) -> None:
+    train(data, tmp_path / "run", **{"max_steps": 3, "detections_per_tile": 20_000, "proposals": 5000, **changes})
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning:")]
+    if warning is None:
+        assert not said
+    else:
+        assert sum(warning in line for line in said) == 1
+
+
+def test_tiles_that_a_limit_cuts_off_are_counted_in_prediction(
+    finished: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    infer(finished, data, tmp_path / "out.json", detections_per_tile=1)
+    assert re.search(r"warning: \d+ of \d+ predicted tiles reach --detections-per-tile", capsys.readouterr().out)
+
+
+def test_batch_norm_of_a_single_value_is_one_line(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--norm batch: .*--tile-size or --batch-size, or --norm group"):
+        train(data, tmp_path / "run", tile_size=32, overlap=0, predict_overlap=0, batch_size=1)
 
 
 def test_a_new_run_moves_an_earlier_one_aside(data: Path, tmp_path: Path) -> None:

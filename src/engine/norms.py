@@ -1,9 +1,32 @@
 """Normalisation layers that stay in their input's type, so that mixed precision halves what a step keeps of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import misc
+
+from src.common.errors import InputError
+
+
+@contextmanager
+def norm_errors() -> Iterator[None]:
+    """Report in one line that batch norm got a single value per channel, of which there is no variance.
+
+    Raises:
+        InputError: in place of torch's ``ValueError``.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            "--norm batch: a batch holds one value per channel; "
+            "use a larger --tile-size or --batch-size, or --norm group"
+        ) from error
 
 
 class FrozenBatchNorm2d(misc.FrozenBatchNorm2d):

@@ -1,6 +1,6 @@
 """Prediction of images: read them, run the network on their tiles, stitch its detections."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -52,6 +52,15 @@ class Predictor:
     tile_size: int
     settings: PredictSettings
 
+    def limits_reached(self) -> Counter[str]:
+        """How many tiles were predicted since the last call, and how many of them a limit cut off, by its flag."""
+        total: Counter[str] = Counter()
+        for model in self.models:
+            reached = getattr(model, "limits_reached", Counter())
+            total.update(reached)
+            reached.clear()
+        return total
+
     def read(self, path: Path) -> np.ndarray:
         """An image file as ``(H, W, 3)`` uint8 RGB."""
         return read_rgb(path, self.image.intensity, self.image.channel_order == "bgr")
@@ -66,6 +75,15 @@ def predict_images(predictor: Predictor, items: Iterable[Item]) -> Iterator[tupl
         images = in_turn(pool, lambda item: (item, predictor.read(item.image)), items)
         detected = ((item, image, *detect(predictor, image)) for item, image in images)
         yield from in_turn(pool, lambda parts: (*parts[:2], assemble(predictor, *parts[1:])), detected)
+
+
+def warnings_on_limits(reached: Counter[str]) -> dict[str, str]:
+    """Flag → a line, for each limit that cut predicted tiles off (see :meth:`Predictor.limits_reached`)."""
+    return {
+        flag: f"warning: {count} of {reached['tiles']} predicted tiles reach {flag}; raise it if cells are missing there"
+        for flag, count in sorted(reached.items())
+        if count and flag != "tiles"
+    }
 
 
 def in_turn(

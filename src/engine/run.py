@@ -1,7 +1,7 @@
 """A training run: configuration, data, model, state and log; and how they are built."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class TrainingRun:
     state: TrainingState
     truth: list[ImageTruth]  # the true cells of the val images, in the main process
     log: RunLog
+    warned: set[str] = field(default_factory=set)  # flags of which the user was warned
 
     @property
     def folder(self) -> Path:
@@ -77,16 +78,25 @@ class TrainingRun:
         if self.world.is_main:
             say(text)
 
+    def warn_once(self, flag: str, warning: str) -> None:
+        """Print a warning about a flag, unless there was one before."""
+        if flag not in self.warned:
+            self.say(warning)
+            self.warned.add(flag)
+
     def share_done(self) -> float:
         """Share of the budget (epochs, steps, minutes: the first to end) that is used up; alike on all processes."""
         progress, settings = self.state.progress, self.config.run
-        steps_per_epoch = max(-(-self.batches_per_epoch() // self.config.optimizer.accumulate), 1)
-        shares = [progress.step / (settings.epochs * steps_per_epoch)]
+        shares = [progress.step / (settings.epochs * self.steps_per_epoch())]
         if settings.max_steps:
             shares.append(progress.step / settings.max_steps)
         if settings.max_minutes:
             shares.append(self.world.from_main(progress.seconds) / 60 / settings.max_minutes)
         return max(shares)
+
+    def steps_per_epoch(self) -> int:
+        """Steps of the optimizer in a whole epoch."""
+        return max(-(-self.batches_per_epoch() // self.config.optimizer.accumulate), 1)
 
     def batches_per_epoch(self) -> int:
         """Batches of this process in a whole epoch."""
@@ -184,6 +194,24 @@ def read_truth(config: TrainConfig, data: TrainingData) -> list[ImageTruth]:
     records = enumerate(data.val, start=1)
     write_id_map(path, [ImageId(f"{record.name}.tif", i, record.height, record.width) for i, record in records])
     return load_ground_truth(config.data.data_path, len(data.classes), path)
+
+
+def warnings_on(run: TrainingRun) -> list[str]:
+    """Settings that most likely are not meant, one line each."""
+    settings, tiles = run.config, run.sampler.length
+    warnings = []
+    steps = settings.run.epochs * run.steps_per_epoch()
+    steps = min(steps, settings.run.max_steps or steps)
+    if settings.optimizer.warmup_steps > steps / 3:
+        warnings.append(
+            f"warning: --warmup-steps {settings.optimizer.warmup_steps} is more than a third of the run's {steps} steps"
+        )
+    if tiles < run.batch_size * run.world.size:
+        warnings.append(
+            f"warning: an epoch has {tiles} tiles, fewer than the {run.batch_size * run.world.size} of a step; "
+            "lower --batch-size, or --overlap gives more tiles"
+        )
+    return warnings
 
 
 def write_setup(run: TrainingRun, notes: Sequence[str]) -> None:

@@ -1,9 +1,10 @@
 """The val images of a training: predicted as a submission would, scored, and logged."""
 
+from collections import Counter
 from typing import Any
 
 from src.common.progress import ProgressBar, say
-from src.engine.prediction import Predictor, predict_images
+from src.engine.prediction import Predictor, predict_images, warnings_on_limits
 from src.engine.run import TrainingRun
 from src.evaluation.results import result_entries
 from src.evaluation.scores import format_score, score
@@ -28,6 +29,9 @@ def predict_val(run: TrainingRun) -> list[dict[str, Any]]:
             confident = [instance for instance in instances if instance.score >= CONFIDENT]
             picture = draw_outlines(image, confident, run.data.classes)
             run.log.picture(f"val/{record.name}", picture, run.state.progress.step)
+    reached: Counter[str] = sum(world.gather(predictor.limits_reached()), Counter())
+    for flag, warning in warnings_on_limits(reached).items():
+        run.warn_once(flag, warning)
     return [entry for share in world.gather(entries) for entry in share]
 
 
