@@ -2,7 +2,6 @@
 
 import os
 import random
-import resource
 import sys
 from typing import TypeVar
 
@@ -44,7 +43,11 @@ def share_cores(device: torch.device, world_size: int) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The peak memory in bytes: torch's on a GPU, else this process's."""
+    """The peak memory in bytes: torch's on a GPU, else this process's; 0 on Windows, which does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

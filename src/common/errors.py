@@ -1,6 +1,7 @@
 """Errors of input: one line on stderr and exit code 2."""
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable
@@ -39,6 +40,12 @@ def some(names: Collection[str], most: int = 3) -> str:
 
 def run_command(main: Callable[[], Value]) -> Value:
     """Call a command's ``main``; an :class:`InputError` becomes one line on stderr and exit code 2."""
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # where a terminal's encoding lacks a character, as on Windows, print another
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         return main()
     except InputError as error:

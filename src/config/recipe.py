@@ -46,4 +46,5 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({reason}){nearest_path(path)}") from error
     except (ValueError, RecursionError) as error:  # a number of over 4,300 digits is a plain ValueError
-        raise InputError(f"{path}: is not valid TOML ({error})") from error
+        hint = "; write paths with / or in 'single quotes'" if "\\" in str(error) or "hex" in str(error) else ""
+        raise InputError(f"{path}: is not valid TOML ({error}){hint}") from error

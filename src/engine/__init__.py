@@ -15,6 +15,7 @@
 - ``validation``: the val images of a run, predicted and scored
 - ``prediction``: the network on the tiles of images
 - ``weights``: where the first weights come from
+- ``foreign_weights``: names and containers of weights that other programs saved
 - ``checkpoint``: what a file holds of a training, and its reader and writer
 - ``tensor_files``: files of tensors, checked before they are used
 - ``run_folder``: one training at a time in a folder, and what it resumes from

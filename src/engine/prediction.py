@@ -80,7 +80,7 @@ def predict_images(predictor: Predictor, items: Iterable[Item]) -> Iterator[tupl
 def warnings_on_limits(reached: Counter[str]) -> dict[str, str]:
     """Flag → a line, for each limit that cut predicted tiles off (see :meth:`Predictor.limits_reached`)."""
     return {
-        flag: f"warning: {count} of {reached['tiles']} predicted tiles reach {flag}; raise it if cells are missing there"
+        flag: f"warning: {count} of {reached['tiles']} predicted tiles reach {flag}; raise it if cells are missing"
         for flag, count in sorted(reached.items())
         if count and flag != "tiles"
     }

@@ -1,10 +1,11 @@
 """The run folder: one training at a time writes into it, never over another run, and resumes from what lies there."""
 
-import fcntl
 import itertools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from src.common.errors import InputError
 from src.common.files import writing
@@ -23,12 +24,13 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another training writes into the folder, or it cannot be written.
     """
+    path = _lock_path(folder)
     with writing(f"--output-dir {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / _LOCK).open("a")
+        file = path.open("a")
     with file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except OSError as error:
             raise InputError(
                 f"--output-dir {folder}: another training is writing into it; name another folder"
@@ -36,9 +38,27 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(OSError):  # a folder that was removed meanwhile, or that holds the run
-                (folder / _LOCK).unlink()
+            with suppress(OSError):  # a folder that was removed meanwhile, or on Windows a file that is open
+                path.unlink()
+            with suppress(OSError):  # a folder that holds the run
                 folder.rmdir()
+
+
+def _lock_path(folder: Path) -> Path:
+    """In the folder; on Windows, which does not rename folders with open files, beside it."""
+    return folder / _LOCK if os.name == "posix" else folder.with_name(f".{folder.name}{_LOCK}")
+
+
+def _lock(file: IO[str]) -> None:
+    """Lock an open file for this process; an ``OSError`` where another one holds the lock."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+    else:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def keep_earlier_run(folder: Path, checkpoint: Checkpoint | None) -> None:
@@ -53,7 +73,8 @@ def keep_earlier_run(folder: Path, checkpoint: Checkpoint | None) -> None:
         number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
         kept = folder.rename(folder.with_name(f"{folder.name}.{number}"))
         folder.mkdir()
-        (kept / _LOCK).rename(folder / _LOCK)
+        if (kept / _LOCK).exists():
+            (kept / _LOCK).rename(folder / _LOCK)
         print(f"{folder} holds an earlier run: it is now {kept}")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from src.common.errors import InputError
 from src.config.checks import EXPORT_SUFFIX, check_model
 from src.config.settings import ModelSettings
+from src.engine.foreign_weights import unwrap, with_detector_names
 from src.engine.tensor_files import check_weights, is_intact, read_tensors
 from src.geometry.anchors import auto_anchors
 
@@ -116,14 +117,6 @@ def load_matching(model: nn.Module, given: Mapping[str, Tensor], source: str) ->
     return LoadReport(tuple(fitting), tuple(left), tuple(random))
 
 
-def with_detector_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a bare backbone (``layer1.0.…``, ``features.0.…``) to the detector's names."""
-    names = {name: name.removeprefix("module.") for name in state}
-    if any(name.startswith("backbone.") for name in names.values()):
-        return {names[name]: tensor for name, tensor in state.items()}
-    return {"backbone.body." + names[name].removeprefix("features."): tensor for name, tensor in state.items()}
-
-
 def _download(weights: str, version: str, flag: str) -> Mapping[str, Tensor]:
     import torchvision.models as models
 
@@ -148,12 +141,14 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load has no error of its own: a bad file shows as nearly anything
+        if "Unsupported global" in str(error) or "Unsupported operand" in str(error):
+            raise InputError(
+                f"--weights {path}: pickles a whole model or other objects, whose code is not run; save its weights "
+                "with torch.save(model.state_dict(), FILE)"
+            ) from error
         raise InputError(f"--weights {path}: is damaged or no file of tensors as torch.save writes it") from error
     if isinstance(content, dict) and "format" in content and not is_intact(path):  # a checkpoint of this program
         raise InputError(f"--weights {path}: is damaged (its digest does not fit)")
-    for key in ("ema", "model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    check_weights(content, f"--weights {path}")
-    return content
+    state = unwrap(content)
+    check_weights(state, f"--weights {path}")
+    return state

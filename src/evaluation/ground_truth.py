@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from reprlib import repr
 from typing import Any
 
@@ -36,7 +36,7 @@ class ImageTruth:
     @property
     def name(self) -> str:
         """The file's name without folders and ``.tif``."""
-        return TIFF_SUFFIX.sub("", Path(self.file_name).name)
+        return TIFF_SUFFIX.sub("", PureWindowsPath(self.file_name).name)  # of which / and \\ are separators
 
     @property
     def entry(self) -> ImageId:
@@ -177,7 +177,7 @@ def _parse_image(item: Any, path: Path) -> ImageTruth:
     image_id, file_name, height, width = (item[key] for key in ("id", "file_name", "height", "width"))
     if not isinstance(file_name, str):
         raise InputError(f"{path}: the file_name of an image must be text, got {repr(file_name)}")
-    check_component(Path(file_name).name, path)  # the folders before it are another machine's
+    check_component(PureWindowsPath(file_name).name, path)  # the folders before it are another machine's
     if any(type(number) is not int for number in (image_id, height, width)) or min(height, width) < 1:
         raise InputError(f"{path}: id, height and width of {file_name} must be integers and the size positive")
     if height * width > min(max_pixels(), MAX_RLE_PIXELS):

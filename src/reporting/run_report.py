@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -218,7 +218,8 @@ def _reader(story: Story, folder: str | None) -> Reader:
 
     def read(truth: ImageTruth) -> np.ndarray | None:
         path = next(
-            (p for p in (root / truth.name / "image.tif", root / Path(truth.file_name).name) if p.is_file()), None
+            (p for p in (root / truth.name / "image.tif", root / PureWindowsPath(truth.file_name).name) if p.is_file()),
+            None,
         )
         if path is None:
             return None
