@@ -37,6 +37,7 @@ from src.common.progress import ProgressBar
 from src.config.checks import check_overlap
 from src.config.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, PredictSettings
 from src.data.classes import CellClass, to_json
+from src.data.familiarity import Impression, unfamiliar
 from src.data.id_map import write_id_map
 from src.data.records import TestImage, find_test_images
 from src.data.splits import part_names, read_split
@@ -67,34 +68,46 @@ def main(config: InferenceConfig) -> None:
     world, device = distributed.start(config.machine)
     share_cores(device, world.size)
     images = find_images(config)
-    predictor, classes = load_predictor(config, device)
+    predictor, checkpoint = load_predictor(config, device)
     if world.is_main:
         print(f"predicting on {device} in {str(predictor.amp or torch.float32).removeprefix('torch.')}")
 
     partial = PartialResults(config.output, job(config, predictor.amp), world.rank)
     entries = resumed(config, partial, images, world)
     waiting = [image for image in images if image.entry.id not in entries]
+    impression = Impression()
     bar = ProgressBar(waiting[world.rank :: world.size], "predict", hidden=not world.is_main)
     for image, pixels, instances in predict_images(predictor, bar):
         found = result_entries(image.entry.id, instances, image.entry.height, image.entry.width)
+        confident = [instance for instance in instances if instance.score >= CONFIDENT]
+        impression.add(pixels, confident)
         if config.overlay:
-            confident = [instance for instance in instances if instance.score >= CONFIDENT]
-            write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, confident, classes)
+            write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, confident, checkpoint.classes)
         partial.add(image, found)
         entries[image.entry.id] = found
 
     shares = world.gather(entries)
     reached: Counter[str] = sum(world.gather(predictor.limits_reached()), Counter())
+    impressions = world.gather(impression)
     if world.is_main:
-        for warning in warnings_on_limits(reached).values():
+        differences = unfamiliar(checkpoint.seen, impressions, predictor.image.scale) if checkpoint.seen else []
+        for warning in (*differences, *warnings_on_limits(reached).values()):
             print(warning)
-        write(config, images, {image_id: found for share in shares for image_id, found in share.items()}, classes)
+        write(
+            config,
+            images,
+            {image_id: found for share in shares for image_id, found in share.items()},
+            checkpoint.classes,
+        )
         partial.remove()
     distributed.stop(world)
 
 
-def load_predictor(config: InferenceConfig, device: torch.device) -> tuple[Predictor, tuple[CellClass, ...]]:
-    """Build the predictor of one checkpoint or several, and their classes; flags win over what the first says."""
+def load_predictor(config: InferenceConfig, device: torch.device) -> tuple[Predictor, Checkpoint]:
+    """The predictor of one checkpoint or several, and the first of them without its weights.
+
+    Flags win over the first checkpoint's settings.
+    """
     checkpoints = [read_checkpoint(Path(path)) for path in config.ckpt]
     first = checkpoints[0]
     for other in checkpoints[1:]:
@@ -106,7 +119,7 @@ def load_predictor(config: InferenceConfig, device: torch.device) -> tuple[Predi
     amp = AMP_TYPES[prediction_amp(config.amp, trained.optimizer.amp, device)]
     image = replace(trained.image, channel_order=config.channel_order or trained.image.channel_order)
     predictor = Predictor(models, device, amp, image, trained.tiles.tile_size, settings)
-    return predictor, first.classes
+    return predictor, replace(first, weights={}, snapshot=None)
 
 
 def check_alike(first: Checkpoint, other: Checkpoint) -> None:

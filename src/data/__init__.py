@@ -11,5 +11,6 @@
 - ``image_facts``: facts about a prepared image, small enough to keep for all
 - ``cache``: prepared images on disk
 - ``open_images``: prepared images, few of which are open at a time
+- ``familiarity``: whether images are like those of a training
 - ``training_data``: what a training run works on
 """

@@ -16,6 +16,7 @@ from src.config.checks import EXPORT_SUFFIX
 from src.config.flags import build, flatten
 from src.config.settings import TrainConfig
 from src.data.classes import CellClass, parse_classes, to_json
+from src.data.familiarity import Seen
 from src.engine.tensor_files import EXPORTED, check_weights, is_intact, read_tensors, seal, write_tensors
 
 FORMAT = 2
@@ -64,6 +65,7 @@ class Checkpoint:
         config: all settings, resolved: no ``auto`` is left that the network depends on.
         classes: the classes 1..K.
         weights: the state dict that predicts: the averaged one where the training keeps an average.
+        seen: what the images of the training are like; ``None`` in files of earlier versions.
         scores: of the val images, as :func:`src.evaluation.scores.score` gives them; empty in ``last.pt``.
         snapshot: what training needs to go on; ``None`` in ``best.pt`` and in exported weights.
         source: the file's path, for messages.
@@ -72,6 +74,7 @@ class Checkpoint:
     config: TrainConfig
     classes: tuple[CellClass, ...]
     weights: Weights
+    seen: Seen | None = None
     scores: dict[str, Any] = field(default_factory=dict)
     snapshot: Snapshot | None = None
     source: str = ""
@@ -109,6 +112,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         config=_read_config(content["settings"], path),
         classes=parse_classes(content["classes"], str(path)),
         weights=content.get("ema") or content["model"],
+        seen=_read_seen(content.get("seen"), path),
         scores=content.get("scores", {}),
         snapshot=_read_snapshot(content, path) if "optimizer" in content else None,
         source=str(path),
@@ -117,7 +121,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def write_export(path: Path, checkpoint: Checkpoint) -> None:
     """Write the weights that predict, with the settings and the classes, as a safetensors file."""
-    parts = {"settings": flatten(checkpoint.config), "classes": to_json(checkpoint.classes)}
+    parts: dict[str, Any] = {"settings": flatten(checkpoint.config), "classes": to_json(checkpoint.classes)}
+    if checkpoint.seen:
+        parts["seen"] = asdict(checkpoint.seen)
     write_tensors(path, checkpoint.weights, {name: json.dumps(part) for name, part in parts.items()})
 
 
@@ -126,6 +132,7 @@ def _content(checkpoint: Checkpoint) -> dict[str, Any]:
         "format": FORMAT,
         "settings": flatten(checkpoint.config),
         "classes": to_json(checkpoint.classes),
+        "seen": asdict(checkpoint.seen) if checkpoint.seen else None,
         "scores": checkpoint.scores,
     }
     snapshot = checkpoint.snapshot
@@ -164,9 +171,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _read_export(path: Path) -> dict[str, Any]:
     weights, metadata = read_tensors(path)
     try:
-        parts = {name: json.loads(metadata[name]) for name in EXPORTED - {"digest"}}
-        if "digest" not in metadata:
-            raise KeyError("digest")
+        if not metadata.keys() >= EXPORTED:
+            raise KeyError(*sorted(EXPORTED - metadata.keys()))
+        parts = {name: json.loads(metadata[name]) for name in ("settings", "classes", "seen") if name in metadata}
     except (KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not what --export writes: it lacks settings or classes") from error
     return {**parts, "model": weights}
@@ -181,6 +188,19 @@ def _read_config(settings: Any, path: Path) -> TrainConfig:
         if getattr(config.model, name) == "auto":
             raise InputError(f"{path}: its settings are not those of a run: {name} is auto")
     return config
+
+
+def _read_seen(values: Any, path: Path) -> Seen | None:
+    if values is None:
+        return None
+    try:
+        seen = Seen(**values)
+    except TypeError as error:
+        raise InputError(f"{path}: is not a checkpoint of this program") from error
+    numbers = [value for value in asdict(seen).values() if value is not None]
+    if not all(isinstance(value, float) and math.isfinite(value) for value in numbers) or not seen.cell_size > 0:
+        raise InputError(f"{path}: is not a checkpoint of this program")
+    return seen
 
 
 def _read_snapshot(content: Mapping[str, Any], path: Path) -> Snapshot:

@@ -86,7 +86,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: is not a safetensors file ({str(error).splitlines()[0]})") from error
     described = {name: text for name, text in metadata.items() if name != "digest"}
-    if metadata.keys() == EXPORTED and metadata["digest"] != _digest(tensors, described):
+    if metadata.keys() >= EXPORTED and metadata["digest"] != _digest(tensors, described):
         raise InputError(f"{path}: is damaged (its digest does not fit)")
     return tensors, metadata
 

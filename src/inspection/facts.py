@@ -11,6 +11,7 @@ from src.data.prepared import PreparedImage
 from src.data.stain import red_contrast
 
 SAME_IMAGE = 0.99  # correlation of two thumbnails from which their images count as near duplicates
+ROWS = 256  # images that are compared with all others at once
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,15 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def near_duplicates(facts: Sequence[CellFacts]) -> list[tuple[str, str]]:
-    """Pairs of images that show nearly the same."""
+    """The name of each image that shows nearly the same as an earlier one, after the name of the first such one."""
     thumbnails = np.stack([image.thumbnail for image in facts])
-    first, second = np.nonzero(np.triu(thumbnails @ thumbnails.T > SAME_IMAGE, 1))
-    return [(facts[a].name, facts[b].name) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
+    pairs = []
+    for start in range(0, len(facts), ROWS):  # all pairs at once would take memory by the square of their number
+        same = thumbnails[start : start + ROWS] @ thumbnails[: start + ROWS].T > SAME_IMAGE
+        same &= np.arange(same.shape[1]) < start + np.arange(len(same))[:, None]
+        for row in np.flatnonzero(same.any(axis=1)).tolist():
+            pairs.append((facts[int(same[row].argmax())].name, facts[start + row].name))
+    return pairs
 
 
 def diameters_of(facts: Sequence[CellFacts], class_id: int) -> np.ndarray:

@@ -12,6 +12,8 @@ from src.geometry.anchors import DEFAULT_ANCHORS, best_anchor_ious
 from src.inspection.advice import Advice
 from src.inspection.facts import CellFacts, diameters_of, near_duplicates
 
+MOST_PAIRS = 20  # near duplicates that are named
+
 
 def class_rows(facts: Sequence[CellFacts], classes: Sequence[CellClass]) -> list[tuple[str, ...]]:
     """A row of headings, then one row per class; sizes in px are diameters of circles of equal area."""
@@ -53,7 +55,10 @@ def notes_on(facts: Sequence[CellFacts], classes: Sequence[CellClass], advice: A
     ] or ["no cells of different classes share pixels"]
     if empty := [image.name for image in facts if not len(image.class_ids)]:
         lines.append(f"{len(empty)} images have no cells: {', '.join(empty[:5])}{', …' if len(empty) > 5 else ''}")
-    lines += [f"{a} and {b} show nearly the same; keep them in one part of a split" for a, b in near_duplicates(facts)]
+    pairs = near_duplicates(facts)
+    lines += [f"{a} and {b} show nearly the same; keep them in one part of a split" for a, b in pairs[:MOST_PAIRS]]
+    if len(pairs) > MOST_PAIRS:
+        lines.append(f"{len(pairs) - MOST_PAIRS} more images show nearly the same as another")
     if advice:
         lines.append(f"a tile of {advice.tile_size} px at scale {advice.scale:g} holds up to {advice.most_cells} cells")
         lines += notes_on_anchors(np.concatenate([image.boxes for image in facts]) * advice.scale, advice.anchors)

@@ -1,0 +1,85 @@
+"""Whether images to predict are like those of the training: in colours, brightness, and the size of their cells."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from src.data.stain import red_contrast, stain_features
+from src.geometry.instances import Instance
+
+FEWEST_CELLS = 20  # with fewer their median size says little
+SIZE_RATIO = 1.5  # of median cell sizes, from which they differ
+DARKNESS = 0.5  # optical density of the palest pixels, by which it differs: a factor of 1.6 in brightness
+CONTRAST = 0.05  # of red_contrast, below which the order of the colours is not told
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the images of a training are like, in the order and range of values that the network is given.
+
+    ``cell_size`` is the median sqrt(box area) in px after --scale, ``contrast`` the mean :func:`red_contrast` and
+    ``darkness`` the median optical density of an image's palest pixels; ``None`` where no image tells it.
+    """
+
+    cell_size: float
+    contrast: float | None
+    darkness: float | None
+
+
+def seen_in(cell_size: float, contrasts: Iterable[float | None], stains: Sequence[np.ndarray], swapped: bool) -> Seen:
+    """What training images are like, from :func:`red_contrast` and :func:`stain_features` of each as stored.
+
+    ``swapped`` tells that they are stored as BGR.
+    """
+    told = [contrast for contrast in contrasts if contrast is not None]
+    contrast = float(np.mean(told)) * (-1 if swapped else 1) if told else None
+    return Seen(cell_size, contrast, float(np.median([darkness_of(stain) for stain in stains])) if stains else None)
+
+
+def darkness_of(stain: np.ndarray) -> float:
+    """The mean optical density of the palest pixels over the channels, from :func:`stain_features`."""
+    return float(np.mean(stain[:3]))
+
+
+@dataclass
+class Impression:
+    """What predicted images are like, gathered image by image."""
+
+    contrasts: list[float | None] = field(default_factory=list)
+    darkness: list[float] = field(default_factory=list)
+    box_areas: list[int] = field(default_factory=list)
+
+    def add(self, image: np.ndarray, confident: Iterable[Instance]) -> None:
+        """Add an ``(H, W, 3)`` uint8 RGB image and the confident instances in it."""
+        self.contrasts.append(red_contrast(image))
+        self.darkness.append(darkness_of(stain_features(image)))
+        self.box_areas += [cell.mask.shape[0] * cell.mask.shape[1] for cell in confident]
+
+
+def unfamiliar(seen: Seen, impressions: Sequence[Impression], scale: float) -> list[str]:
+    """A warning for each way in which predicted images differ from the training's; ``scale`` is the training's."""
+    contrasts = [contrast for part in impressions for contrast in part.contrasts if contrast is not None]
+    darkness = [value for part in impressions for value in part.darkness]
+    areas = [area for part in impressions for area in part.box_areas]
+    warnings = []
+    if contrasts and seen.contrast is not None:
+        contrast = float(np.mean(contrasts))
+        if contrast * seen.contrast < 0 and min(abs(contrast), abs(seen.contrast)) > CONTRAST:
+            warnings.append(
+                f"warning: red and blue of the images look swapped (stain contrast {contrast:.2f}, in training "
+                f"{seen.contrast:.2f}); see --channel-order"
+            )
+    if darkness and seen.darkness is not None and abs(change := np.median(darkness) - seen.darkness) > DARKNESS:
+        warnings.append(
+            f"warning: the images are {np.exp(abs(change)):.1f} times {'darker' if change > 0 else 'brighter'} than "
+            "those of the training; is their type's range the same (see --intensity of the training)?"
+        )
+    if len(areas) >= FEWEST_CELLS:
+        size = float(np.median(np.sqrt(areas))) * scale
+        if not 1 / SIZE_RATIO < size / seen.cell_size < SIZE_RATIO:
+            warnings.append(
+                f"warning: the median cell is {size:.0f} px after --scale, {seen.cell_size:.0f} in training; "
+                f"enlarge the images {seen.cell_size / size:.2g} times, or train with another --scale"
+            )
+    return warnings
