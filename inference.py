@@ -46,9 +46,9 @@ from src.engine.checkpoint import Checkpoint, read_checkpoint, write_export
 from src.engine.devices import AMP_TYPES, prediction_amp
 from src.engine.memory import memory_errors
 from src.engine.prediction import Predictor, predict_images, warnings_on_limits
-from src.engine.tensor_files import check_fits, load_state
 from src.evaluation.partial_results import PartialResults
 from src.evaluation.results import check_results, result_entries, write_results, write_submission_zip
+from src.network.tensor_files import check_fits, load_state
 from src.reporting.draw import CONFIDENT, write_overlay
 from utils import share_cores, to_device
 

@@ -44,7 +44,6 @@ from src.engine.devices import AMP_TYPES
 from src.engine.interrupt import Stop
 from src.engine.loading import Batch, EpochSampler, Item, build_loader, choose_workers, worker_errors
 from src.engine.memory import auto_batch_size, largest_fitting_batch, memory_errors
-from src.engine.norms import norm_errors
 from src.engine.optimization import class_weights, learning_rate
 from src.engine.run import (
     TrainingRun,
@@ -62,8 +61,9 @@ from src.engine.run_folder import checkpoint_to_resume, keep_earlier_run, locked
 from src.engine.run_log import RunLog, Step, StepLog, StepLosses
 from src.engine.state import TrainingState
 from src.engine.validation import predict_val, score_val
-from src.engine.weights import load_matching, read_weights
 from src.evaluation.results import write_results
+from src.network.norms import norm_errors
+from src.network.weights import load_matching, read_weights
 from src.reporting.curves import write_curves
 from utils import available_cores, peak_memory, seed_everything, seed_step, share_cores, to_device
 

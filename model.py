@@ -16,13 +16,13 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from src.common.errors import InputError
 from src.config.checks import parse_anchors
 from src.config.settings import ModelSettings, PredictSettings
-from src.engine.heads import Target, TiledRoIHeads
-from src.engine.norms import FrozenBatchNorm2d, GroupNorm
-from src.engine.pyramid import PyramidRoIAlign
-from src.engine.rpn import TiledRPN
-from src.engine.sampling import BalancedSampler
-from src.engine.weights import count_parameters
 from src.geometry.anchors import ASPECT_RATIOS, DEFAULT_ANCHORS
+from src.network.heads import Target, TiledRoIHeads
+from src.network.norms import FrozenBatchNorm2d, GroupNorm
+from src.network.pyramid import PyramidRoIAlign
+from src.network.rpn import TiledRPN
+from src.network.sampling import BalancedSampler
+from src.network.weights import count_parameters
 
 PARAMETER_BUDGET = 200_000_000
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, which all pretrained backbones expect
@@ -63,7 +63,7 @@ class TiledMaskRCNN(nn.Module):
 
         Args:
             tiles: ``(B, 3, H, W)`` uint8 RGB.
-            targets: as :class:`src.engine.heads.TiledRoIHeads` wants them; needed in training only.
+            targets: as :class:`src.network.heads.TiledRoIHeads` wants them; needed in training only.
 
         Returns:
             Detections hold ``boxes`` (N, 4) float32 xyxy in tile px, ``scores`` (N,), ``labels`` (N,) int64 in 1..K and

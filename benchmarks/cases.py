@@ -47,18 +47,19 @@ from src.data.records import Record
 from src.engine.devices import AMP_TYPES, choose_device, cpu_has_bf16, resolve_amp
 from src.engine.loading import EpochSampler, build_loader, collate
 from src.engine.prediction import Predictor, predict_image
-from src.engine.targets import sample_mask_targets
-from src.engine.weights import resolve
 from src.evaluation.results import result_entries
 from src.evaluation.rle import encode
 from src.evaluation.scores import BACKENDS, CAPS, precision, score
 from src.geometry.detections import from_network, to_instances
 from src.geometry.stitch import stitch
 from src.geometry.tiles import Tile, tile_grid
+from src.network.targets import sample_mask_targets
+from src.network.weights import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 MIDDLE = Tile(256, 256, 512, 512)
 TILES = TileSettings(tile_size=512, overlap=256)
+TORCH = ("network", "engine")  # packages that import torch
 COMMAND = "\nif __name__ == "  # what a module that is a command holds
 LOADS = 8  # tiles in a measured call, so that all kinds of augmentation are among them
 
@@ -353,7 +354,7 @@ def starting(folder: Path, repeats: int) -> list[Row]:
     names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files}
     scripts = [[name] for name in ("main.py", "inference.py", "dataset.py")]
     commands = scripts + [["-m", name] for path, name in names.items() if COMMAND in path.read_text()]
-    without_torch = (name for name in names.values() if name.startswith("src.") and not name.startswith("src.engine"))
+    without_torch = (name for name in names.values() if name.startswith("src.") and name.split(".")[1] not in TORCH)
     modules = [name for name in without_torch if not name.endswith("__init__")]
     groups = {
         "--help": [[*command, "--help"] for command in commands],

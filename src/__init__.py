@@ -2,7 +2,8 @@
 
 Imports run one way (``tests/test_rooms.py``)::
 
-    common ← config, geometry ← data ← evaluation, synthetic ← formats, reporting ← inspection, engine ← commands
+    common ← config, geometry ← data ← evaluation, synthetic ← formats, reporting, network
+    ← inspection, engine ← commands
 """
 
 import sys
@@ -36,6 +37,10 @@ MOVED = {
     "src.page": "src.reporting.html",
     "src.tissue": "src.synthetic.tissue",
     "engine": "src.engine",
+    **{
+        f"src.engine.{name}": f"src.network.{name}"
+        for name in ("heads", "rpn", "pyramid", "sampling", "targets", "norms", "weights")
+    },
 }
 
 

@@ -23,7 +23,7 @@ from src.engine.devices import AMP_TYPES, resolve_amp
 from src.engine.loading import Batch, Item, collate
 from src.engine.memory import DEFAULT, largest_fitting_batch, step_memory
 from src.engine.run_log import StepLosses
-from src.engine.weights import resolve
+from src.network.weights import resolve
 from tests.checkpoints import snapshot_of
 from tests.engine.test_norms import kept_bytes
 from tests.fake_cuda import FakeGpu, Wait, fake_cuda, needs_guard, to_cpu

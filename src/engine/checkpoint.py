@@ -17,7 +17,7 @@ from src.config.flags import build, flatten
 from src.config.settings import TrainConfig
 from src.data.classes import CellClass, parse_classes, to_json
 from src.data.familiarity import Seen
-from src.engine.tensor_files import EXPORTED, check_weights, is_intact, read_tensors, seal, write_tensors
+from src.network.tensor_files import EXPORTED, check_weights, is_intact, read_tensors, seal, write_tensors
 
 FORMAT = 2
 Weights = Mapping[str, Tensor]
@@ -173,7 +173,9 @@ def _read_export(path: Path) -> dict[str, Any]:
     try:
         if not metadata.keys() >= EXPORTED:
             raise KeyError(*sorted(EXPORTED - metadata.keys()))
-        parts = {name: json.loads(metadata[name]) for name in ("settings", "classes", "seen") if name in metadata}
+        parts: dict[str, Any] = {
+            name: json.loads(metadata[name]) for name in ("settings", "classes", "seen") if name in metadata
+        }
     except (KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not what --export writes: it lacks settings or classes") from error
     return {**parts, "model": weights}

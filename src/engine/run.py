@@ -27,8 +27,8 @@ from src.engine.loading import EpochSampler, Item
 from src.engine.optimization import AveragedWeights, build_optimizer
 from src.engine.run_log import RunLog
 from src.engine.state import TrainingState
-from src.engine.weights import count_parameters, norms_of, resolve
 from src.evaluation.ground_truth import ImageTruth, load_ground_truth
+from src.network.weights import count_parameters, norms_of, resolve
 
 
 @dataclass

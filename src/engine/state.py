@@ -9,7 +9,7 @@ from torch import nn
 from src.common.errors import InputError
 from src.engine.checkpoint import Checkpoint, Progress, Weights
 from src.engine.optimization import AveragedWeights, restore_optimizer
-from src.engine.tensor_files import load_state
+from src.network.tensor_files import load_state
 
 
 @dataclass

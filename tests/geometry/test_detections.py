@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from src.engine.targets import sample_mask_targets
 from src.geometry.detections import Detections, from_network, resample, to_instances
 from src.geometry.instances import Instance
 from src.geometry.views import VIEWS, View, merge, undo
+from src.network.targets import sample_mask_targets
 
 pytestmark = pytest.mark.torch
 SIZE = (120, 160)

@@ -24,7 +24,7 @@ from src.config.settings import TrainConfig
 from src.data.classes import HOMEWORK_CLASSES
 from src.engine.checkpoint import Checkpoint, Progress, Snapshot, read_checkpoint, read_progress, write_checkpoint
 from src.engine.run_folder import checkpoint_to_resume
-from src.engine.tensor_files import seal
+from src.network.tensor_files import seal
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[2]

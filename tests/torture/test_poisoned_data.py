@@ -16,7 +16,7 @@ from src.config.flags import build
 from src.config.settings import TrainConfig
 from src.data.training_data import load_training_data
 from src.engine.loading import EpochSampler, build_loader, collate
-from src.engine.weights import resolve
+from src.network.weights import resolve
 from tests.helpers import TINY, write_dataset
 
 pytestmark = pytest.mark.torch

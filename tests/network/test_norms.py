@@ -8,8 +8,8 @@ from torchvision.ops import misc
 
 from model import build_model
 from src.config.settings import ModelSettings
-from src.engine.norms import FrozenBatchNorm2d, GroupNorm
-from src.engine.weights import resolve
+from src.network.norms import FrozenBatchNorm2d, GroupNorm
+from src.network.weights import resolve
 from tests.fake_cuda import to_cpu
 
 pytestmark = pytest.mark.torch

@@ -15,10 +15,10 @@ from src.common.errors import InputError
 from src.config.settings import ModelSettings, PredictSettings, TrainConfig
 from src.data.classes import HOMEWORK_CLASSES
 from src.engine.checkpoint import Checkpoint
-from src.engine.heads import box_head_losses, mask_loss
-from src.engine.targets import sample_mask_targets
-from src.engine.weights import count_parameters, load_matching, norms_of, read_weights, resolve
 from src.geometry.anchors import auto_anchors
+from src.network.heads import box_head_losses, mask_loss
+from src.network.targets import sample_mask_targets
+from src.network.weights import count_parameters, load_matching, norms_of, read_weights, resolve
 
 pytestmark = pytest.mark.torch
 TINY = ModelSettings(

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from src.common.errors import InputError
 from src.config.checks import EXPORT_SUFFIX, check_model
 from src.config.settings import ModelSettings
-from src.engine.foreign_weights import unwrap, with_detector_names
-from src.engine.tensor_files import check_weights, is_intact, read_tensors
 from src.geometry.anchors import auto_anchors
+from src.network.foreign_weights import unwrap, with_detector_names
+from src.network.tensor_files import check_weights, is_intact, read_tensors
 
 SCRATCH_LAYERS, PRETRAINED_LAYERS = 5, 3
 _PYRAMID_NORM, _STEM_NORM = "backbone.fpn.inner_blocks.0.1", "backbone.body.bn1"

@@ -13,8 +13,8 @@ from torch import Tensor
 from model import TiledMaskRCNN, build_model
 from src.common.errors import InputError
 from src.config.settings import ModelSettings, PredictSettings
-from src.engine.foreign_weights import STD, with_detector_names
-from src.engine.weights import load_matching, read_weights, resolve
+from src.network.foreign_weights import STD, with_detector_names
+from src.network.weights import load_matching, read_weights, resolve
 
 pytestmark = pytest.mark.torch
 SETTINGS = resolve(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.models.detection._utils import Matcher
 
-from src.engine.sampling import BalancedSampler, LowQualityMatcher, draw
+from src.network.sampling import BalancedSampler, LowQualityMatcher, draw
 
 pytestmark = pytest.mark.torch
 

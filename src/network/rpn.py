@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-from src.engine.sampling import BalancedSampler, LowQualityMatcher
+from src.network.sampling import BalancedSampler, LowQualityMatcher
 
 POSITIVE_IOU, NEGATIVE_IOU, NMS_IOU = 0.7, 0.3, 0.7
 ANCHORS_PER_TILE, POSITIVE_FRACTION = 256, 0.5  # that a step learns from

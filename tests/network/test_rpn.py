@@ -8,8 +8,8 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from model import build_model
 from src.config.settings import ModelSettings
-from src.engine.rpn import TiledRPN
-from src.engine.weights import resolve
+from src.network.rpn import TiledRPN
+from src.network.weights import resolve
 
 pytestmark = pytest.mark.torch
 SMALL = ModelSettings(

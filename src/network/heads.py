@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection.roi_heads import RoIHeads
 
-from src.engine.targets import sample_mask_targets
+from src.network.targets import sample_mask_targets
 
 Features = dict[str, Tensor]
 Shapes = list[tuple[int, int]]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign
 
-from src.engine.pyramid import PyramidRoIAlign, pyramid_level
+from src.network.pyramid import PyramidRoIAlign, pyramid_level
 
 pytestmark = pytest.mark.torch
 

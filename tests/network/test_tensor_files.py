@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.engine.tensor_files import is_intact, seal
+from src.network.tensor_files import is_intact, seal
 
 pytestmark = pytest.mark.torch
 
