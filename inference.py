@@ -37,7 +37,7 @@ from src.common.progress import ProgressBar
 from src.config.checks import check_overlap
 from src.config.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, PredictSettings
 from src.data.classes import CellClass, to_json
-from src.data.familiarity import Impression, unfamiliar
+from src.data.familiarity import Impression, Seen, unfamiliar
 from src.data.id_map import write_id_map
 from src.data.records import TestImage, find_test_images
 from src.data.splits import part_names, read_split
@@ -87,12 +87,9 @@ def main(config: InferenceConfig) -> None:
         entries[image.entry.id] = found
 
     shares = world.gather(entries)
-    reached: Counter[str] = sum(world.gather(predictor.limits_reached()), Counter())
-    impressions = world.gather(impression)
+    warnings = find_warnings(world, predictor, checkpoint.seen, impression)
     if world.is_main:
-        differences = unfamiliar(checkpoint.seen, impressions, predictor.image.scale) if checkpoint.seen else []
-        for warning in (*differences, *warnings_on_limits(reached).values()):
-            print(warning)
+        print("".join(f"{warning}\n" for warning in warnings), end="")
         write(
             config,
             images,
@@ -101,6 +98,16 @@ def main(config: InferenceConfig) -> None:
         )
         partial.remove()
     distributed.stop(world)
+
+
+def find_warnings(
+    world: distributed.World, predictor: Predictor, seen: Seen | None, impression: Impression
+) -> list[str]:
+    """What is odd about the prediction of all processes: images unlike the training's, tiles that a limit cut off."""
+    reached: Counter[str] = sum(world.gather(predictor.limits_reached()), Counter())
+    impressions = world.gather(impression)
+    differences = unfamiliar(seen, impressions, predictor.image.scale) if seen else []
+    return [*differences, *warnings_on_limits(reached).values()]
 
 
 def load_predictor(config: InferenceConfig, device: torch.device) -> tuple[Predictor, Checkpoint]:

@@ -39,7 +39,7 @@ from src.common.limits import set_max_pixels
 from src.common.progress import ProgressBar
 from src.data.training_data import TrainingData
 from src.engine import distributed
-from src.engine.checkpoint import write_checkpoint
+from src.engine.checkpoint import Checkpoint, write_checkpoint
 from src.engine.devices import AMP_TYPES
 from src.engine.interrupt import Stop
 from src.engine.loading import Batch, EpochSampler, Item, build_loader, choose_workers, worker_errors
@@ -103,14 +103,13 @@ def build_run(config: TrainConfig, world: distributed.World, device: torch.devic
 
     # Data
     data = load_data(config, world)
-    notes = list(data.notes)
 
     # Model
     weights = None if checkpoint else read_weights(config.model)
     config = resolved(config, data, amp, checkpoint, weights)
     seed_everything(config.data.seed + world.rank)
     model, note = first_model(config, data, device, weights)
-    notes.append(note)
+    notes = [*data.notes, note]
 
     # Loader
     dataset = TileDataset(data.train, data.cache, config.tiles, config.augment, data.swap_channels, config.data.seed)
@@ -126,9 +125,7 @@ def build_run(config: TrainConfig, world: distributed.World, device: torch.devic
 
     # Resume
     if checkpoint:
-        notes += compare(checkpoint, config, data, world.size)
-        state.restore(checkpoint)
-        notes.append(f"resumed at epoch {state.progress.epoch}, step {state.progress.step}")
+        notes += resume(checkpoint, config, data, world, state)
     elif config.run.resume:
         notes.append(f"nothing to resume in {folder}: a new run")
 
@@ -140,6 +137,15 @@ def build_run(config: TrainConfig, world: distributed.World, device: torch.devic
     run = TrainingRun(config, world, device, data, loader, network, state, truth, log)
     write_setup(run, [*notes, *warnings_on(run)])
     return run
+
+
+def resume(
+    checkpoint: Checkpoint, config: TrainConfig, data: TrainingData, world: distributed.World, state: TrainingState
+) -> list[str]:
+    """Go on from a checkpoint; lines about that and about what differs from it."""
+    notes = compare(checkpoint, config, data, world.size)
+    state.restore(checkpoint)
+    return [*notes, f"resumed at epoch {state.progress.epoch}, step {state.progress.step}"]
 
 
 def first_model(

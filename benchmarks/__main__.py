@@ -15,10 +15,8 @@ from src.common.files import write_json
 from src.config.command import parse
 from src.config.flags import option
 
-CASES = (
-    "tile", "whole-image", "loading", "mask-targets", "training-step", "half-precision", "results", "stitching",
-    "evaluation", "prediction", "starting",
-)  # fmt: skip
+NETWORK_CASES = ("mask-targets", "training-step", "half-precision", "prediction")
+CASES = ("tile", "whole-image", "loading", "results", "stitching", "evaluation", *NETWORK_CASES, "starting")
 
 
 @dataclass(frozen=True)
@@ -44,13 +42,14 @@ def main() -> None:
 
     import torch  # after the flags are read, so that --help answers at once
 
-    from benchmarks import cases
+    from benchmarks import data_cases, network_cases
     from benchmarks.measure import table
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in flags.cases or CASES:
             print(f"{name} …", file=sys.stderr)
+            cases = network_cases if name in NETWORK_CASES else data_cases
             rows += getattr(cases, name.replace("-", "_"))(Path(folder), flags.repeats)
     print(table(rows))
     if flags.json:

@@ -5,6 +5,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dataset import TileDataset
+from src.config.settings import AugmentSettings, TileSettings
+from src.data.cache import ImageCache
 from src.data.records import Record
 from src.data.tiff import write_image, write_mask
 from src.evaluation.ground_truth import ImageTruth
@@ -12,6 +15,7 @@ from src.geometry.instances import Instance, clip, tight
 from src.geometry.tiles import Tile
 
 CELL = 32  # side of the patch that holds a cell
+TILES = TileSettings(tile_size=512, overlap=256)
 LATTICE = 34  # px between the cells that stitching is measured with
 
 
@@ -103,3 +107,13 @@ def tile_detections(rng: np.random.Generator, side: int, tiles: list[Tile]) -> l
             views.append(view and clip(view, tile.top, tile.left, tile.bottom, tile.right))
         detections.append([view for view in views if view])
     return detections
+
+
+def open_dataset(record: Record, folder: Path, augment: AugmentSettings, tiles: TileSettings = TILES) -> TileDataset:
+    """The training tiles of one image."""
+    return TileDataset([record], open_cache(folder), tiles, augment, False, seed=0)
+
+
+def open_cache(folder: Path) -> ImageCache:
+    """A cache of its own."""
+    return ImageCache(folder, max_gb=20, intensity="full", scale=1.0)
