@@ -206,7 +206,7 @@ def train(run: TrainingRun, stop: Stop) -> None:
             stopped = run.world.any(bool(stop.signal))
             if stopped or progress.validating or progress.finished or progress.epoch % run.config.run.save_every == 0:
                 save_last(run)
-            if stopped:
+            if stopped and not progress.finished:
                 run.say(stop_message(run))
                 return
         if progress.validating:

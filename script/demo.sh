@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The whole road on synthetic tissue: install, make the data, train on the CPU, predict, score. Minutes on 2 cores.
-# bash script/demo.sh [FOLDER]: FOLDER (demo) is made anew.
+# Everything once, on synthetic tissue and a CPU: install, make data, train, predict, score. Minutes on 2 cores.
+# bash script/demo.sh [FOLDER]: FOLDER (demo) is deleted first if this script made it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-demo}
 if [ -e "$out" ] && [ ! -e "$out/.demo" ]; then
-  echo "demo.sh: $out is there already and was not made by this script; name another folder or remove it" >&2
+  echo "demo.sh: $out exists and was not made by this script; name another folder or remove it" >&2
   exit 2
 fi
 bash script/setup.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that must hold: set-up, ruff, mypy, the tests. The slow ones too: bash script/test.sh -m ""
+# Install, then run ruff, mypy and the tests. With the slow ones: bash script/test.sh -m ""
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash script/setup.sh requirements-dev.txt
@@ -7,4 +7,4 @@ bash script/setup.sh requirements-dev.txt
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 .venv/bin/pytest -m "not slow" "$@"
-[ -z "${CI:-}" ] || bash script/audit.sh || echo "audit: what was found stands above"
+[ -z "${CI:-}" ] || bash script/audit.sh || echo "audit: see the findings above"

@@ -25,9 +25,9 @@ from src.engine.memory import DEFAULT, largest_fitting_batch, step_memory
 from src.engine.run_log import StepLosses
 from src.network.weights import resolve
 from tests.checkpoints import snapshot_of
-from tests.engine.test_norms import kept_bytes
 from tests.fake_cuda import FakeGpu, Wait, fake_cuda, needs_guard, to_cpu
 from tests.helpers import TINY, write_dataset
+from tests.network.test_norms import kept_bytes
 from utils import to_device
 
 pytestmark = [pytest.mark.torch, needs_guard]
