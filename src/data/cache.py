@@ -110,9 +110,12 @@ class ImageCache:
     def entry(self, image: Path, masks: Mapping[int, Path]) -> Path:
         """The folder that an image with these masks by class id has in the cache, whether or not it is there."""
         digest = hashlib.sha256(f"{_VERSION} {self.intensity} {self.scale!r}".encode())
+        folder = image.parent.resolve()  # once for all files of an image: it asks for each part of the path
         for class_id, path in [(0, image), *sorted(masks.items())]:
             state = path.stat()
-            digest.update(f"{class_id} {path.resolve()} {state.st_size} {state.st_mtime_ns}\n".encode())
+            is_simple = path.parent == image.parent and not path.is_symlink()
+            resolved = folder / path.name if is_simple else path.resolve()
+            digest.update(f"{class_id} {resolved} {state.st_size} {state.st_mtime_ns}\n".encode())
         return self.folder / digest.hexdigest()[:32]
 
     def _store(self, entry: Path, prepared: PreparedImage) -> bool:
@@ -191,9 +194,13 @@ def _entries(folder: Path) -> Iterator[tuple[float, Path]]:
 
 def folder_bytes(folder: Path) -> int:
     """Bytes of all files of a cache folder; files that another process removes meanwhile are skipped."""
-    total = 0
-    for place, _, names in os.walk(folder):  # which passes over folders that are gone
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += Path(place, name).stat().st_size
+    total, folders = 0, [os.fspath(folder)]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as files:
+            for file in files:
+                with suppress(FileNotFoundError):
+                    if file.is_dir(follow_symlinks=False):
+                        folders.append(file.path)
+                    else:
+                        total += file.stat().st_size
     return total

@@ -11,7 +11,7 @@ from src.common.errors import InputError
 from src.common.limits import check_pixels
 from src.common.progress import ProgressBar
 from src.config.settings import DataSettings, ImageSettings
-from src.data.cache import ImageCache, default_folder, folder_bytes
+from src.data.cache import ImageCache, default_folder
 from src.data.classes import HOMEWORK_CLASSES, CellClass, file_of_classes, load_classes, name_classes
 from src.data.familiarity import Seen, seen_in
 from src.data.image_facts import ImageFacts
@@ -82,8 +82,8 @@ def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = 
     folder = Path(data.cache_dir) if data.cache_dir else default_folder()
     cache = ImageCache(folder, data.cache_gb, image.intensity, image.scale)
     records, facts = _read_images(Path(data.data_path), len(classes), cache, hidden)
-    found, size = len(records) - cache.decoded, folder_bytes(cache.folder) / 1e9
-    notes = [f"images: {cache.decoded} decoded, {found} found in the cache {cache.folder}, which holds {size:.2f} GB"]
+    found = len(records) - cache.decoded
+    notes = [f"images: {cache.decoded} decoded, {found} found in the cache {cache.folder}"]
     order = image.channel_order
     if order == "auto":
         order, note = _decide_order(list(facts.values()))

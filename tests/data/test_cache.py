@@ -58,6 +58,18 @@ def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
     assert before[0] > 0 and after.tolist() == [0, before[1]]
 
 
+def test_links_lead_to_the_entry_of_their_files(tmp_path: Path) -> None:
+    record = find_records(write_dataset(tmp_path / "data", "a"), 2)[0]
+    cache = ImageCache(tmp_path / "cache", 1.0, "full", 1.0)
+    (tmp_path / "linked").symlink_to(tmp_path / "data")
+    files = tmp_path / "files/b"
+    files.mkdir(parents=True)
+    for path in (record.image, *record.masks.values()):
+        (files / path.name).symlink_to(path)
+    entries = {cache.entry(one.image, one.masks) for one in (record, *find_records(tmp_path / "linked", 2))}
+    assert entries == {cache.entry(one.image, one.masks) for one in find_records(tmp_path / "files", 2)}
+
+
 def test_without_room_the_work_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = find_records(write_dataset(tmp_path / "data", "ab"), 2)
     cache = ImageCache(tmp_path / "cache", 1e-6, "full", 1.0)
