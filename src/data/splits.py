@@ -96,7 +96,7 @@ def _gather(names: Sequence[str], groups: Mapping[str, Hashable]) -> tuple[list[
         members.setdefault(groups[name], []).append(name)
     if len(members) > 1:
         return list(members.values()), "groups"
-    return [[name] for name in names], "single images (all are of one group, so twins may lie in both parts)"
+    return [[name] for name in names], "single images (all are of one group, so near duplicates may be in both parts)"
 
 
 def _totals(group: Sequence[str], class_counts: Mapping[str, Sequence[int] | np.ndarray]) -> np.ndarray:

@@ -9,7 +9,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from src.common.errors import InputError
+DEFAULT = 4  # tiles per step where memory does not limit it
 from src.engine.loading import Item, collate
 
 DEFAULT = 4  # where memory is not what limits a step

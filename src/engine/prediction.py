@@ -26,7 +26,7 @@ Outputs = list[dict[str, torch.Tensor]]
 
 
 class ImageFile(Protocol):
-    """Whatever has an image's path: a record, or a test image."""
+    """A record or a test image: anything with the path of an image."""
 
     @property
     def image(self) -> Path:

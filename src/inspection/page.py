@@ -79,7 +79,7 @@ def plots_of(facts: Sequence[CellFacts], classes: Sequence[CellClass]) -> list[t
         axes.scatter([image.width for image in facts], [image.height for image in facts], s=14, alpha=0.6, color=INK)
         axes.set(xlabel="width, px", ylabel="height, px", xlim=(0, None), ylim=(0, None))
 
-    captions = ("Diameters of the cells", "Areas of the cells", "Cells an image", "Sizes of the images")
+    captions = ("Diameters of the cells", "Areas of the cells", "Cells per image", "Sizes of the images")
     return [(caption, plot(draw)) for caption, draw in zip(captions, (sizes, areas, numbers, shapes), strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Which anchors and proposals a step learns from, chosen without waiting for the GPU."""
+"""Choose the anchors and proposals that a training step learns from, without waiting for the GPU."""
 
 from collections.abc import Sequence
 

@@ -252,7 +252,7 @@ def _scatter(rng: np.random.Generator, stain: np.ndarray, debris: Debris) -> Non
 
 
 def _paint_cell(rng: np.random.Generator, under: np.ndarray, distance: np.ndarray, kind: Kind) -> None:
-    gap = np.exp(-(((distance - 1.0) / 0.9) ** 2))  # parts a cell from the one that it touches
+    gap = np.exp(-(((distance - 1.0) / 0.9) ** 2))  # separates a cell from the one that it touches
     under *= 1 - gap[..., None] * GAP
     inside = np.empty_like(under)
     inside[..., 0] = max(rng.normal(*kind.haematoxylin), 0.3) * _chromatin(rng, kind, distance)

@@ -52,7 +52,7 @@ def kept_bytes(model: torch.nn.Module, amp: bool, device: str = "cpu") -> int:
 
 @pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
 def test_half_precision_halves_what_a_step_keeps(norm: str) -> None:
-    """Beside activations a step keeps the weights in half precision: without them it would be half."""
+    """Besides activations, a step keeps the weights in half precision: without them it would be half."""
     backbone = build_model(resolve(replace(SMALL, norm=norm), 20), 2).backbone.train()
     in_half = sum(parameter.numel() * 2 for parameter in backbone.parameters() if parameter.ndim > 1)
     full, half = kept_bytes(backbone, amp=False), kept_bytes(backbone, amp=True) - in_half

@@ -32,7 +32,7 @@ LOSSES = dict.fromkeys(("classifier", "box", "mask", "objectness", "rpn_box"), 0
 
 
 def make_run(folder: Path, lr: float) -> Path:
-    """A run whose detections are the true cells but one an image, one of another class, and one where nothing is."""
+    """A run that detects all true cells except one per image, one of another class, and one where nothing is."""
     data = folder.parent / "data"
     if not data.exists():
         write_dataset(data, "ab")
