@@ -37,7 +37,7 @@ from src.common.progress import ProgressBar
 from src.config.checks import check_overlap
 from src.config.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, PredictSettings
 from src.data.classes import CellClass, to_json
-from src.data.familiarity import Impression, Seen, unfamiliar
+from src.data.data_shift import DataStatistics, PredictionStatistics, shift_warnings
 from src.data.id_map import write_id_map
 from src.data.records import TestImage, find_test_images
 from src.data.splits import part_names, read_split
@@ -75,19 +75,19 @@ def main(config: InferenceConfig) -> None:
     partial = PartialResults(config.output, job(config, predictor.amp), world.rank)
     entries = resumed(config, partial, images, world)
     waiting = [image for image in images if image.entry.id not in entries]
-    impression = Impression()
+    prediction = PredictionStatistics()
     bar = ProgressBar(waiting[world.rank :: world.size], "predict", hidden=not world.is_main)
     for image, pixels, instances in predict_images(predictor, bar):
         found = result_entries(image.entry.id, instances, image.entry.height, image.entry.width)
         confident = [instance for instance in instances if instance.score >= CONFIDENT]
-        impression.add(pixels, confident)
+        prediction.add(pixels, confident)
         if config.overlay:
             write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, confident, checkpoint.classes)
         partial.add(image, found)
         entries[image.entry.id] = found
 
     shares = world.gather(entries)
-    warnings = find_warnings(world, predictor, checkpoint.seen, impression)
+    warnings = find_warnings(world, predictor, checkpoint.statistics, prediction)
     if world.is_main:
         print("".join(f"{warning}\n" for warning in warnings), end="")
         write(
@@ -101,12 +101,12 @@ def main(config: InferenceConfig) -> None:
 
 
 def find_warnings(
-    world: distributed.World, predictor: Predictor, seen: Seen | None, impression: Impression
+    world: distributed.World, predictor: Predictor, statistics: DataStatistics | None, prediction: PredictionStatistics
 ) -> list[str]:
     """What is odd about the prediction of all processes: images unlike the training's, tiles that a limit cut off."""
     reached: Counter[str] = sum(world.gather(predictor.limits_reached()), Counter())
-    impressions = world.gather(impression)
-    differences = unfamiliar(seen, impressions, predictor.image.scale) if seen else []
+    predictions = world.gather(prediction)
+    differences = shift_warnings(statistics, predictions, predictor.image.scale) if statistics else []
     return [*differences, *warnings_on_limits(reached).values()]
 
 

@@ -13,7 +13,7 @@ from src.common.errors import InputError, nearest_path, run_command
 from src.config.command import parse
 from src.config.flags import inherited, option
 from src.config.settings import MachineSettings
-from src.reporting.run_report import Sources, read_story, told_apart, write_report
+from src.reporting.run_report import Sources, read_run, with_distinct_names, write_report
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sources = Sources(flags.pred, flags.gt, flags.id_map, flags.classes, flags.score_thresh, flags.max_pixels)
     if flags.images and not Path(flags.images).is_dir():
         raise InputError(f"--images {flags.images}: no such folder{nearest_path(flags.images)}")
-    stories = told_apart([read_story(Path(folder), sources) for folder in flags.run])
+    runs = with_distinct_names([read_run(Path(folder), sources) for folder in flags.run])
     output = Path(flags.output or Path(flags.run[0]) / "report.html")
-    write_report(output, stories, flags.images or flags.gt, flags.score_thresh)
+    write_report(output, runs, flags.images or flags.gt, flags.score_thresh)
     print(f"wrote {output}: {output.stat().st_size / 1e6:.1f} MB")
 
 

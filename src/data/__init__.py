@@ -11,6 +11,6 @@
 - ``image_facts``: facts about a prepared image, small enough to keep for all
 - ``cache``: prepared images on disk
 - ``open_images``: prepared images, few of which are open at a time
-- ``familiarity``: whether images are like those of a training
+- ``data_shift``: whether images to predict are like those of the training
 - ``training_data``: what a training run works on
 """

@@ -13,7 +13,7 @@ from src.common.progress import ProgressBar
 from src.config.settings import DataSettings, ImageSettings
 from src.data.cache import ImageCache, default_folder
 from src.data.classes import HOMEWORK_CLASSES, CellClass, file_of_classes, load_classes, name_classes
-from src.data.familiarity import Seen, seen_in
+from src.data.data_shift import DataStatistics, data_statistics
 from src.data.image_facts import ImageFacts
 from src.data.records import Record, files_of, image_folders, read_record
 from src.data.splits import group_by_stain, make_split, read_groups, read_split, select
@@ -26,8 +26,8 @@ _MAX_READERS = 4  # threads; each holds an image and its masks, decoded
 class TrainingData:
     """The images of a run. ``split`` maps train and val to names; ``channel_order`` is rgb or bgr.
 
-    ``class_counts`` (K,) and ``seen`` are of the train part. ``checksums`` maps the names of train and val to checksums
-    of the image and its masks.
+    ``class_counts`` (K,) and ``statistics`` are of the train part. ``checksums`` maps the names of train and val to
+    checksums of the image and its masks.
     """
 
     classes: tuple[CellClass, ...]
@@ -37,14 +37,14 @@ class TrainingData:
     split: dict[str, list[str]]
     channel_order: str
     class_counts: np.ndarray
-    seen: Seen
+    statistics: DataStatistics
     checksums: dict[str, str]
     notes: tuple[str, ...]
 
     @property
     def cell_size(self) -> float:
         """The median cell's sqrt(box area) in px after --scale."""
-        return self.seen.cell_size
+        return self.statistics.cell_size
 
     @property
     def swap_channels(self) -> bool:
@@ -99,9 +99,9 @@ def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = 
         raise InputError("the train part of the split holds no cells")
     chosen = [facts[record.name] for record in train]
     contrasts, stains = [one.contrast for one in chosen], [one.stain for one in chosen]
-    seen = seen_in(float(np.median(np.sqrt(box_areas))), contrasts, stains, order == "bgr")
+    statistics = data_statistics(float(np.median(np.sqrt(box_areas))), contrasts, stains, order == "bgr")
     checksums = {record.name: facts[record.name].checksum for record in (*train, *val)}
-    return TrainingData(classes, train, val, cache, split, order, class_counts, seen, checksums, tuple(notes))
+    return TrainingData(classes, train, val, cache, split, order, class_counts, statistics, checksums, tuple(notes))
 
 
 def _read_images(

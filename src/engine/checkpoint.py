@@ -16,7 +16,7 @@ from src.config.checks import EXPORT_SUFFIX
 from src.config.flags import build, flatten
 from src.config.settings import TrainConfig
 from src.data.classes import CellClass, parse_classes, to_json
-from src.data.familiarity import Seen
+from src.data.data_shift import DataStatistics
 from src.network.tensor_files import EXPORTED, check_weights, is_intact, read_tensors, seal, write_tensors
 
 FORMAT = 2
@@ -65,7 +65,7 @@ class Checkpoint:
         config: all settings, resolved: no ``auto`` is left that the network depends on.
         classes: the classes 1..K.
         weights: the state dict that predicts: the averaged one where the training keeps an average.
-        seen: what the images of the training are like; ``None`` in files of earlier versions.
+        statistics: of the training images; ``None`` in files of earlier versions.
         scores: of the val images, as :func:`src.evaluation.scores.score` gives them; empty in ``last.pt``.
         snapshot: what training needs to go on; ``None`` in ``best.pt`` and in exported weights.
         source: the file's path, for messages.
@@ -74,7 +74,7 @@ class Checkpoint:
     config: TrainConfig
     classes: tuple[CellClass, ...]
     weights: Weights
-    seen: Seen | None = None
+    statistics: DataStatistics | None = None
     scores: dict[str, Any] = field(default_factory=dict)
     snapshot: Snapshot | None = None
     source: str = ""
@@ -112,7 +112,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         config=_read_config(content["settings"], path),
         classes=parse_classes(content["classes"], str(path)),
         weights=content.get("ema") or content["model"],
-        seen=_read_seen(content.get("seen"), path),
+        statistics=_read_statistics(content.get("statistics"), path),
         scores=content.get("scores", {}),
         snapshot=_read_snapshot(content, path) if "optimizer" in content else None,
         source=str(path),
@@ -122,8 +122,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def write_export(path: Path, checkpoint: Checkpoint) -> None:
     """Write the weights that predict, with the settings and the classes, as a safetensors file."""
     parts: dict[str, Any] = {"settings": flatten(checkpoint.config), "classes": to_json(checkpoint.classes)}
-    if checkpoint.seen:
-        parts["seen"] = asdict(checkpoint.seen)
+    if checkpoint.statistics:
+        parts["statistics"] = asdict(checkpoint.statistics)
     write_tensors(path, checkpoint.weights, {name: json.dumps(part) for name, part in parts.items()})
 
 
@@ -132,7 +132,7 @@ def _content(checkpoint: Checkpoint) -> dict[str, Any]:
         "format": FORMAT,
         "settings": flatten(checkpoint.config),
         "classes": to_json(checkpoint.classes),
-        "seen": asdict(checkpoint.seen) if checkpoint.seen else None,
+        "statistics": asdict(checkpoint.statistics) if checkpoint.statistics else None,
         "scores": checkpoint.scores,
     }
     snapshot = checkpoint.snapshot
@@ -174,7 +174,7 @@ def _read_export(path: Path) -> dict[str, Any]:
         if not metadata.keys() >= EXPORTED:
             raise KeyError(*sorted(EXPORTED - metadata.keys()))
         parts: dict[str, Any] = {
-            name: json.loads(metadata[name]) for name in ("settings", "classes", "seen") if name in metadata
+            name: json.loads(metadata[name]) for name in ("settings", "classes", "statistics") if name in metadata
         }
     except (KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not what --export writes: it lacks settings or classes") from error
@@ -192,17 +192,17 @@ def _read_config(settings: Any, path: Path) -> TrainConfig:
     return config
 
 
-def _read_seen(values: Any, path: Path) -> Seen | None:
+def _read_statistics(values: Any, path: Path) -> DataStatistics | None:
     if values is None:
         return None
     try:
-        seen = Seen(**values)
+        statistics = DataStatistics(**values)
     except TypeError as error:
         raise InputError(f"{path}: is not a checkpoint of this program") from error
-    numbers = [value for value in asdict(seen).values() if value is not None]
-    if not all(isinstance(value, float) and math.isfinite(value) for value in numbers) or not seen.cell_size > 0:
+    numbers = [value for value in asdict(statistics).values() if value is not None]
+    if not all(isinstance(value, float) and math.isfinite(value) for value in numbers) or not statistics.cell_size > 0:
         raise InputError(f"{path}: is not a checkpoint of this program")
-    return seen
+    return statistics
 
 
 def _read_snapshot(content: Mapping[str, Any], path: Path) -> Snapshot:

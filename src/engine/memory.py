@@ -9,10 +9,10 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-DEFAULT = 4  # tiles per step where memory does not limit it
+from src.common.errors import InputError
 from src.engine.loading import Item, collate
 
-DEFAULT = 4  # where memory is not what limits a step
+DEFAULT = 4  # tiles per step where memory does not limit it
 SHARE = 0.85  # of the memory that is free; the rest is for fragments and for tiles that need more than the one tried
 COPIES = 3  # of the trained weights that a run keeps beside their gradients: two moments of AdamW, and the average
 STEPS_PER_EPOCH = 8  # at least; with fewer a run on little data would hardly learn

@@ -115,11 +115,11 @@ class TrainingRun:
             checksums=data.checksums,
             processes=self.world.size,
         )
-        return Checkpoint(self.config, data.classes, state.weights(), data.seen, snapshot=snapshot)
+        return Checkpoint(self.config, data.classes, state.weights(), data.statistics, snapshot=snapshot)
 
     def best(self, scores: dict[str, Any]) -> Checkpoint:
         """The run as ``best.pt`` holds it: weights for prediction, and the scores of the val images."""
-        return Checkpoint(self.config, self.data.classes, self.state.weights(), self.data.seen, scores)
+        return Checkpoint(self.config, self.data.classes, self.state.weights(), self.data.statistics, scores)
 
 
 def load_data(config: TrainConfig, world: World) -> TrainingData:

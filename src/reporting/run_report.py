@@ -28,7 +28,7 @@ TABLE = (("AP50", "uncapped"), ("AP50", "at_100"), ("AP", "uncapped"), ("AP75", 
 
 
 @dataclass(frozen=True, eq=False)
-class Story:
+class ReportedRun:
     """A run as the page shows it: events, configuration and, where there are results, their errors and scores."""
 
     name: str
@@ -41,7 +41,7 @@ class Story:
     images: list[Outcomes]
     scores: dict[str, Any] | None
     settings: dict[str, Any]
-    lack: str = ""  # why there are no scores
+    missing_scores: str = ""  # why there are none
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Sources:
     max_pixels: int | None
 
 
-def read_story(folder: Path, sources: Sources) -> Story:
+def read_run(folder: Path, sources: Sources) -> ReportedRun:
     """Read a run folder, with its last validation or with the results that are named."""
     log, recipe = folder / "log.jsonl", folder / "config.toml"
     for path in (log, recipe):
@@ -70,32 +70,32 @@ def read_story(folder: Path, sources: Sources) -> Story:
     named = sources.classes or (own if own.is_file() and not companion(pred, "classes").is_file() else None)
     classes, name = classes_of_results(named, pred), folder.resolve().name
     gt = Path(sources.gt or settings["data_path"])
-    lack = ""
+    missing_scores = ""
     if not sources.pred and not pred.is_file():
-        lack = "No validation was made yet, so there are no scores; --pred and --gt show a results file."
+        missing_scores = "No validation was made yet, so there are no scores; --pred and --gt show a results file."
     elif not sources.gt and not gt.exists():
-        lack = f"The data of the run are not in {gt}, so there are no scores; --gt says where they are."
-    if lack:
-        return Story(name, folder, events, config, classes, [], [], [], None, settings, lack)
+        missing_scores = f"The data of the run are not in {gt}, so there are no scores; --gt says where they are."
+    if missing_scores:
+        return ReportedRun(name, folder, events, config, classes, [], [], [], None, settings, missing_scores)
     id_map = id_map_of(pred, sources.id_map)
     if id_map is None and gt.is_dir():
         raise InputError(f"{companion(pred, 'id-map')}: no such file; name an id map with --id-map")
     truths = load_ground_truth(gt, len(classes), id_map)
     entries = read_results(pred)
     check_results(entries, [truth.entry for truth in truths], len(classes), str(pred))
-    return Story(
+    return ReportedRun(
         name, folder, events, config, classes, truths, entries, match_all_images(truths, entries, sources.threshold),
         score(truths, entries, classes, sources.threshold), settings,
     )  # fmt: skip
 
 
-def told_apart(stories: Sequence[Story]) -> list[Story]:
+def with_distinct_names(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
     """The runs with distinct names: where folders have the same name, as much of the path as distinguishes them."""
-    paths = [story.folder.resolve().parts for story in stories]
+    paths = [run.folder.resolve().parts for run in runs]
     for length in range(1, max(map(len, paths)) + 1):
         names = ["/".join(path[-length:]) for path in paths]
         if len(set(names)) == len(names):
-            return [replace(story, name=name) for story, name in zip(stories, names, strict=True)]
+            return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
     raise InputError("--run: the same folder is given twice")
 
 
@@ -108,55 +108,53 @@ def match_all_images(
     return [match_detections(truth.instances, found[truth.id], threshold) for truth in bar]
 
 
-def write_report(path: Path, stories: Sequence[Story], images: str | None, threshold: float) -> None:
+def write_report(path: Path, runs: Sequence[ReportedRun], images: str | None, threshold: float) -> None:
     """Write the page. The pictures and the plots of results are those of the first run."""
-    first = stories[0]
-    with_results = [story for story in stories if story.scores]
+    first = runs[0]
+    with_results = [run for run in runs if run.scores]
     read = _reader(first, images)
     viewers = viewers_of(first.truths, first.images, first.classes, read) if first.scores else []
     write_page(
         path,
         "report.html",
-        title=" against ".join(story.name for story in stories),
-        stories=[_summary(story) for story in stories],
+        title=" against ".join(run.name for run in runs),
+        runs=[_summary(run) for run in runs],
         layers=LAYERS,
         threshold=threshold,
-        tables=[(story.name, _score_rows(story)) for story in with_results],
+        tables=[(run.name, _score_rows(run)) for run in with_results],
         colors={cell_class.name: cell_class.color for cell_class in first.classes},
-        training_plots=_training_plots(stories),
+        training_plots=_training_plots(runs),
         result_plots=_result_plots(first, threshold) if first.scores else [],
         confusion=_confusion(first) if first.scores else None,
         errors=_errors(first, read) if first.scores else [],
         viewers=viewers,
-        lacks=[story.lack for story in stories if story.lack],
-        configs=[(story.name, story.config) for story in stories],
-        differences=_differences(stories),
+        missing_scores=[run.missing_scores for run in runs if run.missing_scores],
+        configs=[(run.name, run.config) for run in runs],
+        differences=_differences(runs),
     )
 
 
-def _summary(story: Story) -> dict[str, Any]:
+def _summary(run: ReportedRun) -> dict[str, Any]:
     """The lines below the title."""
-    steps = [event for event in story.events if event["event"] == "step"]
-    starts = [event for event in story.events if event["event"] == "start"]
+    steps = [event for event in run.events if event["event"] == "step"]
+    starts = [event for event in run.events if event["event"] == "start"]
     lines = []
     if steps:
         speed = float(np.median([event["images_per_s"] for event in steps]))
         minutes = steps[-1]["time_s"] / 60
         lines.append(f"{steps[-1]['step']} steps in {minutes:.1f} min of training, {speed:.2f} tiles per second")
-    if story.scores:
-        ap50, at_100 = (story.scores[cap]["AP50"] for cap in ("uncapped", "at_100"))
-        lines.append(
-            f"AP50 {format_score(ap50)} uncapped, {format_score(at_100)} at 100, on {len(story.truths)} images"
-        )
+    if run.scores:
+        ap50, at_100 = (run.scores[cap]["AP50"] for cap in ("uncapped", "at_100"))
+        lines.append(f"AP50 {format_score(ap50)} uncapped, {format_score(at_100)} at 100, on {len(run.truths)} images")
     versions = ", ".join(f"{key} {value}" for key, value in starts[-1]["versions"].items()) if starts else ""
-    return {"name": story.name, "lines": lines, "command": starts[0]["command"] if starts else "", "versions": versions}
+    return {"name": run.name, "lines": lines, "command": starts[0]["command"] if starts else "", "versions": versions}
 
 
-def _score_rows(story: Story) -> list[tuple[str, ...]]:
+def _score_rows(run: ReportedRun) -> list[tuple[str, ...]]:
     """The table of scores: headings, all classes, each class."""
-    scores = story.scores or {}
+    scores = run.scores or {}
     rows: list[tuple[str, ...]] = [("class", *(f"{key} {cap.replace('_', ' ')}" for key, cap in TABLE), "PQ", "F1")]
-    for cell_class in (None, *story.classes):
+    for cell_class in (None, *run.classes):
         key = str(cell_class.id) if cell_class else ""
         families = [scores[cap]["per_class"][key] if cell_class else scores[cap] for _, cap in TABLE]
         quality = scores["pq"]["per_class"][key] if cell_class else scores["pq"]["agnostic"]
@@ -166,19 +164,19 @@ def _score_rows(story: Story) -> list[tuple[str, ...]]:
     return rows
 
 
-def _training_plots(stories: Sequence[Story]) -> list[tuple[str, Any]]:
-    runs = {story.name: story.events for story in stories if any(e["event"] == "step" for e in story.events)}
-    if not runs:
+def _training_plots(runs: Sequence[ReportedRun]) -> list[tuple[str, Any]]:
+    events_by_run = {run.name: run.events for run in runs if any(e["event"] == "step" for e in run.events)}
+    if not events_by_run:
         return []
     drawn = {"Losses": plots.losses, "Learning rate": plots.rates}
-    if any(event["event"] == "val" for events in runs.values() for event in events):
+    if any(event["event"] == "val" for events in events_by_run.values() for event in events):
         drawn["Validation"] = plots.validations
-    return [(caption, plot(partial(draw, runs=runs))) for caption, draw in drawn.items()]
+    return [(caption, plot(partial(draw, runs=events_by_run))) for caption, draw in drawn.items()]
 
 
-def _result_plots(story: Story, threshold: float) -> list[tuple[str, Any]]:
-    images, classes = story.images, story.classes
-    curves = precision(story.truths, story.entries, len(classes), "faster-coco-eval")[0, :, :, -1]
+def _result_plots(run: ReportedRun, threshold: float) -> list[tuple[str, Any]]:
+    images, classes = run.images, run.classes
+    curves = precision(run.truths, run.entries, len(classes), "faster-coco-eval")[0, :, :, -1]
     drawn = {
         "Precision and recall at IoU 0.5": partial(plots.precision_recall, precision=curves, classes=classes),
         "Scores of right and wrong detections": partial(plots.scores, images=images, threshold=threshold),
@@ -189,10 +187,10 @@ def _result_plots(story: Story, threshold: float) -> list[tuple[str, Any]]:
     return [(caption, plot(draw)) for caption, draw in drawn.items()]
 
 
-def _confusion(story: Story) -> list[list[tuple[str, float]]]:
+def _confusion(run: ReportedRun) -> list[list[tuple[str, float]]]:
     """Cells of the table: text and, for shading, the share of its row."""
-    matrix = confusion(story.images, len(story.classes))
-    names = ["nothing", *(cell_class.name for cell_class in story.classes)]
+    matrix = confusion(run.images, len(run.classes))
+    names = ["nothing", *(cell_class.name for cell_class in run.classes)]
     order = [*range(1, len(names)), 0]
     rows = [[("true ↓ found →", 0.0), *((names[column], 0.0) for column in order)]]
     for row in order:
@@ -202,19 +200,19 @@ def _confusion(story: Story) -> list[list[tuple[str, float]]]:
     return rows
 
 
-def _errors(story: Story, read: Reader) -> list[dict[str, Any]]:
+def _errors(run: ReportedRun, read: Reader) -> list[dict[str, Any]]:
     """Missed cells and false positives: how often each cause occurs, and pictures of the worst."""
     kinds = {"missed cells": missed_cells, "false positives": false_positives}
-    found = {kind: find(story.truths, story.images) for kind, find in kinds.items()}
+    found = {kind: find(run.truths, run.images) for kind, find in kinds.items()}
     return [
-        {"kind": kind, "causes": count_causes(errors), "pictures": draw_worst(errors, story.classes, read)}
+        {"kind": kind, "causes": count_causes(errors), "pictures": draw_worst(errors, run.classes, read)}
         for kind, errors in found.items()
     ]
 
 
-def _reader(story: Story, folder: str | None) -> Reader:
+def _reader(run: ReportedRun, folder: str | None) -> Reader:
     """Reads an image of the ground truth as the run did; ``None`` where it is not there."""
-    root, settings = Path(folder or story.settings["data_path"]), story.settings
+    root, settings = Path(folder or run.settings["data_path"]), run.settings
 
     def read(truth: ImageTruth) -> np.ndarray | None:
         path = next(
@@ -228,11 +226,11 @@ def _reader(story: Story, folder: str | None) -> Reader:
     return read
 
 
-def _differences(stories: Sequence[Story]) -> list[tuple[str, str, str]]:
+def _differences(runs: Sequence[ReportedRun]) -> list[tuple[str, str, str]]:
     """The settings in which two runs differ."""
-    if len(stories) < 2:
+    if len(runs) < 2:
         return []
-    one, other = (story.settings for story in stories)
+    one, other = (run.settings for run in runs)
     return [
         (key, str(one.get(key, "not set")), str(other.get(key, "not set")))
         for key in sorted(one.keys() | other.keys())

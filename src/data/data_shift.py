@@ -1,4 +1,4 @@
-"""Whether images to predict are like those of the training: in colours, brightness, and the size of their cells."""
+"""Data shift: differences between images to predict and those of the training, in colours, brightness and cell size."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ CONTRAST = 0.05  # of red_contrast, below which the order of the colours is not 
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the images of a training are like, in the order and range of values that the network is given.
+class DataStatistics:
+    """Statistics of training images, in the channel order and range of values that the network is given.
 
     ``cell_size`` is the median sqrt(box area) in px after --scale, ``contrast`` the mean :func:`red_contrast` and
-    ``darkness`` the median optical density of an image's palest pixels; ``None`` where no image tells it.
+    ``darkness`` the median optical density of an image's palest pixels; ``None`` where no image has any.
     """
 
     cell_size: float
@@ -27,14 +27,17 @@ class Seen:
     darkness: float | None
 
 
-def seen_in(cell_size: float, contrasts: Iterable[float | None], stains: Sequence[np.ndarray], swapped: bool) -> Seen:
-    """What training images are like, from :func:`red_contrast` and :func:`stain_features` of each as stored.
+def data_statistics(
+    cell_size: float, contrasts: Iterable[float | None], stains: Sequence[np.ndarray], swapped: bool
+) -> DataStatistics:
+    """Statistics of training images from :func:`red_contrast` and :func:`stain_features` of each as stored.
 
-    ``swapped`` tells that they are stored as BGR.
+    ``swapped``: the images are stored as BGR.
     """
     told = [contrast for contrast in contrasts if contrast is not None]
     contrast = float(np.mean(told)) * (-1 if swapped else 1) if told else None
-    return Seen(cell_size, contrast, float(np.median([darkness_of(stain) for stain in stains])) if stains else None)
+    darkness = float(np.median([darkness_of(stain) for stain in stains])) if stains else None
+    return DataStatistics(cell_size, contrast, darkness)
 
 
 def darkness_of(stain: np.ndarray) -> float:
@@ -43,8 +46,8 @@ def darkness_of(stain: np.ndarray) -> float:
 
 
 @dataclass
-class Impression:
-    """What predicted images are like, gathered image by image."""
+class PredictionStatistics:
+    """Statistics of predicted images, gathered image by image."""
 
     contrasts: list[float | None] = field(default_factory=list)
     darkness: list[float] = field(default_factory=list)
@@ -57,29 +60,30 @@ class Impression:
         self.box_areas += [cell.mask.shape[0] * cell.mask.shape[1] for cell in confident]
 
 
-def unfamiliar(seen: Seen, impressions: Sequence[Impression], scale: float) -> list[str]:
+def shift_warnings(statistics: DataStatistics, predictions: Sequence[PredictionStatistics], scale: float) -> list[str]:
     """A warning for each way in which predicted images differ from the training's; ``scale`` is the training's."""
-    contrasts = [contrast for part in impressions for contrast in part.contrasts if contrast is not None]
-    darkness = [value for part in impressions for value in part.darkness]
-    areas = [area for part in impressions for area in part.box_areas]
+    contrasts = [contrast for part in predictions for contrast in part.contrasts if contrast is not None]
+    darkness = [value for part in predictions for value in part.darkness]
+    areas = [area for part in predictions for area in part.box_areas]
     warnings = []
-    if contrasts and seen.contrast is not None:
+    if contrasts and statistics.contrast is not None:
         contrast = float(np.mean(contrasts))
-        if contrast * seen.contrast < 0 and min(abs(contrast), abs(seen.contrast)) > CONTRAST:
+        if contrast * statistics.contrast < 0 and min(abs(contrast), abs(statistics.contrast)) > CONTRAST:
             warnings.append(
                 f"warning: red and blue of the images look swapped (stain contrast {contrast:.2f}, in training "
-                f"{seen.contrast:.2f}); see --channel-order"
+                f"{statistics.contrast:.2f}); see --channel-order"
             )
-    if darkness and seen.darkness is not None and abs(change := np.median(darkness) - seen.darkness) > DARKNESS:
+    change = np.median(darkness) - statistics.darkness if darkness and statistics.darkness is not None else 0.0
+    if abs(change) > DARKNESS:
         warnings.append(
             f"warning: the images are {np.exp(abs(change)):.1f} times {'darker' if change > 0 else 'brighter'} than "
             "those of the training; is their type's range the same (see --intensity of the training)?"
         )
     if len(areas) >= FEWEST_CELLS:
         size = float(np.median(np.sqrt(areas))) * scale
-        if not 1 / SIZE_RATIO < size / seen.cell_size < SIZE_RATIO:
+        if not 1 / SIZE_RATIO < size / statistics.cell_size < SIZE_RATIO:
             warnings.append(
-                f"warning: the median cell is {size:.0f} px after --scale, {seen.cell_size:.0f} in training; "
-                f"enlarge the images {seen.cell_size / size:.2g} times, or train with another --scale"
+                f"warning: the median cell is {size:.0f} px after --scale, {statistics.cell_size:.0f} in training; "
+                f"enlarge the images {statistics.cell_size / size:.2g} times, or train with another --scale"
             )
     return warnings

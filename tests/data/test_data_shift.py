@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from src.data.data_shift import FEWEST_CELLS, DataStatistics, PredictionStatistics, data_statistics, shift_warnings
+from src.data.stain import red_contrast, stain_features
+from src.geometry.instances import Instance
+
+
+def tissue(brightness: float = 1.0) -> np.ndarray:
+    """Dark blue nuclei on pink."""
+    image = np.full((200, 200, 3), (225, 160, 205), np.float64)
+    image[::2, :60] = (90, 60, 150)
+    return (image * brightness).astype(np.uint8)
+
+
+def squares(side: int, count: int = FEWEST_CELLS) -> list[Instance]:
+    return [Instance(1, 0.9, 0, 0, np.ones((side, side), bool))] * count
+
+
+def prediction(image: np.ndarray, side: int = 20, count: int = FEWEST_CELLS) -> PredictionStatistics:
+    result = PredictionStatistics()
+    result.add(image, squares(side, count))
+    return result
+
+
+@pytest.fixture
+def statistics() -> DataStatistics:
+    image = tissue()
+    return data_statistics(20.0, [red_contrast(image)], [stain_features(image)], swapped=False)
+
+
+def test_images_as_in_training_give_no_warning(statistics: DataStatistics) -> None:
+    assert shift_warnings(statistics, [prediction(tissue()), prediction(tissue(0.9), 24)], 1.0) == []
+    assert shift_warnings(statistics, [PredictionStatistics()], 1.0) == []
+    assert shift_warnings(DataStatistics(20.0, None, None), [prediction(tissue(0.1))], 1.0) == []
+
+
+def test_swapped_colours_are_noticed(statistics: DataStatistics) -> None:
+    (warning,) = shift_warnings(statistics, [prediction(tissue()[..., ::-1])], 1.0)
+    assert "--channel-order" in warning
+    stored = tissue()[..., ::-1]  # training files that hold blue first
+    of_stored = data_statistics(20.0, [red_contrast(stored)], [stain_features(stored)], swapped=True)
+    assert of_stored.contrast == pytest.approx(statistics.contrast)
+
+
+def test_another_range_is_noticed(statistics: DataStatistics) -> None:
+    (warning,) = shift_warnings(statistics, [prediction(tissue(1 / 4))], 1.0)
+    assert "darker" in warning and "--intensity" in warning
+    darker = DataStatistics(20.0, statistics.contrast, (statistics.darkness or 0) + 2)
+    (warning,) = shift_warnings(darker, [prediction(tissue())], 1.0)
+    assert "7.4 times brighter" in warning
+
+
+def test_another_size_of_cells_is_noticed(statistics: DataStatistics) -> None:
+    (warning,) = shift_warnings(statistics, [prediction(tissue(), 10)], 1.0)
+    assert "median cell is 10 px" in warning and "20 in training" in warning and "2 times" in warning
+    assert shift_warnings(statistics, [prediction(tissue(), 10)], 2.0) == []
+    assert shift_warnings(statistics, [prediction(tissue(), 10, FEWEST_CELLS - 1)], 1.0) == []
