@@ -85,7 +85,7 @@ def test_the_order_of_real_images_is_decided() -> None:
 
 @needs_data
 @pytest.mark.slow
-def test_stain_keeps_most_real_twins_together() -> None:
+def test_stain_keeps_most_real_near_duplicates_together() -> None:
     stats = json.loads((DATA / "consep/stats.json").read_text())["images"]
     records = find_records(DATA / "consep/train", 4)
     images = [read_image(record.image) for record in records]

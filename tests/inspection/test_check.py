@@ -163,7 +163,7 @@ def test_files_that_come_and_go_are_found(data: Path, capsys: pytest.CaptureFixt
     assert "a/class2.tif: is gone" in said and "b/notes.txt: is not in the manifest" in said
 
 
-def test_twins_and_overlaps_are_found(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_near_duplicates_and_overlaps_are_found(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(data / "a", data / "z")
     large = read_mask(data / "b/class1.tif")
     write_mask(data / "b/class2.tif", large)  # every large cell is a small one, too
