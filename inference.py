@@ -5,7 +5,8 @@ several GPUs:  torchrun --standalone --nproc-per-node 4 inference.py [the same f
 resume:        python inference.py [the same flags] --resume
 share weights: python inference.py --ckpt logs/best.pt --export weights.safetensors
 
-Settings without a flag are those of the checkpoint. The id map and the classes are written beside the results.
+Prediction settings that are not given are those of the checkpoint. The id map and the classes are written beside the
+results.
 """
 
 import os
@@ -90,12 +91,8 @@ def main(config: InferenceConfig) -> None:
     warnings = find_warnings(world, predictor, checkpoint.statistics, prediction)
     if world.is_main:
         print("".join(f"{warning}\n" for warning in warnings), end="")
-        write(
-            config,
-            images,
-            {image_id: found for share in shares for image_id, found in share.items()},
-            checkpoint.classes,
-        )
+        found_in_all = {image_id: found for share in shares for image_id, found in share.items()}
+        write(config, images, found_in_all, checkpoint.classes)
         partial.remove()
     distributed.stop(world)
 
@@ -197,9 +194,8 @@ def write(config: InferenceConfig, images: Sequence[TestImage], found: Entries, 
     write_results(config.output, entries)
     output = Path(config.output)
     beside = companion(output, "id-map")
-    if (
-        config.id_map is None or Path(config.id_map).resolve() != beside.resolve()
-    ):  # the id map of a part must not replace that of the whole
+    # The id map of a part must not replace that of the whole.
+    if config.id_map is None or Path(config.id_map).resolve() != beside.resolve():
         write_id_map(beside, id_map)
     write_json(companion(output, "classes"), to_json(classes))
     if config.zip:

@@ -18,15 +18,13 @@ from src.config.checks import parse_anchors
 from src.config.settings import ModelSettings, PredictSettings
 from src.geometry.anchors import ASPECT_RATIOS, DEFAULT_ANCHORS
 from src.network.heads import Target, TiledRoIHeads
-from src.network.norms import FrozenBatchNorm2d, GroupNorm
+from src.network.norms import IMAGE_MEAN, IMAGE_STD, FrozenBatchNorm2d, GroupNorm
 from src.network.pyramid import PyramidRoIAlign
 from src.network.rpn import TiledRPN
 from src.network.sampling import BalancedSampler
 from src.network.weights import count_parameters
 
 PARAMETER_BUDGET = 200_000_000
-IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, which all pretrained backbones expect
-IMAGE_STD = (0.229, 0.224, 0.225)
 KEEP_BY_DEFAULT = PredictSettings()  # which detections are kept where a caller does not care
 STRIDE = 32  # of the deepest backbone stage: tensors are padded to a multiple, or anchors would drift off their cells
 

@@ -16,7 +16,8 @@ from src.config.command import parse
 from src.config.flags import option
 
 NETWORK_CASES = ("mask-targets", "training-step", "half-precision", "prediction")
-CASES = ("tile", "whole-image", "loading", "results", "stitching", "evaluation", *NETWORK_CASES, "starting")
+DATA_CASES = ("tile", "whole-image", "loading", "many-images", "results", "stitching", "evaluation")
+CASES = (*DATA_CASES, *NETWORK_CASES, "starting")
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,10 @@ from benchmarks.material import (
 )
 from benchmarks.measure import Row, interleaved, milliseconds, peak_megabytes
 from dataset import TileDataset
-from src.config.settings import (
-    AugmentSettings,
-)
+from src.config.settings import AugmentSettings, DataSettings, ImageSettings, TileSettings
 from src.data.classes import HOMEWORK_CLASSES
 from src.data.records import Record
+from src.data.training_data import load_training_data
 from src.engine.loading import EpochSampler, build_loader, collate
 from src.evaluation.results import result_entries
 from src.evaluation.rle import encode
@@ -100,7 +99,7 @@ def whole_image(folder: Path, repeats: int) -> list[Row]:
 
 
 def loading(folder: Path, repeats: int) -> list[Row]:
-    """Tiles a second that the loader gives with worker processes."""
+    """Tiles per second that the loader gives with worker processes."""
     record = write_record(folder / "loading", 1400, 1872, 2300)
     rows = []
     for workers in (number for number in (0, 1, 2, 4, 8) if number <= utils.available_cores()):
@@ -117,6 +116,36 @@ def loading(folder: Path, repeats: int) -> list[Row]:
         speeds = [len(loader) * 4 / value for value in seconds]
         rows.append(Row(f"512 tiles with 228 cells, workers: {workers}", "tiles/s", speeds))
     return rows
+
+
+def many_images(folder: Path, repeats: int, images: int = 1000) -> list[Row]:
+    """The start of a training on many small images that are in the cache, and the files that it holds open."""
+    originals = [write_record(folder / f"original{seed}", 96, 80, 6, seed) for seed in range(8)]
+    for number in range(images):
+        record, place = originals[number % len(originals)], folder / "many" / f"{number:06d}"
+        place.mkdir(parents=True)
+        for path in (record.image, *record.masks.values()):
+            (place / path.name).hardlink_to(path)
+    data = DataSettings(data_path=str(folder / "many"), cache_dir=str(folder / "cache"), cache_gb=1000)
+    open_before = open_files()
+
+    def start() -> TileDataset:
+        found = load_training_data(data, ImageSettings(channel_order="rgb"), hidden=True)
+        return TileDataset(found.train, found.cache, TileSettings(64, 16), AugmentSettings(), False, seed=0)
+
+    (seconds,) = interleaved(repeats, start)
+    dataset = start()
+    for index in range(len(dataset)):
+        dataset[(0, index)]
+    return [
+        Row(f"{images:,} small images in the cache, before the first step", "ms", milliseconds(seconds)),
+        Row("files that it holds open after all tiles", "", [open_files() - open_before], at_most=100),
+    ]
+
+
+def open_files() -> int:
+    """The number of file descriptors that this process has open; on Linux and macOS."""
+    return sum(1 for _ in Path("/dev/fd").iterdir())
 
 
 def encode_ours(raw: tuple[np.ndarray, ...]) -> None:

@@ -96,7 +96,7 @@ def training_step(folder: Path, repeats: int) -> list[Row]:
     waiting = [[float(waits(step))] for step in (ours, theirs)]
     return [
         Row("a training step on a 512 tile, ResNet-50, against rescaling to 800", "ms", mine, other, 1.7),
-        Row("its calls that a GPU must be waited for", "calls", waiting[0], waiting[1], 1),
+        Row("its calls that make the CPU wait for a GPU", "calls", waiting[0], waiting[1], 1),
     ]
 
 

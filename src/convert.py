@@ -90,7 +90,7 @@ def choose(flag: str, given: str | None, known: Sequence[str]) -> str:
 def refuse_overwriting(out: Path, force: bool) -> None:
     """Refuse to write into a place that is not empty, unless ``force`` is set."""
     if not force and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
-        raise InputError(f"{out}: is not empty; --force writes over what has the same name")
+        raise InputError(f"{out}: exists and is not empty; --force overwrites files of the same name")
 
 
 if __name__ == "__main__":

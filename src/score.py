@@ -85,8 +85,8 @@ def format_table(result: dict[str, Any], classes: Sequence[CellClass]) -> str:
     lines += [f"{row[0]:{first}}" + "".join(f"  {cell:>6}" for cell in row[1:]) for row in rows]
     images = f"{result['images']} image{'s' if result['images'] != 1 else ''}"
     note = (
-        f"{images}. all: AP is the mean over classes with ground truth, PQ the mean over images, class ignored, F1 that"
-        f" of detection. F1 pairs centroids within {RADIUS:g} px."
+        f'{images}. In row "all" AP is the mean over classes with ground truth, PQ the mean over images and F1 that'
+        f" of all cells, both with classes ignored. F1 pairs centroids within {RADIUS:g} px."
     )
     return "\n".join([*lines, note])
 

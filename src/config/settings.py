@@ -34,7 +34,9 @@ class ImageSettings:
         "order of the colours on disk; auto decides by the H&E stain colours of the training set",
         choices=("auto", "rgb", "bgr"),
     )
-    scale: float = learning(1.0, "magnification of every image before it is tiled", low=0.05, high=16)
+    scale: float = learning(
+        1.0, "factor by which every image is resized before it is cut into tiles", low=0.05, high=16
+    )
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,9 @@ class OptimizerSettings:
     momentum: float = learning(0.9, "momentum of SGD", low=0, high=1)
     weight_decay: float = learning(1e-4, "weight decay; not applied to norms and biases", low=0)
     warmup_steps: int = learning(500, "steps of linear warm-up", low=0)
-    schedule: str = learning("constant", "learning rate after warm-up", choices=("constant", "cosine", "step"))
+    schedule: str = learning(
+        "constant", "how the learning rate changes after warm-up", choices=("constant", "cosine", "step")
+    )
     step_epochs: int = learning(10, "epochs between divisions by ten, with --schedule step", low=1)
     loss_weights: str = learning(
         "classifier=1,box=1,mask=1,objectness=1,rpn_box=1",
@@ -189,7 +193,7 @@ class RunSettings:
     )
     batch_size: int | Auto = learning(
         4,
-        "tiles per step and GPU; auto: as many as the GPU's memory holds and leave eight steps per epoch (adjust --lr)",
+        "tiles per batch and process; auto: as many as the GPU's memory holds and leave eight steps per epoch (adjust --lr)",
         low=1,
         auto=True,
         formerly_auto=0,
@@ -290,7 +294,7 @@ class PreviewConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """The flags of ``inference.py``. Absent ones come from the checkpoint."""
+    """The flags of ``inference.py``. Prediction settings that are absent come from the checkpoint."""
 
     ckpt: tuple[str, ...] = option(
         ("./logs/best.pt",), "checkpoint made by main.py, or several, whose detections are merged"

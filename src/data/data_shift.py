@@ -84,6 +84,6 @@ def shift_warnings(statistics: DataStatistics, predictions: Sequence[PredictionS
         if not 1 / SIZE_RATIO < size / statistics.cell_size < SIZE_RATIO:
             warnings.append(
                 f"warning: the median cell is {size:.0f} px after --scale, {statistics.cell_size:.0f} in training; "
-                f"enlarge the images {statistics.cell_size / size:.2g} times, or train with another --scale"
+                f"resize the images by a factor of {statistics.cell_size / size:.2g}, or train with another --scale"
             )
     return warnings

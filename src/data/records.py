@@ -12,9 +12,7 @@ from src.data.tiff import Header, read_header
 SAMPLE_HINT = "make synthetic data with `python -m src.sample --out DIR --images 12 --seed 0`"
 IMAGE_NAME = re.compile(r"image\.tiff?", re.IGNORECASE)
 MASK_NAME = re.compile(r"class(\d+)\.tiff?", re.IGNORECASE)
-AMBIGUOUS_NAME = re.compile(
-    r"ambiguous\.tiff?", re.IGNORECASE
-)  # a mask of regions without a class, which training does not read
+AMBIGUOUS_NAME = re.compile(r"ambiguous\.tiff?", re.IGNORECASE)  # a mask of regions without a class; not trained on
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,8 @@ def find_masks(files: Sequence[Path], class_count: int) -> dict[int, Path]:
         class_id = int(match[1])
         if not 1 <= class_id <= class_count:
             raise InputError(
-                f"{path}: there is no class {class_id}; classes are 1 to {class_count} (see --num-classes, which"
-                " counts the background, and --classes)"
+                f"{path}: there is no class {class_id}; classes are 1 to {class_count} (see --classes; in"
+                " main.py also --num-classes, which counts the background)"
             )
         if class_id in masks:
             raise InputError(f"{path}: is a second mask of class {class_id} beside {masks[class_id].name}")
@@ -115,14 +113,14 @@ def find_test_images(
 def _missing_data(data_path: str | Path) -> str:
     return (
         f"{data_path}: no such folder; the homework's data belong at ./hw3-data-release/train/<name>/image.tif with"
-        f" class1.tif … beside it, or {SAMPLE_HINT} and pass --data-path DIR/train"
+        f" class1.tif … beside it, or {SAMPLE_HINT} and name the folder DIR/train"
     )
 
 
 def _missing_test_images(test_dir: str | Path) -> str:
     return (
         f"{test_dir}: no such folder; the homework's test images belong at ./hw3-data-release/test_release/<name>.tif,"
-        f" or {SAMPLE_HINT} and pass --test-dir DIR/test_release"
+        f" or {SAMPLE_HINT} and name the folder DIR/test_release"
     )
 
 

@@ -61,8 +61,9 @@ def group_by_stain(features: np.ndarray) -> list[int]:
     """Group images with similar stain by hierarchical clustering; the groups are numbered from 0.
 
     Ward linkage of standardised features, cut at ten groups, fewer for fewer than 20 images. Tissue of one slide
-    shares its stain, so it mostly stays together; a group of several slides does no harm, a torn slide does, hence few
-    groups, but enough for val to take one in five. Average linkage finds one giant group and single images instead.
+    shares its stain, so it mostly stays together. A group that holds several slides does no harm, but a slide divided
+    between groups does. So there are few groups, but enough for val to take one in five. Average linkage finds one
+    giant group and single images instead.
 
     This lessens the leak and does not end it: of CoNSeP's 107 crops of 27 images, 12-79% of those in val (fractions
     0.1-0.3, mean 40%) had a crop of the same image in train, against 97% where val is drawn at random.

@@ -10,7 +10,7 @@ import numpy as np
 SAMPLED_PIXELS = 20_000  # an image; enough for percentiles to settle, whatever its size
 TISSUE_DENSITY = 0.45  # summed over the three channels; glass lies below
 MIN_TISSUE_PIXELS = 50
-NUCLEI_SHARE = 0.05  # the darkest tissue pixels; a smaller share told the order of more single images right
+NUCLEI_SHARE = 0.05  # the darkest tissue pixels; smaller shares give the right order for more images
 
 
 def decide_channel_order(contrasts: Iterable[float | None]) -> tuple[str, float]:

@@ -255,7 +255,8 @@ def _full_scale(pixels: np.ndarray, path: str | Path) -> float:
     if pixels.min() < 0 or pixels.max() > highest:
         found = f"{pixels.min():g} to {pixels.max():g}"
         raise InputError(
-            f"{path}: {pixels.dtype} values from {found} are outside 0 to {highest:g}; use --intensity percentile"
+            f"{path}: {pixels.dtype} values from {found} are outside 0 to {highest:g};"
+            " main.py reads them with --intensity percentile"
         )
     return highest
 

@@ -150,9 +150,7 @@ def _read(path: Path) -> dict[str, Any]:
         intact = is_intact(path)
         content = torch.load(path, map_location="cpu", weights_only=True) if intact else None
     except Exception as error:  # torch.load has no error of its own: a bad file shows as nearly anything
-        reason = (
-            (str(error) or repr(error)).splitlines()[0].split(". ")[0]
-        )  # without torch's advice to load it unsafely
+        reason = (str(error) or repr(error)).splitlines()[0].split(". ")[0]  # not torch's advice to load it unsafely
         raise InputError(f"{path}: is not a checkpoint ({reason})") from error
     if not intact:
         raise InputError(f"{path}: is damaged, or not a checkpoint of this program (its digest does not fit)")

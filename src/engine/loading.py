@@ -197,5 +197,5 @@ def worker_errors() -> Iterator[None]:
         if not found:
             raise
         raise InputError(
-            f"--workers: {found[0]}; if memory is short, or {SHARED_MEMORY}, fewer need less; with 0 there are none"
+            f"--workers: {found[0]}; if memory or {SHARED_MEMORY} is short, use fewer, or 0 to load in the main process"
         ) from error

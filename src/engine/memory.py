@@ -33,8 +33,8 @@ def memory_errors(advice: str) -> Iterator[None]:
         if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
         on_gpu = isinstance(error, torch.OutOfMemoryError) or _CUDA.search(str(error))
-        free = _free() if on_gpu else " of the computer"
-        raise InputError(f"out of memory{_needed(str(error))}{free}; {advice}") from error
+        place, free = ("of the GPU", _free()) if on_gpu else ("of the computer", "")
+        raise InputError(f"out of memory {place}{_needed(str(error))}{free}; {advice}") from error
 
 
 def _needed(message: str) -> str:

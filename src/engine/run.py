@@ -146,8 +146,8 @@ def run_precision(config: TrainConfig, checkpoint: Checkpoint | None, device: to
     try:
         return resolve_amp(began, device)
     except InputError as error:
-        way_out = "take one with --on-change continue"
-        raise InputError(f"the run that is resumed is in {began}: {error}; {way_out}") from error
+        way_out = "choose another --amp together with --on-change continue"
+        raise InputError(f"the resumed run used {began}: {error}; {way_out}") from error
 
 
 def require_one_checkpoint(world: World, checkpoint: Checkpoint | None) -> None:
@@ -250,8 +250,7 @@ def compare(checkpoint: Checkpoint, config: TrainConfig, data: TrainingData, pro
         found.append(f"the run had {snapshot.processes} processes and has {processes}")
     if found and config.run.on_change == "refuse":
         raise InputError(
-            f"--resume: the run is not the one that the checkpoint is of: {'; '.join(found)};"
-            " --on-change continue resumes it all the same"
+            f"--resume: the run differs from its checkpoint: {'; '.join(found)}; --on-change continue resumes it anyway"
         )
     found += changed_settings(checkpoint.config, config, ("budget",))  # what a run is often resumed for
     return [f"not as in the checkpoint: {change}" for change in found]

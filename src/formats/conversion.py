@@ -169,7 +169,7 @@ def convert_out(
     number = sum(map(len, cells.values()))
     lines = [f"wrote {out}: {number} of {len(entries)} detections (score >= {threshold:g}) in {len(images)} images"]
     if number < len(sure):
-        lines.insert(0, f"left out: {len(sure) - number} that others of a higher score cover by half or more")
+        lines.insert(0, f"left out: {len(sure) - number} of which others with higher scores cover more than half")
     if covered:
-        lines.insert(0, f"{covered} cells are covered in part by others of a higher score")
+        lines.insert(0, f"{covered} cells are covered in part by others with higher scores")
     return "\n".join(lines)

@@ -233,7 +233,7 @@ def _component_similarity(found: _TileDetections, first: int, second: int) -> fl
 def _merge(
     instances: Sequence[Instance], is_cut: np.ndarray, groups: Iterable[Sequence[int]]
 ) -> tuple[list[Instance], np.ndarray]:
-    """One object a group, and whether it stems from cut tile detections only."""
+    """One object per group, and whether it stems from cut tile detections only."""
     objects, objects_cut = [], []
     for group in groups:
         whole = [instances[index] for index in group if not is_cut[index]]

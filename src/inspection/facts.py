@@ -73,7 +73,7 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def near_duplicates(facts: Sequence[CellFacts]) -> list[tuple[str, str]]:
-    """The name of each image that shows nearly the same as an earlier one, after the name of the first such one."""
+    """The name of each image that is a near duplicate of an earlier one, after the name of the first such one."""
     thumbnails = np.stack([image.thumbnail for image in facts])
     pairs = []
     for start in range(0, len(facts), ROWS):  # all pairs at once would take memory by the square of their number

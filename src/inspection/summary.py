@@ -1,4 +1,4 @@
-"""A summary of a data folder as text: a table, notes, and flags that suit."""
+"""A summary of a data folder as text: a table, notes, and suggested flags."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -56,9 +56,9 @@ def notes_on(facts: Sequence[CellFacts], classes: Sequence[CellClass], advice: A
     if empty := [image.name for image in facts if not len(image.class_ids)]:
         lines.append(f"{len(empty)} images have no cells: {', '.join(empty[:5])}{', …' if len(empty) > 5 else ''}")
     pairs = near_duplicates(facts)
-    lines += [f"{a} and {b} show nearly the same; keep them in one part of a split" for a, b in pairs[:MOST_PAIRS]]
+    lines += [f"{a} and {b} are near duplicates; keep them in the same part of a split" for a, b in pairs[:MOST_PAIRS]]
     if len(pairs) > MOST_PAIRS:
-        lines.append(f"{len(pairs) - MOST_PAIRS} more images show nearly the same as another")
+        lines.append(f"{len(pairs) - MOST_PAIRS} more images are near duplicates of another")
     if advice:
         lines.append(f"a tile of {advice.tile_size} px at scale {advice.scale:g} holds up to {advice.most_cells} cells")
         lines += notes_on_anchors(np.concatenate([image.boxes for image in facts]) * advice.scale, advice.anchors)
@@ -72,7 +72,9 @@ def notes_on_anchors(boxes: np.ndarray, advised: str) -> list[str]:
     for choice in (sides, tuple(2 * side for side in sides), DEFAULT_ANCHORS):
         ious = best_anchor_ious(boxes, choice)
         shares = ", ".join(f"{np.mean(ious >= iou):.0%} at {iou}" for iou in (0.5, 0.7))
-        lines.append(f"cells that meet an anchor of {','.join(f'{side:g}' for side in choice)} by IoU: {shares}")
+        lines.append(
+            f"share of cells that an anchor of {','.join(f'{side:g}' for side in choice)} meets by IoU: {shares}"
+        )
     return lines
 
 
@@ -83,4 +85,4 @@ def describe(rows: Sequence[tuple[str, ...]], notes: Sequence[str], advice: Advi
         f"{row[0]:{widths[0]}}" + "".join(f"  {row[column]:>{widths[column]}}" for column in range(1, len(row)))
         for row in rows
     ]
-    return "\n".join([*lines, *notes, *([f"flags that suit: {advice.flags()}"] if advice else [])])
+    return "\n".join([*lines, *notes, *([f"suggested flags: {advice.flags()}"] if advice else [])])

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from src.network.norms import IMAGE_STD
+
 # What trainers call the state dict in their files, the averaged weights first.
 CONTAINERS = (
     "ema",
@@ -20,7 +22,6 @@ CONTAINERS = (
     "net",
 )
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.", "detector.")  # of wrappers around the network
-STD = (0.229, 0.224, 0.225)  # of ImageNet, RGB, by which this program's network divides its input
 
 _TORCHVISION = (  # before version 0.13
     (r"backbone\.fpn\.(inner_blocks|layer_blocks)\.(\d)\.(weight|bias)", r"backbone.fpn.\1.\2.0.\3"),
@@ -118,7 +119,7 @@ def _rgb_input(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """detectron2's networks take BGR that is not divided by a standard deviation; adapt their first convolution."""
     name = "backbone.body.conv1.weight"
     if name in state and state[name].ndim == 4 and state[name].shape[1] == 3:
-        scale = 255 * torch.tensor(STD, dtype=state[name].dtype).view(1, 3, 1, 1)
+        scale = 255 * torch.tensor(IMAGE_STD, dtype=state[name].dtype).view(1, 3, 1, 1)
         state[name] = state[name].flip(1) * scale
     return state
 

@@ -1,4 +1,4 @@
-"""Normalisation layers that stay in their input's type, so that mixed precision halves what a step keeps of them."""
+"""Normalisation: of the input, and layers that stay in their input's type, so that mixed precision saves memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torchvision.ops import misc
 
 from src.common.errors import InputError
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)  # RGB, of ImageNet, which all pretrained backbones expect
+IMAGE_STD = (0.229, 0.224, 0.225)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The region proposal network: torchvision's, with float32 coordinates under autocast and few questions to the GPU."""
+"""The region proposal network: torchvision's, with float32 coordinates under autocast and few waits for the GPU."""
 
 from collections.abc import Sequence
 

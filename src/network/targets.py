@@ -66,7 +66,7 @@ def _sample(
 def _axis(start: Tensor, end: Tensor, length: int, resolution: int, window: int) -> tuple[Tensor, Tensor]:
     """Pixels ``(R, S)`` of each RoI's window along one axis, and their weights ``(R, M, S)`` in each of the M bins."""
     bin_size = (end - start).clamp(min=1.0) / resolution
-    samples = bin_size.ceil()  # samples a bin along this axis, as torchvision chooses them
+    samples = bin_size.ceil()  # samples per bin along this axis, as torchvision chooses them
     steps = torch.arange(int(window / resolution) + 2, device=start.device)
     offsets = torch.arange(resolution, device=start.device)[None, :, None] + (
         (steps + 0.5) / samples[:, None]

@@ -104,7 +104,7 @@ def seal(path: Path) -> None:
     with path.open("rb+") as file:
         file.seek(-2, os.SEEK_END)  # a zip file ends with the length of its comment
         if file.read() != b"\0\0":
-            raise ValueError(f"{path} is no zip file without a comment")
+            raise ValueError(f"{path} is not a zip file, or has a comment already")
         file.seek(-2, os.SEEK_END)
         file.write(DIGEST_LENGTH.to_bytes(2, "little"))
         file.seek(0)

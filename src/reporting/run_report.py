@@ -72,9 +72,9 @@ def read_run(folder: Path, sources: Sources) -> ReportedRun:
     gt = Path(sources.gt or settings["data_path"])
     missing_scores = ""
     if not sources.pred and not pred.is_file():
-        missing_scores = "No validation was made yet, so there are no scores; --pred and --gt show a results file."
+        missing_scores = "No validation was made yet, so there are no scores; show a results file with --pred and --gt."
     elif not sources.gt and not gt.exists():
-        missing_scores = f"The data of the run are not in {gt}, so there are no scores; --gt says where they are."
+        missing_scores = f"The data of the run are not in {gt}, so there are no scores; name their folder with --gt."
     if missing_scores:
         return ReportedRun(name, folder, events, config, classes, [], [], [], None, settings, missing_scores)
     id_map = id_map_of(pred, sources.id_map)

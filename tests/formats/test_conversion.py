@@ -187,7 +187,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--from", "dsb2018", tmp_path / "in", tmp_path / "out"], "holds nothing in the format dsb2018"),
         (["--from", "consap", tmp_path / "in", tmp_path / "out"], r"got consap; did you mean consep\?"),
         (["--from", "labels", tmp_path / "no", tmp_path / "out"], "no such file or folder"),
-        (["--from", "labels", tmp_path, tmp_path / "in"], "is not empty; --force"),
+        (["--from", "labels", tmp_path, tmp_path / "in"], "is not empty"),
         (["--form", "labels", tmp_path, tmp_path / "in"], r"unknown flag --form; did you mean --from\?"),
     ):
         with pytest.raises(InputError, match=words):

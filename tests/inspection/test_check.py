@@ -43,7 +43,7 @@ def test_what_the_data_are_like(data: Path, capsys: pytest.CaptureFixture[str]) 
     assert lines[1].startswith("1 large") and lines[2].startswith("2 small") and lines[1].split()[3] == "3"
     assert "3 images of 80 to 96 px per side" in lines[3] and lines[-1] == f"{data}: no problems found"
     assert "pairs of cells that share pixels, large with small: 1" in lines
-    assert "flags that suit: --scale 2" in lines[-2] or "flags that suit: --scale 3" in lines[-2]
+    assert " --scale 2" in lines[-2] or " --scale 3" in lines[-2]
 
 
 def test_all_problems_come_at_once(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,7 +169,7 @@ def test_near_duplicates_and_overlaps_are_found(data: Path, capsys: pytest.Captu
     write_mask(data / "b/class2.tif", large)  # every large cell is a small one, too
     run(data)
     said = capsys.readouterr().out
-    assert "a and z show nearly the same" in said and "a and b" not in said
+    assert "a and z" in said and "a and b" not in said
     shared = sum(len(np.unique(read_mask(data / name / "class1.tif"))) - 1 for name in "b")
     assert f"pairs of cells that share pixels, large with small: {shared}" in said
 

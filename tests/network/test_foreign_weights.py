@@ -13,7 +13,8 @@ from torch import Tensor
 from model import TiledMaskRCNN, build_model
 from src.common.errors import InputError
 from src.config.settings import ModelSettings, PredictSettings
-from src.network.foreign_weights import STD, with_detector_names
+from src.network.foreign_weights import with_detector_names
+from src.network.norms import IMAGE_STD
 from src.network.weights import load_matching, read_weights, resolve
 
 pytestmark = pytest.mark.torch
@@ -142,7 +143,7 @@ def test_another_detectors_names_give_the_same_detections(
     assert not theirs.keys() & {name for name in state if name.startswith(("rpn.", "backbone.body."))}
     if rules is DETECTRON2:  # BGR, not divided by a standard deviation
         name = "backbone.bottom_up.stem.conv1.weight"
-        theirs[name] = (theirs[name] / (255 * torch.tensor(STD).view(1, 3, 1, 1))).flip(1)
+        theirs[name] = (theirs[name] / (255 * torch.tensor(IMAGE_STD).view(1, 3, 1, 1))).flip(1)
         theirs["proposal_generator.anchor_generator.cell_anchors.0"] = torch.zeros(3, 4)
     loaded, report = save_and_load(model, {"model": theirs}, tmp_path / "w.pth")
     assert not report.random
