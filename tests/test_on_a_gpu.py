@@ -222,10 +222,10 @@ def test_memory_that_runs_out_is_one_line(data: Path, tmp_path: Path) -> None:
     with fake_cuda(memory=1 << 30) as gpu:
         gpu.limit = 20 << 20  # less than the weights
         with pytest.raises(
-            InputError, match=r"out of memory: .* MiB more were needed, 0.0\d of 1.00 GiB .*--predict-batch"
+            InputError, match=r"out of memory of the GPU: .* MiB .*, 0.0\d of 1.00 GiB .*--predict-batch"
         ):
             inference.main(build(InferenceConfig, given))
-        with pytest.raises(InputError, match=r"out of memory: .* more were needed.*--batch-size"):
+        with pytest.raises(InputError, match=r"out of memory of the GPU: .* MiB .*--batch-size"):
             train(data, tmp_path / "again", max_steps=1)
         gpu.limit = None
         inference.main(build(InferenceConfig, given))

@@ -53,6 +53,6 @@ def test_another_range_is_noticed(statistics: DataStatistics) -> None:
 
 def test_another_size_of_cells_is_noticed(statistics: DataStatistics) -> None:
     (warning,) = shift_warnings(statistics, [prediction(tissue(), 10)], 1.0)
-    assert "median cell is 10 px" in warning and "20 in training" in warning and "2 times" in warning
+    assert "median cell is 10 px" in warning and "20 in training" in warning and "factor of 2" in warning
     assert shift_warnings(statistics, [prediction(tissue(), 10)], 2.0) == []
     assert shift_warnings(statistics, [prediction(tissue(), 10, FEWEST_CELLS - 1)], 1.0) == []

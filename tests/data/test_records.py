@@ -9,7 +9,7 @@ import tifffile
 
 from src.common.errors import InputError
 from src.data.id_map import ImageId, read_id_map, write_id_map
-from src.data.records import Record, TestImage, find_records, find_test_images
+from src.data.records import ImageFiles, Record, TestImage, find_records, find_test_images
 from src.data.splits import part_names, read_groups, read_split, select
 from src.data.tiff import write_image, write_mask
 
@@ -47,10 +47,10 @@ def test_records_are_found_sorted_with_their_masks(tmp_path: Path) -> None:
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "notes.txt").write_text("stray")
     (b / "preview.png").write_text("stray")
-    masks = {1: b / "class1.tif", 3: b / "class3.tif"}
+    masks = {1: "class1.tif", 3: "class3.tif"}
     assert find_records(tmp_path, 4) == [
-        Record("a", a / "image.tif", {}, 4, 5),
-        Record("b", b / "image.tif", masks, 8, 9),
+        Record(ImageFiles(a, "image.tif", {}), 4, 5),
+        Record(ImageFiles(b, "image.tif", masks), 8, 9),
     ]
 
 
@@ -62,9 +62,9 @@ def test_the_longer_suffix_is_accepted(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_says_where_the_data_belong(tmp_path: Path) -> None:
-    words = ("./hw3-data-release/train/<name>/image.tif", "python -m src.sample --out DIR", "--data-path DIR/train")
+    words = ("./hw3-data-release/train/<name>/image.tif", "python -m src.sample --out DIR", "DIR/train")
     check_refused(lambda: find_records(tmp_path / "no", 4), f"{tmp_path}/no: no such folder", *words)
-    check_refused(lambda: find_test_images(tmp_path / "no"), f"{tmp_path}/no: no such folder", "--test-dir")
+    check_refused(lambda: find_test_images(tmp_path / "no"), f"{tmp_path}/no: no such folder", "DIR/test_release")
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_resumed_run_keeps_its_precision(began: str, asked: str, precision: st
 
 
 def test_a_run_in_fp16_does_not_go_on_without_a_gpu() -> None:
-    with pytest.raises(InputError, match=r"resumed is in fp16: .*--on-change continue"):
+    with pytest.raises(InputError, match=r"fp16.*--amp.*--on-change continue"):
         run_precision(TrainConfig(), checkpoint_of(amp="fp16"), torch.device("cpu"))
 
 

@@ -45,9 +45,9 @@ def test_every_other_length_shows(sealed: Path) -> None:
 
 def test_only_a_zip_is_sealed_and_only_once(sealed: Path, tmp_path: Path) -> None:
     before = sealed.read_bytes()
-    with pytest.raises(ValueError, match="no zip file"):
+    with pytest.raises(ValueError, match="zip"):
         seal(sealed)
     assert sealed.read_bytes() == before
     (tmp_path / "text").write_bytes(np.arange(9, dtype=np.uint8).tobytes())
-    with pytest.raises(ValueError, match="no zip file"):
+    with pytest.raises(ValueError, match="zip"):
         seal(tmp_path / "text")

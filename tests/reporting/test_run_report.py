@@ -124,7 +124,7 @@ def test_a_run_that_was_taken_elsewhere_is_told_without_its_data(tmp_path: Path)
     assert f"The data of the run are not in {tmp_path}/data" in text and text.count("<figure><svg") == 3
     assert "\u200b_one" in text
     main(["--run", str(run), "--gt", str(tmp_path / "moved"), "--images", str(tmp_path)])
-    assert "--images says where they are" in (run / "report.html").read_text()
+    assert "with --images" in (run / "report.html").read_text()
     with pytest.raises(InputError, match=r"--images .*/mooved: no such folder; did you mean .*/moved"):
         main(["--run", str(run), "--gt", str(tmp_path / "moved"), "--images", str(tmp_path / "mooved")])
 
