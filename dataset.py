@@ -15,7 +15,6 @@ if __name__ == "__main__":
     # Before torch is imported, so that --help and a mistyped flag answer at once.
     CONFIG = run_command(lambda: parse(PreviewConfig, __doc__, check_training, recipe=True))
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,23 +24,23 @@ from torch.utils.data import Dataset
 
 from src.common.errors import run_command
 from src.config.settings import AugmentSettings, TileSettings
-from src.data.cache import ImageCache
+from src.data.image_facts import ImageFacts
 from src.data.open_images import OpenImages
 from src.data.prepared import PreparedImage
-from src.data.records import Record
 from src.data.training_data import load_training_data
 from src.engine.augmentation import augmentation
 from src.engine.loading import Item, Key
 from src.engine.preview import draw_tiles
 from src.geometry.instances import extents
-from src.geometry.tiles import Tile, pad_to, tile_grid
+from src.geometry.tile_lists import TileGrids
+from src.geometry.tiles import Tile, pad_to
 from src.reporting.draw import write_png
 
 CANDIDATES = 64  # tiles that are searched for the densest one
 
 
 class TileDataset(Dataset[Item]):
-    """Augmented tiles of the images of ``records``.
+    """Augmented tiles of ``images``; ``facts`` are about these images, in the same order.
 
     An item is a pure function of ``(epoch, index)`` and ``seed``: workers have no state, and a resumed run sees the
     same data.
@@ -49,23 +48,21 @@ class TileDataset(Dataset[Item]):
 
     def __init__(
         self,
-        records: Sequence[Record],
-        cache: ImageCache,
+        images: OpenImages,
+        facts: ImageFacts,
         tiles: TileSettings,
         augment: AugmentSettings,
         swap_channels: bool,
         seed: int,
     ) -> None:
-        self.records = records
-        self.cache = cache
+        self.images = images
         self.settings = tiles
         self.swap_channels = swap_channels
         self.seed = seed
         cv2.setNumThreads(0)  # a tile is too small to share out, and workers forked beside its threads would hang
         self._transform = augmentation(augment)
-        self._images = OpenImages(records, cache)
-        self._deepest = 0  # bytes of a pixel of the label map, at most
-        self._tiles = self._choose_tiles()
+        self._deepest = int(facts.label_bytes.max())  # bytes of a pixel of the label map, at most
+        self._tiles = self._choose_tiles(facts)
 
     def __len__(self) -> int:
         return len(self._tiles)
@@ -84,12 +81,12 @@ class TileDataset(Dataset[Item]):
         """The tile ``(S, S, 3)`` uint8 RGB, its target (see :func:`tile_target`) and its name for messages."""
         epoch, index = key
         record, tile = self.tile(index)
-        prepared = self._images[record]
+        prepared = self.images[record]
         image, label_map = self._crop(prepared, tile)
         self._transform.set_random_seed(int(np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]))
         augmented = self._transform(image=image, mask=label_map)
         target = tile_target(augmented["mask"], prepared, self.settings.min_visible)
-        return augmented["image"], target, f"{self.records[record].name} at row {tile.top}, column {tile.left}"
+        return augmented["image"], target, f"{self.images.records[record].name} at row {tile.top}, column {tile.left}"
 
     def _crop(self, prepared: PreparedImage, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
         """A tile's image and label map, padded on the right and below to the full tile size."""
@@ -107,47 +104,25 @@ class TileDataset(Dataset[Item]):
         places = range(0, len(self), max(1, len(self) // CANDIDATES))
         return max((self[(0, index)] for index in places), key=lambda item: len(item[1]["ids"]))
 
-    def _choose_tiles(self) -> np.ndarray:
+    def _choose_tiles(self, facts: ImageFacts) -> np.ndarray:
         """``(T, 5)`` int32: the record of each tile, its top, left, height and width.
 
         These are all tiles with cells, and a random selection of those without, ``empty_fraction`` times as many.
         """
-        full: list[np.ndarray] = []
-        empty: list[np.ndarray] = []
-        for index, record in enumerate(self.records):
-            size, label_bytes, boxes = self._layout(record, index)
-            self._deepest = max(self._deepest, label_bytes)
-            grid = tile_grid(*size, self.settings.tile_size, self.settings.overlap)
-            has_cells = np.array([self._has_cells(boxes, index, tile) for tile in grid])
-            rows = np.array([(index, tile.top, tile.left, tile.height, tile.width) for tile in grid], np.int32)
-            full.append(rows[has_cells])
-            empty.append(rows[~has_cells])
-        with_cells, without = np.concatenate(full), np.concatenate(empty)
+        grids = TileGrids(facts.prepared_sizes, self.settings.tile_size, self.settings.overlap)
+        tiles = grids.tiles()
+        has_cells, overlaps_some = grids.find_boxes(np.repeat(np.arange(len(facts)), facts.box_counts), facts.boxes)
+        for index in np.flatnonzero(overlaps_some & ~has_cells):
+            record, top, left, height, width = tiles[index].tolist()
+            has_cells[index] = self._shows_a_cell(record, Tile(top, left, height, width))
+        with_cells, without = tiles[has_cells], tiles[~has_cells]
         kept = min(len(without), round(self.settings.empty_fraction * len(with_cells)))
         order = np.random.default_rng(self.seed).permutation(len(without))[:kept]
         return np.concatenate([with_cells, without[np.sort(order)]])
 
-    def _layout(self, record: Record, index: int) -> tuple[tuple[int, int], int, np.ndarray]:
-        """The size of a prepared image, the bytes of a pixel of its label map, and its objects' boxes.
-
-        Where the cache knows them, the image is not opened.
-        """
-        facts = self.cache.known_facts(record.image, record.masks)
-        if facts:
-            return facts.prepared_size, facts.label_bytes, facts.boxes
-        prepared = self._images[index]
-        height, width, layers = prepared.label_map.shape
-        return (height, width), prepared.label_map.itemsize * layers, prepared.boxes[prepared.areas > 0]
-
-    def _has_cells(self, boxes: np.ndarray, index: int, tile: Tile) -> bool:
-        """Whether a tile shows enough of an object; pixels are only counted where no object lies in it as a whole."""
-        overlap = (boxes[:, :2] < (tile.right, tile.bottom)) & (boxes[:, 2:] > (tile.left, tile.top))
-        if not overlap.all(axis=1).any():
-            return False
-        inside = (boxes[:, :2] >= (tile.left, tile.top)) & (boxes[:, 2:] <= (tile.right, tile.bottom))
-        if inside.all(axis=1).any():
-            return True
-        prepared = self._images[index]
+    def _shows_a_cell(self, record: int, tile: Tile) -> bool:
+        """Whether a tile that cuts all its objects shows enough of one; their pixels are counted."""
+        prepared = self.images[record]
         window = prepared.label_map[tile.top : tile.bottom, tile.left : tile.right]
         shown = np.bincount(window[window > 0], minlength=len(prepared.areas))
         return bool(is_visible(shown, prepared.areas, self.settings.min_visible).any())
@@ -186,8 +161,9 @@ def tile_target(label_map: np.ndarray, prepared: PreparedImage, min_visible: flo
 def draw_previews(config: PreviewConfig) -> None:
     """Draw tiles without augmentation beside their augmented versions, one PNG per tile."""
     data = load_training_data(config.data, config.image)
+    images = OpenImages(data.train, data.cache)
     plainly, augmented = (
-        TileDataset(data.train, data.cache, config.tiles, augment, data.swap_channels, config.data.seed)
+        TileDataset(images, data.train_facts, config.tiles, augment, data.swap_channels, config.data.seed)
         for augment in (replace(config.augment, augment="none"), config.augment)
     )
     places = np.unique(np.linspace(0, len(plainly) - 1, config.pictures).astype(int)).tolist()

@@ -37,6 +37,7 @@ from model import TiledMaskRCNN, build_model
 from src.common.errors import run_command
 from src.common.limits import set_max_pixels
 from src.common.progress import ProgressBar
+from src.data.open_images import OpenImages
 from src.data.training_data import TrainingData
 from src.engine import distributed
 from src.engine.checkpoint import Checkpoint, write_checkpoint
@@ -50,7 +51,6 @@ from src.engine.run import (
     compare,
     first_state,
     load_data,
-    read_truth,
     require_one_checkpoint,
     resolved,
     run_precision,
@@ -112,7 +112,8 @@ def build_run(config: TrainConfig, world: distributed.World, device: torch.devic
     notes = [*data.notes, note]
 
     # Loader
-    dataset = TileDataset(data.train, data.cache, config.tiles, config.augment, data.swap_channels, config.data.seed)
+    images, seed = OpenImages(data.train, data.cache), config.data.seed
+    dataset = TileDataset(images, data.train_facts, config.tiles, config.augment, data.swap_channels, seed)
     sampler = EpochSampler(len(dataset), config.data.seed, world.rank, world.size)
     if config.run.batch_size == "auto":
         config, note = choose_batch_size(config, world, model, dataset, len(sampler))
@@ -132,9 +133,8 @@ def build_run(config: TrainConfig, world: distributed.World, device: torch.devic
     # Run folder
     if world.is_main:
         keep_earlier_run(folder, checkpoint)
-    truth = read_truth(config, data) if world.is_main and data.val else []
     log = RunLog(folder if world.is_main else None, state.progress.step)
-    run = TrainingRun(config, world, device, data, loader, network, state, truth, log)
+    run = TrainingRun(config, world, device, data, loader, network, state, log)
     write_setup(run, [*notes, *warnings_on(run)])
     return run
 
@@ -301,7 +301,8 @@ def validate(run: TrainingRun, stop: Stop) -> None:
     run.world.share(run.state.buffers())  # else each process would predict with statistics of its own
     with stop.leaving(stop_message(run) if run.world.is_main else ""):  # an unfinished validation leaves nothing
         entries = predict_val(run)
-    scores = score_val(run, entries) if run.world.is_main else None
+        truth = run.truth if run.world.is_main else []
+    scores = score_val(run, truth, entries) if run.world.is_main else None
     ap50 = run.world.from_main(scores["uncapped"]["AP50"] or 0.0 if scores else 0.0)
     progress.validating = False
     # Without a right detection, or without true cells, there is nothing to choose by: then the latest weights are kept.
@@ -330,7 +331,7 @@ def best_score(run: TrainingRun) -> str:
     """What the validations came to, in words."""
     if not run.data.val:
         return "no val images"
-    if not any(truth.instances for truth in run.truth):
+    if not run.data.val_cells:
         return "not scored, because the val images hold no cells"
     best = run.state.progress.best_ap50
     return f"best AP50 on val {best:.3f}" if best > 0 else "no right detection on val"

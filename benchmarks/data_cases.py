@@ -27,6 +27,7 @@ from benchmarks.measure import Row, interleaved, milliseconds, peak_megabytes
 from dataset import TileDataset
 from src.config.settings import AugmentSettings, DataSettings, ImageSettings, TileSettings
 from src.data.classes import HOMEWORK_CLASSES
+from src.data.open_images import OpenImages
 from src.data.records import Record
 from src.data.training_data import load_training_data
 from src.engine.loading import EpochSampler, build_loader, collate
@@ -131,7 +132,8 @@ def many_images(folder: Path, repeats: int, images: int = 1000) -> list[Row]:
 
     def start() -> TileDataset:
         found = load_training_data(data, ImageSettings(channel_order="rgb"), hidden=True)
-        return TileDataset(found.train, found.cache, TileSettings(64, 16), AugmentSettings(), False, seed=0)
+        images = OpenImages(found.train, found.cache)
+        return TileDataset(images, found.train_facts, TileSettings(64, 16), AugmentSettings(), False, seed=0)
 
     (seconds,) = interleaved(repeats, start)
     dataset = start()

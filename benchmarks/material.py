@@ -8,7 +8,8 @@ import numpy as np
 from dataset import TileDataset
 from src.config.settings import AugmentSettings, TileSettings
 from src.data.cache import ImageCache
-from src.data.records import Record
+from src.data.open_images import OpenImages
+from src.data.records import ImageFiles, Record
 from src.data.tiff import write_image, write_mask
 from src.evaluation.ground_truth import ImageTruth
 from src.geometry.instances import Instance, clip, tight
@@ -49,8 +50,8 @@ def write_record(folder: Path, height: int, width: int, count: int, seed: int = 
     write_image(folder / "image.tif", image)
     for category, mask in masks.items():
         write_mask(folder / f"class{category}.tif", mask)
-    paths = {category: folder / f"class{category}.tif" for category in masks}
-    return Record(folder.name, folder / "image.tif", paths, height, width)
+    names = {category: f"class{category}.tif" for category in masks}
+    return Record(ImageFiles(folder, "image.tif", names), height, width)
 
 
 def raw_detections(rng: np.random.Generator, count: int, side: int) -> tuple[np.ndarray, ...]:
@@ -111,7 +112,8 @@ def tile_detections(rng: np.random.Generator, side: int, tiles: list[Tile]) -> l
 
 def open_dataset(record: Record, folder: Path, augment: AugmentSettings, tiles: TileSettings = TILES) -> TileDataset:
     """The training tiles of one image."""
-    return TileDataset([record], open_cache(folder), tiles, augment, False, seed=0)
+    cache = open_cache(folder)
+    return TileDataset(OpenImages([record], cache), cache.facts(record), tiles, augment, False, seed=0)
 
 
 def open_cache(folder: Path) -> ImageCache:

@@ -1,11 +1,15 @@
 """Small data that several tests share."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from src.data.cache import ImageCache
+from src.data.image_facts import ImageFacts, concatenate_facts
+from src.data.records import Record
 from src.data.tiff import write_image, write_mask
 
 # The smallest network that trains, predicts and is done in a second.
@@ -52,3 +56,8 @@ def write_many(folder: Path, count: int) -> Path:
         for path in (originals / "abc"[number % 3]).iterdir():
             os.link(path, folder / f"{number:06d}" / path.name)
     return folder
+
+
+def facts_about(records: Sequence[Record], cache: ImageCache) -> ImageFacts:
+    """The facts about images, each of which is read."""
+    return concatenate_facts([cache.facts(record) for record in records])

@@ -13,6 +13,7 @@ from benchmarks.measure import Row, interleaved, peak_megabytes, table
 from dataset import TileDataset
 from src.config.settings import AugmentSettings, TileSettings
 from src.data.cache import ImageCache
+from src.data.open_images import OpenImages
 from src.engine.loading import collate
 from src.evaluation.results import result_entries
 from src.geometry.detections import from_network, to_instances
@@ -24,7 +25,8 @@ def test_targets_without_augmentation_equal_the_plain_ones(tmp_path: Path) -> No
     record = write_record(tmp_path / "image", 300, 260, 90)
     tiles = TileSettings(tile_size=128, overlap=32, min_visible=0)
     cache = ImageCache(tmp_path / "cache", max_gb=1, intensity="full", scale=1.0)
-    dataset = TileDataset([record], cache, tiles, AugmentSettings(augment="none"), False, seed=0)
+    images, plainly = OpenImages([record], cache), AugmentSettings(augment="none")
+    dataset = TileDataset(images, cache.facts(record), tiles, plainly, False, seed=0)
     assert len(dataset) == 9
     for index, (_, tile) in enumerate(dataset.tiles):
         batch = collate([dataset[(0, index)]])

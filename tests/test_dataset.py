@@ -9,10 +9,11 @@ import pytest
 from dataset import TileDataset, tile_target
 from src.config.settings import AugmentSettings, TileSettings
 from src.data.cache import ImageCache
+from src.data.open_images import OpenImages
 from src.data.prepared import PreparedImage
 from src.data.records import find_records
 from src.geometry.instances import extents
-from tests.helpers import write_dataset
+from tests.helpers import facts_about, write_dataset
 
 pytestmark = pytest.mark.torch
 TILES = TileSettings(tile_size=64, overlap=16)
@@ -26,7 +27,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make(data: Path, tiles: TileSettings = TILES, augment: AugmentSettings = PLAIN, swap: bool = False) -> TileDataset:
     cache = ImageCache(data.parent / "cache", 1.0, "full", 1.0)
-    return TileDataset(find_records(data, 2), cache, tiles, augment, swap, seed=3)
+    records = find_records(data, 2)
+    return TileDataset(OpenImages(records, cache), facts_about(records, cache), tiles, augment, swap, seed=3)
 
 
 def image_of(label_map: np.ndarray, categories: list[int]) -> PreparedImage:
@@ -67,7 +69,7 @@ def test_empty_tile() -> None:
 def test_a_worker_is_sent_no_image(data: Path) -> None:
     dataset = make(data)
     sent = pickle.dumps(dataset)
-    assert len(sent) < dataset.cache.get(dataset.records[0]).image.nbytes / 2
+    assert len(sent) < dataset.images[0].image.nbytes / 2
     assert (pickle.loads(sent)[(0, 0)][0] == dataset[(0, 0)][0]).all()
 
 
@@ -76,7 +78,7 @@ def test_without_augmentation_targets_are_those_of_dense_masks(data: Path) -> No
     assert len(dataset) >= 3
     for index, (record, tile) in enumerate(dataset.tiles):
         image, target, _ = dataset[(0, index)]
-        prepared = dataset.cache.get(dataset.records[record])
+        prepared = dataset.images[record]
         assert (
             image[: tile.height, : tile.width] == prepared.image[tile.top : tile.bottom, tile.left : tile.right]
         ).all()

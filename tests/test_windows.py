@@ -14,10 +14,11 @@ from src.config.flags import build
 from src.config.recipe import read_recipe, to_toml
 from src.config.settings import AugmentSettings, TileSettings, TrainConfig
 from src.data.cache import ImageCache
+from src.data.open_images import OpenImages
 from src.data.records import find_records
 from src.engine.loading import EpochSampler, collate, start_worker
 from src.evaluation.ground_truth import ImageTruth
-from tests.helpers import TINY, write_dataset
+from tests.helpers import TINY, facts_about, write_dataset
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[1]
@@ -63,7 +64,8 @@ def test_it_trains_and_predicts_without_modules_of_posix(tmp_path: Path) -> None
 def test_workers_that_are_spawned_load_tiles(tmp_path: Path) -> None:
     records = find_records(write_dataset(tmp_path / "train", "ab"), 2)
     cache = ImageCache(tmp_path / "cache", 1.0, "full", 1.0)
-    dataset = TileDataset(records, cache, TileSettings(64, 16), AugmentSettings(), False, 0)
+    images, facts = OpenImages(records, cache), facts_about(records, cache)
+    dataset = TileDataset(images, facts, TileSettings(64, 16), AugmentSettings(), False, 0)
     sampler = EpochSampler(len(dataset), 0)
     here, spawned = (
         DataLoader(dataset, 2, sampler=sampler, collate_fn=collate, num_workers=workers, worker_init_fn=start,

@@ -2,35 +2,36 @@
 
 Every file is decoded once. An entry is keyed by the identity of its files (path, size, time of change) and by what was
 done to them, so a changed file is decoded again. Where the disk is full or the folder cannot be written, images are
-decoded each time they are used.
+decoded each time they are used. Beside the entries lies one file of facts per data folder, so that a training that
+starts opens no image; facts stay known where an entry had to make room.
 """
 
 import hashlib
 import math
 import os
 import shutil
+import stat
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from src.common.errors import InputError
-from src.common.files import read_json, write_json
-from src.data.image_facts import ImageFacts, facts_from_json, facts_of
+from src.data.image_facts import ImageFacts, facts_of, load_facts, save_facts
 from src.data.prepared import PreparedImage, prepare
-from src.data.records import Record
+from src.data.records import ImageFiles, Record
 
 _VERSION = 3  # of the files below; raise it when their content changes
 _STORING = threading.Lock()  # of the module, since a cache must pickle
 _IN_USE_S = 600.0  # an entry that was used this recently is never removed: another run may have it open
 _SPARE = 0.05  # of the limit: room that is made at once, so that the folder is not searched for each image
-_FACTS = "facts.json"
 
 
 def default_folder() -> Path:
@@ -59,7 +60,7 @@ class ImageCache:
 
     def get(self, record: Record) -> PreparedImage:
         """A record's prepared image as memory maps; it is decoded first where it is not in the cache."""
-        entry = self.entry(record.image, record.masks)
+        entry = self.entry(record.files)
         found = self.load(entry)
         if found is not None:
             return found
@@ -86,36 +87,35 @@ class ImageCache:
             os.utime(entry)
 
     def facts(self, record: Record) -> ImageFacts:
-        """The facts about a record's image, from the cache where they are in it."""
-        known = self.known_facts(record.image, record.masks)
-        if known is not None:
-            return known
-        facts = facts_of(record, self.get(record))
-        entry = self.entry(record.image, record.masks)
-        if entry.is_dir():
+        """The facts about a record's image, which is decoded where it is not in the cache."""
+        return facts_of(self.entry(record.files).name, record, self.get(record))
+
+    def load_facts(self, data_path: Path) -> ImageFacts:
+        """What the cache knows of the images of a data folder; some may have changed or gone since."""
+        path = self._facts_file(data_path)
+        self.mark_used(path)
+        return load_facts(path)
+
+    def save_facts(self, data_path: Path, facts: ImageFacts) -> None:
+        """Keep facts about the images of a data folder, in place of those that were kept before."""
+        if self.max_gb > 0:
             with suppress(InputError):  # without them the next run computes them again
-                write_json(entry / _FACTS, facts.to_json())
-        return facts
+                save_facts(self._facts_file(data_path), facts)
 
-    def known_facts(self, image: Path, masks: Mapping[int, Path]) -> ImageFacts | None:
-        """The facts about an image with these masks by class id; ``None`` where they are not in the cache."""
-        entry = self.entry(image, masks)
-        try:
-            facts = facts_from_json(read_json(entry / _FACTS))
-        except (InputError, LookupError, TypeError, ValueError):
-            return None
-        self.mark_used(entry)
-        return facts
+    def _facts_file(self, data_path: Path) -> Path:
+        name = hashlib.sha256(f"{_VERSION} {self.intensity} {self.scale!r} {data_path.resolve()}".encode()).hexdigest()
+        return self.folder / f"{name[:32]}.npz"
 
-    def entry(self, image: Path, masks: Mapping[int, Path]) -> Path:
-        """The folder that an image with these masks by class id has in the cache, whether or not it is there."""
+    def entry(self, files: ImageFiles) -> Path:
+        """The folder that an image has in the cache, whether or not it is there."""
         digest = hashlib.sha256(f"{_VERSION} {self.intensity} {self.scale!r}".encode())
-        folder = image.parent.resolve()  # once for all files of an image: it asks for each part of the path
-        for class_id, path in [(0, image), *sorted(masks.items())]:
-            state = path.stat()
-            is_simple = path.parent == image.parent and not path.is_symlink()
-            resolved = folder / path.name if is_simple else path.resolve()
-            digest.update(f"{class_id} {resolved} {state.st_size} {state.st_mtime_ns}\n".encode())
+        folder, real_folder = str(files.folder), _real_folder(files.folder)
+        for class_id, name in [(0, files.image_name), *files.mask_names.items()]:
+            real, state = f"{real_folder}{os.sep}{name}", os.lstat(f"{folder}{os.sep}{name}")
+            if stat.S_ISLNK(state.st_mode):
+                path = files.folder / name
+                real, state = str(path.resolve()), path.stat()
+            digest.update(f"{class_id} {real} {state.st_size} {state.st_mtime_ns}\n".encode())
         return self.folder / digest.hexdigest()[:32]
 
     def _store(self, entry: Path, prepared: PreparedImage) -> bool:
@@ -156,6 +156,18 @@ class ImageCache:
         self._full = True
 
 
+def _real_folder(folder: Path) -> str:
+    """An image folder without symbolic links in its path; the data folder, which many share, is looked up once."""
+    if folder.is_symlink() or folder.name in ("", ".."):
+        return str(folder.resolve())
+    return f"{_resolved(folder.parent.absolute())}{os.sep}{folder.name}"
+
+
+@lru_cache(maxsize=8)
+def _resolved(folder: Path) -> Path:
+    return folder.resolve()
+
+
 def _file(entry: Path, name: str) -> Path:
     """The file of one of a prepared image's arrays; caches of earlier versions hold class ids as categories."""
     return entry / f"{'categories' if name == 'class_ids' else name}.npy"
@@ -176,16 +188,21 @@ def remove_unused(folder: Path, unused_since: float, wanted: int) -> int:
     for used, entry in sorted(_entries(folder)):
         if used >= unused_since or removed >= wanted:
             break
-        size, hidden = folder_bytes(entry), entry.with_name(f".{entry.name}.{uuid.uuid4().hex[:8]}")
+        hidden = entry.with_name(f".{entry.name}.{uuid.uuid4().hex[:8]}")
         with suppress(OSError):  # another process removes it, too, or the folder may only be read
             entry.rename(hidden)  # at once, so that no process finds half an entry
-            shutil.rmtree(hidden, ignore_errors=True)
+            if hidden.is_dir():
+                size = folder_bytes(hidden)
+                shutil.rmtree(hidden, ignore_errors=True)
+            else:
+                size = hidden.stat().st_size
+                hidden.unlink()
             removed += size
     return removed
 
 
 def _entries(folder: Path) -> Iterator[tuple[float, Path]]:
-    """When each entry of a cache folder, or the rest of a killed process in it, was used last."""
+    """When each entry of a cache folder, its file of facts, or the rest of a killed process was used last."""
     with suppress(FileNotFoundError):
         for path in folder.iterdir():
             with suppress(OSError):

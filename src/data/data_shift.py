@@ -28,7 +28,7 @@ class DataStatistics:
 
 
 def data_statistics(
-    cell_size: float, contrasts: Iterable[float | None], stains: Sequence[np.ndarray], swapped: bool
+    cell_size: float, contrasts: Iterable[float | None], stains: Sequence[np.ndarray] | np.ndarray, swapped: bool
 ) -> DataStatistics:
     """Statistics of training images from :func:`red_contrast` and :func:`stain_features` of each as stored.
 
@@ -36,7 +36,7 @@ def data_statistics(
     """
     told = [contrast for contrast in contrasts if contrast is not None]
     contrast = float(np.mean(told)) * (-1 if swapped else 1) if told else None
-    darkness = float(np.median([darkness_of(stain) for stain in stains])) if stains else None
+    darkness = float(np.median([darkness_of(stain) for stain in stains])) if len(stains) else None
     return DataStatistics(cell_size, contrast, darkness)
 
 

@@ -52,7 +52,7 @@ class OpenImages:
         record = self.records[index]
         image = self.cache.get(record)
         is_mapped = isinstance(image.image, np.memmap)
-        entry = self.cache.entry(record.image, record.masks) if is_mapped else None
+        entry = self.cache.entry(record.files) if is_mapped else None
         return _Open(image, entry, time.monotonic())
 
     def _close_others(self, latest: _Open) -> None:

@@ -41,11 +41,10 @@ class PreparedImage:
 def prepare(record: Record, intensity: str, scale: float) -> PreparedImage:
     """Decode a record's image and masks and scale them."""
     image = scale_image(read_image(record.image, intensity), scale)
-    masks = sorted(record.masks.items())
-    cells = {class_id: _scale_cells(read_cells(path), scale) for class_id, path in masks}
+    cells = {class_id: _scale_cells(read_cells(path), scale) for class_id, path in record.masks.items()}
     label_map, class_ids, layers = stack_layers(cells, image.shape[:2])
     areas, boxes = extents(label_map.transpose(2, 0, 1), len(class_ids) - 1)
-    files = [record.image, *(path for _, path in masks)]
+    files = [record.image, *record.masks.values()]
     checksums = np.array([zlib.crc32(path.read_bytes()) for path in files], np.uint32)
     return PreparedImage(image, label_map, class_ids, layers, areas, boxes, checksums)
 

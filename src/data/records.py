@@ -1,8 +1,10 @@
 """Find the images of a data folder with their masks, and the test images with their ids."""
 
+import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from src.common.errors import InputError, nearest, nearest_path
@@ -15,15 +17,40 @@ MASK_NAME = re.compile(r"class(\d+)\.tiff?", re.IGNORECASE)
 AMBIGUOUS_NAME = re.compile(r"ambiguous\.tiff?", re.IGNORECASE)  # a mask of regions without a class; not trained on
 
 
-@dataclass(frozen=True)
-class Record:
-    """One image of a data folder; ``masks`` maps class ids (1..K) to files. Classes without cells may have none."""
+@dataclass(frozen=True, slots=True)
+class ImageFiles:
+    """The files of one image: the names of the image and, by class id (1..K), of its masks in ``folder``.
 
-    name: str
-    image: Path
-    masks: dict[int, Path]
+    Classes without cells may have no mask. Names take less memory than paths where there are very many images.
+    """
+
+    folder: Path
+    image_name: str
+    mask_names: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image of a data folder: its files and its size in px."""
+
+    files: ImageFiles
     height: int
     width: int
+
+    @property
+    def name(self) -> str:
+        """The name of the image's folder."""
+        return self.files.folder.name
+
+    @property
+    def image(self) -> Path:
+        """The path of the image."""
+        return self.files.folder / self.files.image_name
+
+    @property
+    def masks(self) -> dict[int, Path]:
+        """The paths of the masks by class id, in its order."""
+        return {class_id: self.files.folder / name for class_id, name in self.files.mask_names.items()}
 
 
 @dataclass(frozen=True)
@@ -52,27 +79,31 @@ def find_records(data_path: str | Path, class_count: int, check_masks: bool = Tr
 
 def image_folders(data_path: str | Path) -> list[Path]:
     """The image folders of a data folder, sorted by name; an :class:`InputError` where there are none."""
-    folders = [path for path in _list_folder(Path(data_path), _missing_data(data_path)) if path.is_dir()]
-    if not folders:
+    names = _list_folder(Path(data_path), _missing_data(data_path), os.DirEntry.is_dir)
+    if not names:
         raise InputError(f"{data_path}: holds no image folders (<name>/image.tif); {SAMPLE_HINT}")
-    return folders
+    return [Path(data_path) / name for name in names]
 
 
-def find_masks(files: Sequence[Path], class_count: int) -> dict[int, Path]:
-    """The masks ``class1.tif … classK.tif`` among files, by class id; a class above K is an :class:`InputError`."""
-    masks: dict[int, Path] = {}
-    for path in files:
-        if not (match := MASK_NAME.fullmatch(path.name)):
+def find_masks(folder: Path, names: Iterable[str], class_count: int) -> dict[int, str]:
+    """The masks ``class1.tif … classK.tif`` among the names of a folder's files, by class id and in its order.
+
+    Raises:
+        InputError: a class above K, or two masks of one class.
+    """
+    masks: dict[int, str] = {}
+    for name in names:
+        if not (match := MASK_NAME.fullmatch(name)):
             continue
         class_id = int(match[1])
         if not 1 <= class_id <= class_count:
             raise InputError(
-                f"{path}: there is no class {class_id}; classes are 1 to {class_count} (see --classes; in"
+                f"{folder / name}: there is no class {class_id}; classes are 1 to {class_count} (see --classes; in"
                 " main.py also --num-classes, which counts the background)"
             )
         if class_id in masks:
-            raise InputError(f"{path}: is a second mask of class {class_id} beside {masks[class_id].name}")
-        masks[class_id] = path
+            raise InputError(f"{folder / name}: is a second mask of class {class_id} beside {masks[class_id]}")
+        masks[class_id] = name
     return dict(sorted(masks.items()))
 
 
@@ -124,34 +155,44 @@ def _missing_test_images(test_dir: str | Path) -> str:
     )
 
 
-def _list_folder(folder: Path, missing: str) -> list[Path]:
-    """The entries of a folder without hidden ones, sorted; ``missing`` is the error where there is no folder."""
-    if not folder.exists():
-        raise InputError(missing + nearest_path(folder))
+def _list_folder(
+    folder: Path, missing: str, wanted: Callable[[os.DirEntry[str]], bool] = lambda entry: True
+) -> list[str]:
+    """The sorted names of a folder's ``wanted`` entries without hidden ones; ``missing`` is the error without it."""
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and wanted(entry))
+    except FileNotFoundError as error:
+        raise InputError(missing + nearest_path(folder)) from error
     except OSError as error:
         raise InputError(f"{folder}: cannot be read as a folder ({error.strerror})") from error
 
 
-def files_of(folder: Path, class_count: int) -> tuple[Path, dict[int, Path]]:
-    """The image of an image folder, and its masks by class id; no file is opened."""
-    files = _list_folder(folder, f"{folder}: no such folder")
-    return _find_image(folder, files), find_masks(files, class_count)
+def files_of(folder: Path, class_count: int) -> ImageFiles:
+    """The files of an image folder; none is opened."""
+    names = _list_folder(folder, f"{folder}: no such folder")
+    masks = find_masks(folder, names, class_count)
+    return ImageFiles(folder, _find_image(folder, names), _shared(tuple(masks.items())))
+
+
+@lru_cache(maxsize=1024)
+def _shared(masks: tuple[tuple[int, str], ...]) -> Mapping[int, str]:
+    """One object for all images whose masks have equal names, which saves memory."""
+    return dict(masks)
 
 
 def read_record(folder: Path, class_count: int, check_masks: bool = True) -> Record:
     """One image of a data folder (see :func:`find_records`)."""
-    image, masks = files_of(folder, class_count)
-    header = read_header(image)
+    files = files_of(folder, class_count)
+    header = read_header(folder / files.image_name)
     if check_masks:
-        for mask in masks.values():
-            _check_mask(mask, header)
-    return Record(folder.name, image, masks, header.height, header.width)
+        for name in files.mask_names.values():
+            _check_mask(folder / name, header)
+    return Record(files, header.height, header.width)
 
 
-def _find_image(folder: Path, files: Sequence[Path]) -> Path:
-    images = [path for path in files if IMAGE_NAME.fullmatch(path.name)]
+def _find_image(folder: Path, names: Iterable[str]) -> str:
+    images = [name for name in names if IMAGE_NAME.fullmatch(name)]
     if not images and any(folder.glob("*/image.tif*")):
         raise InputError(f"{folder}: has no image.tif but folders with one: did you mean {folder} itself?")
     if len(images) != 1:
@@ -170,11 +211,11 @@ def _check_mask(mask: Path, image: Header) -> None:
 
 
 def _list_images(test_dir: Path) -> dict[str, Path]:
-    paths = _list_folder(test_dir, _missing_test_images(test_dir))
-    found = [(TIFF_SUFFIX.sub("", path.name), path) for path in paths if TIFF_SUFFIX.search(path.name)]
+    names = _list_folder(test_dir, _missing_test_images(test_dir))
+    found = [(TIFF_SUFFIX.sub("", name), test_dir / name) for name in names if TIFF_SUFFIX.search(name)]
     if not found:
-        folders = [path for path in paths if path.is_dir()]
-        found = [(path.name, _find_image(path, _list_folder(path, str(path)))) for path in folders]
+        folders = [test_dir / name for name in names if (test_dir / name).is_dir()]
+        found = [(folder.name, folder / _find_image(folder, _list_folder(folder, str(folder)))) for folder in folders]
     if not found:
         raise InputError(f"{test_dir}: holds no test images (neither <name>.tif nor <name>/image.tif)")
     refuse_repeats((name for name, _ in found), f"{test_dir}: image")

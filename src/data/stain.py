@@ -10,6 +10,7 @@ import numpy as np
 SAMPLED_PIXELS = 20_000  # an image; enough for percentiles to settle, whatever its size
 TISSUE_DENSITY = 0.45  # summed over the three channels; glass lies below
 MIN_TISSUE_PIXELS = 50
+STAIN_FEATURES = 21  # the length of stain_features
 NUCLEI_SHARE = 0.05  # the darkest tissue pixels; smaller shares give the right order for more images
 
 
@@ -51,7 +52,7 @@ def red_contrast(image: np.ndarray) -> float | None:
 
 
 def stain_features(image: np.ndarray) -> np.ndarray:
-    """Describe an image's stain and scanner by ``(21,)`` float64, for grouping images of one slide.
+    """Describe an image's stain and scanner by ``(STAIN_FEATURES,)`` float64, for grouping images of one slide.
 
     Args:
         image: ``(H, W, 3)`` uint8; the channel order must be the same for all images that are compared.

@@ -1,6 +1,8 @@
 """The data of a training run: images, classes, channel order and split, and the notes on how they were chosen."""
 
+import itertools
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,30 +16,34 @@ from src.config.settings import DataSettings, ImageSettings
 from src.data.cache import ImageCache, default_folder
 from src.data.classes import HOMEWORK_CLASSES, CellClass, file_of_classes, load_classes, name_classes
 from src.data.data_shift import DataStatistics, data_statistics
-from src.data.image_facts import ImageFacts
+from src.data.image_facts import ImageFacts, concatenate_facts
 from src.data.records import Record, files_of, image_folders, read_record
 from src.data.splits import group_by_stain, make_split, read_groups, read_split, select
 from src.data.stain import decide_channel_order
 
 _MAX_READERS = 4  # threads; each holds an image and its masks, decoded
+_MOST_PARTS = 1000  # facts about single images, which are joined to take less memory
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """The images of a run. ``split`` maps train and val to names; ``channel_order`` is rgb or bgr.
 
-    ``class_counts`` (K,) and ``statistics`` are of the train part. ``checksums`` maps the names of train and val to
-    checksums of the image and its masks.
+    ``train_facts`` are in the order of ``train``; ``class_counts`` (K,) and ``statistics`` are of them, too, and
+    ``val_cells`` is the number of cells in ``val``.
+    ``checksums`` maps the names of train and val to checksums of the image and its masks.
     """
 
     classes: tuple[CellClass, ...]
     train: tuple[Record, ...]
+    train_facts: ImageFacts
     val: tuple[Record, ...]
     cache: ImageCache
     split: dict[str, list[str]]
     channel_order: str
     class_counts: np.ndarray
     statistics: DataStatistics
+    val_cells: int
     checksums: dict[str, str]
     notes: tuple[str, ...]
 
@@ -50,17 +56,6 @@ class TrainingData:
     def swap_channels(self) -> bool:
         """Whether the files hold blue first."""
         return self.channel_order == "bgr"
-
-
-@dataclass(frozen=True, eq=False)
-class _ImageSummary:
-    """What is kept of the facts about an image until the data are split: memory grows with the number of images."""
-
-    class_counts: np.ndarray
-    box_areas: np.ndarray
-    contrast: float | None
-    stain: np.ndarray
-    checksum: str
 
 
 def resolve_classes(settings: DataSettings) -> tuple[CellClass, ...]:
@@ -82,74 +77,106 @@ def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = 
     folder = Path(data.cache_dir) if data.cache_dir else default_folder()
     cache = ImageCache(folder, data.cache_gb, image.intensity, image.scale)
     records, facts = _read_images(Path(data.data_path), len(classes), cache, hidden)
-    found = len(records) - cache.decoded
-    notes = [f"images: {cache.decoded} decoded, {found} found in the cache {cache.folder}"]
+    notes = [f"images: {cache.decoded} decoded, {len(records) - cache.decoded} known from the cache {cache.folder}"]
     order = image.channel_order
     if order == "auto":
-        order, note = _decide_order(list(facts.values()))
+        order, note = _decide_order(facts)
         notes.append(note)
-    split, note = _split(data, facts)
+    split, note = _split(data, [record.name for record in records], facts)
     notes.append(note)
     train, val = (tuple(select(records, split, part)) for part in ("train", "val"))
     if not train:
         raise InputError("the train part of the split is empty")
-    class_counts = np.sum([facts[record.name].class_counts for record in train], axis=0)
-    box_areas = np.concatenate([facts[record.name].box_areas for record in train])
-    if not len(box_areas):
+    rows = {record.name: row for row, record in enumerate(records)}
+    train_facts = facts.take([rows[record.name] for record in train])
+    if not len(train_facts.boxes):
         raise InputError("the train part of the split holds no cells")
-    chosen = [facts[record.name] for record in train]
-    contrasts, stains = [one.contrast for one in chosen], [one.stain for one in chosen]
-    statistics = data_statistics(float(np.median(np.sqrt(box_areas))), contrasts, stains, order == "bgr")
-    checksums = {record.name: facts[record.name].checksum for record in (*train, *val)}
-    return TrainingData(classes, train, val, cache, split, order, class_counts, statistics, checksums, tuple(notes))
+    contrasts, stains = train_facts.tissue_contrasts(), train_facts.stains
+    return TrainingData(
+        classes=classes,
+        train=train,
+        train_facts=train_facts,
+        val=val,
+        cache=cache,
+        split=split,
+        channel_order=order,
+        class_counts=train_facts.counts_of(len(classes)).sum(axis=0),
+        statistics=data_statistics(train_facts.cell_size(), contrasts, stains, order == "bgr"),
+        val_cells=int(facts.class_counts[[rows[record.name] for record in val]].sum()),
+        checksums={record.name: str(facts.checksums[rows[record.name]]) for record in (*train, *val)},
+        notes=tuple(notes),
+    )
 
 
-def _read_images(
-    data_path: Path, class_count: int, cache: ImageCache, hidden: bool
-) -> tuple[list[Record], dict[str, _ImageSummary]]:
-    """The records of a data folder and a summary of each image by name; images that are new are decoded.
+def _read_images(data_path: Path, class_count: int, cache: ImageCache, hidden: bool) -> tuple[list[Record], ImageFacts]:
+    """The records of a data folder and the facts about them, in the same order; images that are new are decoded.
 
-    The headers of all new images are checked before the first of them is decoded. Images that are in the cache are not
+    The headers of all new images are checked before the first of them is decoded. Images that the cache knows are not
     opened at all.
     """
-    records, facts, new = [], {}, []
+    known = cache.load_facts(data_path)
+    records, rows = _find_images(data_path, class_count, cache, known, hidden)
+    new = [record for record, row in zip(records, rows, strict=True) if row is None]
+    behind = itertools.count(len(known))  # the facts about new images follow those that were known
+    order = [next(behind) if row is None else row for row in rows]
+    if not new:
+        return records, known.take(order)
+    parts = [known]
+    try:
+        for facts in _read_facts(new, cache, hidden):
+            parts.append(facts)
+            if len(parts) == _MOST_PARTS:
+                parts = [concatenate_facts(parts)]
+    finally:  # what was read until a bad file, or Ctrl-C, stays known
+        found = concatenate_facts(parts)
+        found = found.take([row for row in order if row < len(found)])
+        cache.save_facts(data_path, found)
+    return records, found
+
+
+def _find_images(
+    data_path: Path, class_count: int, cache: ImageCache, known: ImageFacts, hidden: bool
+) -> tuple[list[Record], list[int | None]]:
+    """The records of a data folder, and for each the row of ``known`` that is about it; ``None`` for a new image."""
+    row_of = {entry: row for row, entry in enumerate(known.entries.tolist())}
+    sizes = known.sizes.tolist()
+    records, rows = [], []
     for folder in ProgressBar(image_folders(data_path), "find images", hidden=hidden):
-        image, masks = files_of(folder, class_count)
-        known = cache.known_facts(image, masks)
-        if known is None:
+        files = files_of(folder, class_count)
+        entry = cache.entry(files)
+        row = row_of.get(entry.name)
+        if row is None:
             record = read_record(folder, class_count)
-            new.append(record)
         else:
-            check_pixels(image, *known.size)
-            record = Record(folder.name, image, masks, *known.size)
-            facts[record.name] = _summary(known, class_count)
+            record = Record(files, *sizes[row])
+            check_pixels(record.image, record.height, record.width)
+            cache.mark_used(entry)
         records.append(record)
+        rows.append(row)
+    return records, rows
+
+
+def _read_facts(new: list[Record], cache: ImageCache, hidden: bool) -> Iterator[ImageFacts]:
+    """The facts about each of some images that the cache does not know."""
     with ThreadPoolExecutor(min(_MAX_READERS, os.cpu_count() or 1)) as pool:
-        found = pool.map(lambda record: _summary(cache.facts(record), class_count), new)
+        found = pool.map(cache.facts, new)
         try:
-            for record, summary in zip(ProgressBar(new, "read images", hidden=hidden), found, strict=True):
-                facts[record.name] = summary
+            for _, facts in zip(ProgressBar(new, "read images", hidden=hidden), found, strict=True):
+                yield facts
         finally:
             pool.shutdown(cancel_futures=True)  # a bad file, or Ctrl-C, ends the reading at once
-    return records, {record.name: facts[record.name] for record in records}
 
 
-def _summary(facts: ImageFacts, class_count: int) -> _ImageSummary:
-    areas = facts.box_areas().astype(np.int32)
-    return _ImageSummary(facts.class_counts(class_count), areas, facts.contrast, facts.stain, facts.checksum)
-
-
-def _decide_order(facts: list[_ImageSummary]) -> tuple[str, str]:
-    order, share = decide_channel_order(image.contrast for image in facts)
+def _decide_order(facts: ImageFacts) -> tuple[str, str]:
+    order, share = decide_channel_order(facts.tissue_contrasts())
     stored = {"rgb": "red first", "bgr": "blue first: they are swapped"}[order]
     return order, f"channel order: {order} ({stored}), decided by the stain colours ({share:.0%} of the images agree)"
 
 
-def _split(data: DataSettings, facts: dict[str, _ImageSummary]) -> tuple[dict[str, list[str]], str]:
+def _split(data: DataSettings, names: list[str], facts: ImageFacts) -> tuple[dict[str, list[str]], str]:
     if data.split:
         split = read_split(data.split)
         return {part: split.get(part, []) for part in ("train", "val")}, f"split: {data.split}"
-    names = list(facts)
     if data.val_fraction == 0:
         return {"train": names, "val": []}, "split: none, all images train"
     if data.groups:
@@ -158,6 +185,6 @@ def _split(data: DataSettings, facts: dict[str, _ImageSummary]) -> tuple[dict[st
         if missing:
             raise InputError(f"{data.groups}: has no group for {missing[0]}")
     else:
-        groups = dict(zip(names, group_by_stain(np.array([facts[name].stain for name in names])), strict=True))
-    counts = {name: facts[name].class_counts for name in names}
+        groups = dict(zip(names, group_by_stain(facts.stains), strict=True))
+    counts = dict(zip(names, facts.class_counts, strict=True))
     return make_split(names, counts, groups, data.val_fraction, data.seed)

@@ -42,7 +42,6 @@ class TrainingRun:
     loader: "DataLoader[Item]"
     network: nn.Module  # the state's model, wrapped where there are several processes
     state: TrainingState
-    truth: list[ImageTruth]  # the true cells of the val images, in the main process
     log: RunLog
     warned: set[str] = field(default_factory=set)  # flags of which the user was warned
 
@@ -67,6 +66,16 @@ class TrainingRun:
     def amp(self) -> torch.dtype | None:
         """The type that autocast computes in; ``None`` for float32 alone."""
         return AMP_TYPES[self.config.optimizer.amp]
+
+    @cached_property
+    def truth(self) -> list[ImageTruth]:
+        """The true cells of the val images, which are read when they are first asked for."""
+        return load_ground_truth(self.config.data.data_path, len(self.data.classes), self.id_map)
+
+    @property
+    def id_map(self) -> Path:
+        """The ids of the val images: 1, 2, … in the split's order."""
+        return self.folder / "val-results.id-map.json"
 
     @cached_property
     def loss_weights(self) -> dict[str, float]:
@@ -188,14 +197,6 @@ def first_state(config: TrainConfig, model: nn.Module, device: torch.device) -> 
     return TrainingState(model, build_optimizer(model, config.optimizer), scaler, averaged)
 
 
-def read_truth(config: TrainConfig, data: TrainingData) -> list[ImageTruth]:
-    """The true cells of the val images; their ids are 1, 2, … in the split's order, and their id map is kept."""
-    path = Path(config.run.output_dir) / "val-results.id-map.json"
-    records = enumerate(data.val, start=1)
-    write_id_map(path, [ImageId(f"{record.name}.tif", i, record.height, record.width) for i, record in records])
-    return load_ground_truth(config.data.data_path, len(data.classes), path)
-
-
 def warnings_on(run: TrainingRun) -> list[str]:
     """Settings that most likely are not meant, one line each."""
     settings, tiles = run.config, run.sampler.length
@@ -215,7 +216,7 @@ def warnings_on(run: TrainingRun) -> list[str]:
 
 
 def write_setup(run: TrainingRun, notes: Sequence[str]) -> None:
-    """Print what the run works on, and write its configuration, split and classes into its folder."""
+    """Print what the run works on, and write its configuration, split, classes and id map into its folder."""
     data, config, tiles = run.data, run.config, run.sampler.length
     cells = ", ".join(f"{c.name} {n}" for c, n in zip(data.classes, data.class_counts, strict=True))
     for note in notes:
@@ -230,6 +231,10 @@ def write_setup(run: TrainingRun, notes: Sequence[str]) -> None:
         write_toml(run.folder / "config.toml", config)
         write_json(run.folder / "split.json", data.split, indent=1)
         write_json(run.folder / "classes.json", to_json(data.classes), indent=1)
+    if run.world.is_main and data.val:
+        records = enumerate(data.val, start=1)
+        ids = [ImageId(f"{record.name}.tif", number, record.height, record.width) for number, record in records]
+        write_id_map(run.id_map, ids)
 
 
 def compare(checkpoint: Checkpoint, config: TrainConfig, data: TrainingData, processes: int) -> list[str]:

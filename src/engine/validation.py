@@ -6,6 +6,7 @@ from typing import Any
 from src.common.progress import ProgressBar, say
 from src.engine.prediction import Predictor, predict_images, warnings_on_limits
 from src.engine.run import TrainingRun
+from src.evaluation.ground_truth import ImageTruth
 from src.evaluation.results import result_entries
 from src.evaluation.scores import format_score, score
 from src.reporting.draw import CONFIDENT, draw_outlines
@@ -35,15 +36,15 @@ def predict_val(run: TrainingRun) -> list[dict[str, Any]]:
     return [entry for share in world.gather(entries) for entry in share]
 
 
-def score_val(run: TrainingRun, entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Score the result entries of the val images, log the scores and print them; in the main process.
+def score_val(run: TrainingRun, truth: list[ImageTruth], entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Score the entries of the val images against the true cells, log and print the scores; in the main process.
 
     Returns:
         The scores, as :func:`src.evaluation.scores.score` gives them; AP50 among the uncapped ones chooses the best
         checkpoint.
     """
     classes, progress = run.data.classes, run.state.progress
-    scores = score(run.truth, entries, classes)
+    scores = score(truth, entries, classes)
     capped, uncapped = scores["at_100"], scores["uncapped"]
     figures = {"AP50": uncapped["AP50"], "AP": uncapped["AP"], "AP50_at_100": capped["AP50"], "scores": scores}
     run.log.write("val", progress, **figures)

@@ -13,7 +13,7 @@ from src.common.errors import InputError
 from src.common.files import read_json
 from src.common.limits import max_pixels
 from src.data.id_map import TIFF_SUFFIX, ImageId, check_component, read_id_map
-from src.data.records import find_masks, find_records
+from src.data.records import find_masks, read_record
 from src.data.tiff import read_mask
 from src.evaluation.rle import MAX_PIXELS as MAX_RLE_PIXELS
 from src.evaluation.rle import RleError, compress, decode_entries
@@ -102,21 +102,29 @@ def _read_folder(
     path: Path, class_count: int, names: Collection[str] | None, sizes: Mapping[str, tuple[int, int]]
 ) -> list[ImageTruth]:
     """Read masks; ``sizes`` serves the images that have neither a mask nor ``image.tif``."""
-    found = _list_masks(path, class_count)
-    _require(names or (), found, f"{path}: has no ground truth for")
-    chosen = sorted(found) if names is None else sorted(names)
-    return [_read_image(path / name, *found[name], sizes, number) for number, name in enumerate(chosen, start=1)]
-
-
-def _list_masks(path: Path, class_count: int) -> dict[str, tuple[dict[int, Path], tuple[int, int] | None]]:
-    """The masks of every image by name, and its size where ``image.tif`` tells it."""
-    if any(path.glob("*/[iI]mage.tif*")):
-        records = find_records(path, class_count, check_masks=False)
-        return {record.name: (record.masks, (record.height, record.width)) for record in records}
-    folders = [folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+    folders = {folder.name: folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")}
     if not folders:
         raise InputError(f"{path}: holds no folders of masks (<name>/class1.tif …)")
-    return {folder.name: (find_masks(sorted(folder.iterdir()), class_count), None) for folder in folders}
+    _require(names or (), folders, f"{path}: has no ground truth for")
+    chosen = sorted(folders if names is None else names)
+    has_images = any(path.glob("*/[iI]mage.tif*"))
+    list_masks = _masks_and_size if has_images else _masks_alone
+    return [
+        _read_image(folders[name], *list_masks(folders[name], class_count), sizes, number)
+        for number, name in enumerate(chosen, start=1)
+    ]
+
+
+def _masks_and_size(folder: Path, class_count: int) -> tuple[dict[int, Path], tuple[int, int] | None]:
+    """The masks of an image by class id, and its size, which ``image.tif`` tells."""
+    record = read_record(folder, class_count, check_masks=False)
+    return record.masks, (record.height, record.width)
+
+
+def _masks_alone(folder: Path, class_count: int) -> tuple[dict[int, Path], tuple[int, int] | None]:
+    """The masks by class id in a folder without the image, whose size they tell."""
+    names = sorted(path.name for path in folder.iterdir())
+    return {class_id: folder / name for class_id, name in find_masks(folder, names, class_count).items()}, None
 
 
 def _read_image(

@@ -2,6 +2,7 @@
 
 - ``instances``: an object as a cropped mask, and label maps
 - ``tiles``: where the tiles of an image lie
+- ``tile_lists``: the tiles of many images, and which of them hold boxes
 - ``detections``: the network's small masks become objects
 - ``views``: flips and turns for test-time augmentation
 - ``stitch``: the objects of all tiles become those of the image

@@ -33,7 +33,7 @@ def faults_of_files(folder: Path, class_count: int) -> list[str]:
             if IMAGE_NAME.fullmatch(path.name):
                 size = read_image(path).shape[:2]
             elif MASK_NAME.fullmatch(path.name):
-                find_masks([path], class_count)
+                find_masks(folder, [path.name], class_count)
                 found = read_mask(path).shape
                 if size and found != size:
                     faults.append(f"{path}: is {found[0]} x {found[1]} px, but its image is {size[0]} x {size[1]} px")

@@ -66,8 +66,8 @@ def test_links_lead_to_the_entry_of_their_files(tmp_path: Path) -> None:
     files.mkdir(parents=True)
     for path in (record.image, *record.masks.values()):
         (files / path.name).symlink_to(path)
-    entries = {cache.entry(one.image, one.masks) for one in (record, *find_records(tmp_path / "linked", 2))}
-    assert entries == {cache.entry(one.image, one.masks) for one in find_records(tmp_path / "files", 2)}
+    entries = {cache.entry(one.files) for one in (record, *find_records(tmp_path / "linked", 2))}
+    assert entries == {cache.entry(one.files) for one in find_records(tmp_path / "files", 2)}
 
 
 def test_without_room_the_work_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,18 +95,18 @@ def test_a_limit_holds_and_a_run_keeps_its_own_entries(tmp_path: Path, one_mb: f
     cache = ImageCache(tmp_path / "cache", 4.5 * one_mb, "full", 1.0)
     for record in records:
         cache.get(record)
-    kept = {cache.entry(record.image, record.masks).name for record in records[:4]}
+    kept = {cache.entry(record.files).name for record in records[:4]}
     assert entries(tmp_path / "cache") == kept and folder_bytes(tmp_path / "cache") < 4.5e9 * one_mb
 
 
 def test_entries_that_no_run_uses_make_room(tmp_path: Path, one_mb: float) -> None:
     records = find_records(write_dataset(tmp_path / "data", "abcdefgh"), 2)
     cache = ImageCache(tmp_path / "cache", 4.5 * one_mb, "full", 1.0)
-    names = [cache.entry(record.image, record.masks).name for record in records]
+    names = [cache.entry(record.files).name for record in records]
     for hours, record in zip((3, 4, 2), records[:3], strict=True):
         cache.get(record)
         used = time.time() - 3600 * hours
-        os.utime(cache.entry(record.image, record.masks), (used, used))
+        os.utime(cache.entry(record.files), (used, used))
     other = ImageCache(tmp_path / "cache", 4.5 * one_mb, "full", 1.0)  # another run, which begins now
     other.get(records[2])  # and uses the third
     other.get(records[3])
@@ -133,7 +133,7 @@ def test_a_place_that_cannot_be_written_is_a_warning(tmp_path: Path, capsys: pyt
     record = find_records(write_dataset(tmp_path / "data", "a"), 2)[0]
     (tmp_path / "file").write_text("")
     cache = ImageCache(tmp_path / "file" / "cache", 1.0, "full", 1.0)
-    assert cache.facts(record).size == (96, 80) and cache.get(record).image.shape == (96, 80, 3)
+    assert cache.facts(record).sizes.tolist() == [[96, 80]] and cache.get(record).image.shape == (96, 80, 3)
     assert capsys.readouterr().err.count("decoded each time") == 1
 
 

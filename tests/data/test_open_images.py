@@ -12,7 +12,7 @@ from src.data.cache import ImageCache
 from src.data.open_images import MOST_DECODED, MOST_MAPPED, OpenImages
 from src.data.prepared import prepare
 from src.data.records import Record, find_records
-from tests.helpers import write_dataset, write_many
+from tests.helpers import write_many
 
 FEW = 256  # descriptors, as macOS allows a process
 
@@ -63,13 +63,15 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), int(sys.argv[2])))
 from dataset import TileDataset
 from src.config.settings import AugmentSettings, DataSettings, ImageSettings, TileSettings
+from src.data.open_images import OpenImages
 from src.data.training_data import load_training_data
 from src.engine.loading import EpochSampler, build_loader
 folder = Path(sys.argv[1])
 data = load_training_data(
     DataSettings(str(folder), num_classes=3, val_fraction=0.0, cache_dir=str(folder.parent / "cache")), ImageSettings()
 )
-dataset = TileDataset(data.train, data.cache, TileSettings(64, 16), AugmentSettings(), False, 0)
+images = OpenImages(data.train, data.cache)
+dataset = TileDataset(images, data.train_facts, TileSettings(64, 16), AugmentSettings(), False, 0)
 loader = build_loader(dataset, EpochSampler(len(dataset), 0), 4, int(sys.argv[3]), cuda=False)
 print(sum(len(batch.tiles) for batch in loader), len(dataset))
 """
@@ -84,29 +86,3 @@ def test_more_images_than_a_process_may_open_files(tmp_path: Path, workers: int)
     assert done.returncode == 0, done.stderr[-2000:]
     loaded, tiles = map(int, done.stdout.split()[-2:])
     assert tiles >= 300 and tiles - 4 < loaded <= tiles
-
-
-def test_facts_are_those_of_the_image_and_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (record,) = find_records(write_dataset(tmp_path / "data", "a"), 2)
-    cache = ImageCache(tmp_path / "cache", 1.0, "full", 2.0)
-    assert cache.known_facts(record.image, record.masks) is None
-    first, prepared = cache.facts(record), prepare(record, "full", 2.0)
-    assert first.size == (96, 80) and first.prepared_size == (192, 160) and first.label_bytes == 2
-    assert first.class_counts(2).tolist() == prepared.class_counts(2).tolist()
-    assert np.array_equal(first.boxes, prepared.boxes[1:]) and first.box_areas()[0] == np.prod(
-        np.ptp(first.boxes[0].reshape(2, 2), axis=0)
-    )
-    monkeypatch.setattr("src.data.cache.prepare", None)  # a second decoding would fail
-    for facts in (cache.facts(record), cache.known_facts(record.image, record.masks)):
-        assert facts is not None
-        for name, value in vars(first).items():
-            assert np.array_equal(getattr(facts, name), value), name
-
-
-def test_facts_that_are_damaged_are_computed_again(tmp_path: Path) -> None:
-    (record,) = find_records(write_dataset(tmp_path / "data", "a"), 2)
-    cache = ImageCache(tmp_path / "cache", 1.0, "full", 1.0)
-    wanted = cache.facts(record).checksum
-    for text in ("{", "[]", '{"size": [1]}'):
-        (cache.entry(record.image, record.masks) / "facts.json").write_text(text)
-        assert cache.known_facts(record.image, record.masks) is None and cache.facts(record).checksum == wanted

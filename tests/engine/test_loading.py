@@ -11,17 +11,19 @@ from dataset import TileDataset
 from src.common.errors import InputError
 from src.config.settings import AugmentSettings, TileSettings
 from src.data.cache import ImageCache
+from src.data.open_images import OpenImages
 from src.data.records import find_records
 from src.engine.loading import EpochSampler, build_loader, choose_workers, collate, worker_errors
-from tests.helpers import write_dataset
+from tests.helpers import facts_about, write_dataset
 
 pytestmark = pytest.mark.torch
 
 
 def make(data: Path, cache_gb: float = 1.0) -> TileDataset:
     cache = ImageCache(data.parent / "cache", cache_gb, "full", 1.0)
-    settings = TileSettings(tile_size=64, overlap=16)
-    return TileDataset(find_records(data, 2), cache, settings, AugmentSettings(), False, seed=3)
+    settings, records = TileSettings(tile_size=64, overlap=16), find_records(data, 2)
+    images, facts = OpenImages(records, cache), facts_about(records, cache)
+    return TileDataset(images, facts, settings, AugmentSettings(), False, seed=3)
 
 
 def test_sampler_shares_out_every_index_and_goes_on_where_it_stopped() -> None:

@@ -14,6 +14,7 @@ from model import build_model
 from src.common.errors import InputError
 from src.config.flags import build
 from src.config.settings import TrainConfig
+from src.data.open_images import OpenImages
 from src.data.training_data import load_training_data
 from src.engine.loading import EpochSampler, build_loader, collate
 from src.network.weights import resolve
@@ -36,7 +37,8 @@ def losses_of(folder: Path) -> dict[str, float]:
     config = build(TrainConfig, {**TINY, "data_path": str(folder), "val_fraction": 0.0, "cache_gb": 0.0})
     config = replace(config, augment=replace(config.augment, augment="none"))
     data = load_training_data(config.data, config.image)
-    dataset = TileDataset(data.train, data.cache, config.tiles, config.augment, False, 0)
+    images = OpenImages(data.train, data.cache)
+    dataset = TileDataset(images, data.train_facts, config.tiles, config.augment, False, 0)
     torch.manual_seed(0)
     network = build_model(resolve(config.model, data.cell_size), 2).train()
     batches = list(build_loader(dataset, EpochSampler(len(dataset), 0), len(dataset), 0, cuda=False))
