@@ -12,6 +12,8 @@ import numpy as np
 from src.config.settings import AugmentSettings
 from src.geometry.tiles import FILL
 
+MOST_CHANNELS = 4  # that OpenCV transposes of any type
+
 
 class SquareSymmetry(A.DualTransform):
     """One of the eight flips and quarter turns of a square, as ``A.D4``, but through OpenCV, which copies faster."""
@@ -22,6 +24,9 @@ class SquareSymmetry(A.DualTransform):
 
     def apply(self, img: np.ndarray, element: int, **params: object) -> np.ndarray:
         """Turn an ``(S, S)`` or ``(S, S, C)`` array."""
+        if img.ndim == 3 and img.shape[2] > MOST_CHANNELS:
+            parts = np.split(img, range(MOST_CHANNELS, img.shape[2], MOST_CHANNELS), axis=2)
+            return np.concatenate([self.apply(np.ascontiguousarray(part), element) for part in parts], axis=2)
         turned = cv2.transpose(img) if element & 1 else img
         if element & 6:
             turned = cv2.flip(turned, {2: 0, 4: 1, 6: -1}[element & 6])

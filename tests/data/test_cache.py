@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.cache import ImageCache, folder_bytes
+from src.data.cache import ImageCache, folder_bytes, remove_unused
 from src.data.prepared import prepare, stack_layers
 from src.data.records import find_records
 from src.data.tiff import cell_pixels, write_mask
@@ -116,6 +116,14 @@ def test_entries_that_no_run_uses_make_room(tmp_path: Path, one_mb: float) -> No
     assert entries(tmp_path / "cache") == {names[2], names[3], names[4], names[5]}
     other.get(records[6])
     assert names[6] not in entries(tmp_path / "cache") and len(entries(tmp_path / "cache")) == 4
+
+
+def test_facts_that_no_run_uses_make_room(tmp_path: Path) -> None:
+    (tmp_path / "old.npz").write_bytes(bytes(1000))
+    (tmp_path / "new.npz").write_bytes(bytes(1000))
+    os.utime(tmp_path / "old.npz", (5, 5))
+    assert remove_unused(tmp_path, time.time() - 60, 10_000) == 1000
+    assert entries(tmp_path) == {"new.npz"}
 
 
 def test_what_another_run_used_just_now_stays(tmp_path: Path, one_mb: float) -> None:
