@@ -49,6 +49,11 @@ def prepare(record: Record, intensity: str, scale: float) -> PreparedImage:
     return PreparedImage(image, label_map, class_ids, layers, areas, boxes, checksums)
 
 
+def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
+    """The size of a ``height × width`` image after scaling, in whole px, so that each side has a factor of its own."""
+    return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
 def scale_image(image: np.ndarray, scale: float) -> np.ndarray:
     """Resize an ``(H, W, 3)`` uint8 image by a factor, with area averaging where it shrinks."""
     return _resize(image, scale, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
@@ -66,8 +71,8 @@ def _scale_cells(cells: CellPixels, scale: float) -> CellPixels:
 def _resize(array: np.ndarray, scale: float, interpolation: int) -> np.ndarray:
     if scale == 1:
         return array
-    size = (max(round(array.shape[1] * scale), 1), max(round(array.shape[0] * scale), 1))
-    return cv2.resize(array, size, interpolation=interpolation)
+    height, width = scaled_size(*array.shape[:2], scale)
+    return cv2.resize(array, (width, height), interpolation=interpolation)
 
 
 def stack_layers(cells: Mapping[int, CellPixels], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from src.config.settings import ImageSettings, PredictSettings
-from src.data.prepared import scale_image
+from src.data.prepared import scale_image, scaled_size
 from src.data.tiff import read_rgb
 from src.geometry.detections import Detections, from_network, to_instances
 from src.geometry.instances import Instance
@@ -122,10 +122,12 @@ def assemble(
     predictor: Predictor, image: np.ndarray, tiles: Sequence[Tile], detections: Sequence[Detections]
 ) -> list[Instance]:
     """The cells of an image from the detections in its tiles, best score first."""
-    (height, width), scale = image.shape[:2], predictor.image.scale
-    places = [tile.unscaled(scale, height, width) for tile in tiles]
+    height, width = image.shape[:2]
+    scaled_height, scaled_width = scaled_size(height, width, predictor.image.scale)
+    scales = (scaled_height / height, scaled_width / width)
+    places = [tile.unscaled(scales, height, width) for tile in tiles]
     instances = [
-        to_instances(found.placed(tile.left, tile.top, scale), height, width)
+        to_instances(found.placed(tile.left, tile.top, scales), height, width)
         for found, tile in zip(detections, tiles, strict=True)
     ]
     return stitch(places, instances, height, width)

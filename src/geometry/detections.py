@@ -28,10 +28,13 @@ class Detections:
     masks: np.ndarray
     mask_boxes: np.ndarray
 
-    def placed(self, left: float, top: float, scale: float) -> "Detections":
-        """Move detections from a tile at ``left, top`` of a magnified image to the px of the image itself."""
-        offset = np.array([left, top, left, top], np.float32)
-        boxes, mask_boxes = ((side + offset) / np.float32(scale) for side in (self.boxes, self.mask_boxes))
+    def placed(self, left: float, top: float, scales: tuple[float, float]) -> "Detections":
+        """Move detections from a tile at ``left, top`` of a scaled image to the px of the image itself.
+
+        ``scales`` are the factors of its height and of its width.
+        """
+        offset, factor = np.array([left, top, left, top], np.float32), np.array(scales[::-1] * 2, np.float32)
+        boxes, mask_boxes = ((side + offset) / factor for side in (self.boxes, self.mask_boxes))
         return replace(self, boxes=boxes, mask_boxes=mask_boxes)
 
 

@@ -26,10 +26,14 @@ class Tile:
         """The first column right of the tile."""
         return self.left + self.width
 
-    def unscaled(self, scale: float, height: int, width: int) -> "Tile":
-        """This tile of a scaled image in pixels of the unscaled ``height × width`` image, rounded, never empty."""
-        top, left = min(round(self.top / scale), height - 1), min(round(self.left / scale), width - 1)
-        bottom, right = min(round(self.bottom / scale), height), min(round(self.right / scale), width)
+    def unscaled(self, scales: tuple[float, float], height: int, width: int) -> "Tile":
+        """This tile of a scaled image in pixels of the unscaled ``height × width`` image, rounded, never empty.
+
+        ``scales`` are the factors by which the height and the width were scaled.
+        """
+        down, across = scales
+        top, left = min(round(self.top / down), height - 1), min(round(self.left / across), width - 1)
+        bottom, right = min(round(self.bottom / down), height), min(round(self.right / across), width)
         return Tile(top, left, max(bottom - top, 1), max(right - left, 1))
 
 

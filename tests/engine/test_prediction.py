@@ -12,6 +12,7 @@ from src.data.id_map import ImageId
 from src.data.records import TestImage
 from src.data.tiff import write_image
 from src.engine.prediction import Predictor, predict_image, predict_images
+from src.geometry.tiles import FILL
 
 pytestmark = pytest.mark.torch
 
@@ -54,6 +55,48 @@ def test_a_cell_is_found_once_wherever_tiles_cut_it(settings: dict[str, object],
         (found,) = predict_image(predictor(scale, **settings), picture(top, left))
         place = (found.top, found.left, found.bottom, found.right)
         assert np.abs(np.subtract(place, (top, left, top + 12, left + 16))).max() <= 1
+
+
+class BlobFinder(nn.Module):
+    """Finds the one dark rectangle of a tile to a fraction of a pixel, by the moments of its darkness."""
+
+    def forward(self, tiles: Tensor) -> list[dict[str, Tensor]]:
+        answers = []
+        for tile in tiles:
+            shade = (200 - tile[0].double()).clamp(min=0) * (tile[0] != FILL[0])
+            sides = []
+            for axis in (0, 1):  # of columns, then of rows
+                weights = shade.sum(axis) / shade.sum()
+                places = torch.arange(len(weights)) + 0.5
+                centre = (weights * places).sum()
+                half = torch.sqrt(3 * (weights * (places - centre) ** 2).sum())
+                sides.append((centre - half, centre + half))
+            box = [sides[0][0], sides[1][0], sides[0][1], sides[1][1]]
+            answers.append(
+                {
+                    "boxes": torch.tensor(box, dtype=torch.float32)[None],
+                    "scores": torch.tensor([0.9]),
+                    "labels": torch.tensor([1]),
+                    "masks": torch.ones(1, 28, 28),
+                }
+            )
+        return answers
+
+
+@pytest.mark.parametrize("size", [(151, 203), (97, 333), (64, 50)])
+@pytest.mark.parametrize("scale", [0.33, 0.51, 0.7, 1.0, 1.3, 2.37])
+def test_cells_do_not_drift_where_sides_do_not_divide(size: tuple[int, int], scale: float) -> None:
+    finder = Predictor([BlobFinder()], torch.device("cpu"), None, ImageSettings(scale=scale), 800, PredictSettings())
+    for far in (False, True):
+        errors = []
+        for shift in range(4):
+            top, left = (side - 24 - shift for side in size) if far else (shift, shift + 1)
+            image = np.full((*size, 3), 200, np.uint8)
+            image[top : top + 20, left : left + 22] = 0
+            (found,) = predict_image(finder, image)
+            rows, columns = np.nonzero(found.mask)
+            errors.append((found.top + rows.mean() - top - 9.5, found.left + columns.mean() - left - 10.5))
+        assert np.abs(np.mean(errors, axis=0)).max() < 0.1
 
 
 def write_pictures(folder: Path, count: int) -> list[TestImage]:

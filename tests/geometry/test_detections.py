@@ -108,7 +108,7 @@ def test_cells_of_a_magnified_image_come_back(scale: float) -> None:
     side = [round(length * scale) for length in SIZE]
     rows, columns = (((np.arange(n) + 0.5) / scale).astype(int) for n in side)
     seen = masks[:, rows][:, :, columns]
-    found = perfect_network(seen, tight_boxes(seen)).placed(0, 0, scale)
+    found = perfect_network(seen, tight_boxes(seen)).placed(0, 0, (scale, scale))
     assert ious(masks, paint(to_instances(found, *SIZE))).mean() >= (0.99 if scale > 1 else 0.9)
 
 
