@@ -71,7 +71,7 @@ def _scale_cells(cells: CellPixels, scale: float) -> CellPixels:
 def _resize(array: np.ndarray, scale: float, interpolation: int) -> np.ndarray:
     if scale == 1:
         return array
-    height, width = scaled_size(*array.shape[:2], scale)
+    height, width = scaled_size(array.shape[0], array.shape[1], scale)
     return cv2.resize(array, (width, height), interpolation=interpolation)
 
 
