@@ -40,6 +40,7 @@ from src.config.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, PredictSettings
 from src.data.classes import CellClass, to_json
 from src.data.data_shift import DataStatistics, PredictionStatistics, shift_warnings
 from src.data.id_map import write_id_map
+from src.data.intensity import small_range_warnings
 from src.data.records import TestImage, find_test_images
 from src.data.splits import part_names, read_split
 from src.engine import distributed
@@ -103,8 +104,9 @@ def find_warnings(
     """What is odd about the prediction of all processes: images unlike the training's, tiles that a limit cut off."""
     reached: Counter[str] = sum(world.gather(predictor.limits_reached()), Counter())
     predictions = world.gather(prediction)
+    small_ranges = small_range_warnings([value for part in predictions for value in part.brightest])
     differences = shift_warnings(statistics, predictions, predictor.image.scale) if statistics else []
-    return [*differences, *warnings_on_limits(reached).values()]
+    return [*small_ranges, *differences, *warnings_on_limits(reached).values()]
 
 
 def load_predictor(config: InferenceConfig, device: torch.device) -> tuple[Predictor, Checkpoint]:
@@ -121,7 +123,11 @@ def load_predictor(config: InferenceConfig, device: torch.device) -> tuple[Predi
     check_overlap("--predict-overlap", settings.predict_overlap, trained.tiles.tile_size)
     models = [to_device(restore_model(checkpoint, settings), device) for checkpoint in checkpoints]
     amp = AMP_TYPES[prediction_amp(config.amp, trained.optimizer.amp, device)]
-    image = replace(trained.image, channel_order=config.channel_order or trained.image.channel_order)
+    image = replace(
+        trained.image,
+        channel_order=config.channel_order or trained.image.channel_order,
+        intensity=config.intensity or trained.image.intensity,
+    )
     predictor = Predictor(models, device, amp, image, trained.tiles.tile_size, settings)
     return predictor, replace(first, weights={}, snapshot=None)
 

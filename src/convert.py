@@ -14,7 +14,7 @@ from src.common.files import companion, id_map_of
 from src.common.limits import DEFAULT_MAX_PIXELS
 from src.config.command import parse
 from src.config.flags import inherited, option
-from src.config.settings import MachineSettings
+from src.config.settings import ImageSettings, MachineSettings
 from src.data.classes import classes_of_results
 from src.data.id_map import read_id_map
 from src.formats.conversion import convert_in, convert_out, open_source, require_path, whole_or_not
@@ -23,7 +23,7 @@ from src.formats.importers import IMPORTERS
 from src.reporting.draw import CONFIDENT
 
 RESULTS = "results"
-IMPORT_FLAGS, EXPORT_FLAGS = ("images", "rectangles"), ("to", "id_map", "classes", "score_thresh")
+IMPORT_FLAGS, EXPORT_FLAGS = ("images", "rectangles", "intensity"), ("to", "id_map", "classes", "score_thresh")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class ConvertConfig:
     images: str | None = option(None, "with --from coco: where its images lie; absent: beside IN", metavar="DIR")
     rectangles: int | None = option(
         None, "cut each image into four, with a split by source image drawn with this seed", low=0, metavar="SEED"
+    )
+    intensity: str | None = inherited(
+        ImageSettings, "intensity", help="how types wider than 8 bits become 8 bits (see main.py); absent: full"
     )
     to: str | None = option(None, f"with --from results: {', '.join(EXPORTERS)} or coco", metavar="FORMAT")
     id_map: str | None = option(None, "id map of the results; absent: the one beside them", metavar="FILE")
@@ -63,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f"--{name.replace('_', '-')}: has no effect with --from {kind} (see --help)")
     refuse_overwriting(out, flags.force)
     if kind != RESULTS:
-        source = open_source(kind, path, flags.images)
+        source = open_source(kind, path, flags.intensity or "full", flags.images)
         with whole_or_not(out) as folder:
             *lines, last = convert_in(source, folder, flags.rectangles)
         print("\n".join([*lines, f"wrote {out}: {last}"]))

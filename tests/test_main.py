@@ -380,6 +380,7 @@ def test_results_carry_their_id_map_and_spare_one_that_lies_there(finished: Path
         {"whole_image": True},
         {"detections_per_tile": 7},
         {"channel_order": "bgr"},
+        {"intensity": "percentile"},
     ],
 )
 def test_what_changes_results_makes_another_job(tmp_path: Path, changes: dict[str, object]) -> None:

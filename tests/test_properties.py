@@ -272,7 +272,7 @@ def read_truth(path: Path) -> Any:
 
 
 def test_no_name_leaves_its_folder(tmp_path: Path) -> None:
-    readers = {"split": read_split, "ids": read_id_map, "coco": lambda path: import_coco(path, 100)}
+    readers = {"split": read_split, "ids": read_id_map, "coco": lambda path: import_coco(path)}
     holds_names(lambda path: readers[path.stem](path))(tmp_path)
     readers["coco"] = read_truth
     holds_names(lambda path: readers[path.stem](path))(tmp_path)

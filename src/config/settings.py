@@ -321,6 +321,11 @@ class InferenceConfig:
         help="order of the colours on disk; absent: as in training",
         choices=("rgb", "bgr"),
     )
+    intensity: str | None = inherited(
+        ImageSettings,
+        "intensity",
+        help="how types wider than 8 bits become 8 bits (see main.py); absent: as in training",
+    )
     amp: str | None = inherited(
         OptimizerSettings,
         "amp",

@@ -8,6 +8,7 @@
 - ``stain``: what the stain's colours tell
 - ``splits``: train and val without near duplicates
 - ``prepared``: an image, decoded and scaled, with its label map
+- ``intensity``: how values of any type become 8 bits
 - ``image_facts``: facts about prepared images, small enough to keep for all
 - ``cache``: prepared images on disk
 - ``open_images``: prepared images, few of which are open at a time

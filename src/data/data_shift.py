@@ -52,9 +52,11 @@ class PredictionStatistics:
     contrasts: list[float | None] = field(default_factory=list)
     darkness: list[float] = field(default_factory=list)
     box_areas: list[int] = field(default_factory=list)
+    brightest: list[int] = field(default_factory=list)
 
     def add(self, image: np.ndarray, confident: Iterable[Instance]) -> None:
         """Add an ``(H, W, 3)`` uint8 RGB image and the confident instances in it."""
+        self.brightest.append(int(image.max()))
         self.contrasts.append(red_contrast(image))
         self.darkness.append(darkness_of(stain_features(image)))
         self.box_areas += [cell.mask.shape[0] * cell.mask.shape[1] for cell in confident]
@@ -77,7 +79,7 @@ def shift_warnings(statistics: DataStatistics, predictions: Sequence[PredictionS
     if abs(change) > DARKNESS:
         warnings.append(
             f"warning: the images are {np.exp(abs(change)):.1f} times {'darker' if change > 0 else 'brighter'} than "
-            "those of the training; is their type's range the same (see --intensity of the training)?"
+            "those of the training; do they need another --intensity?"
         )
     if len(areas) >= FEWEST_CELLS:
         size = float(np.median(np.sqrt(areas))) * scale

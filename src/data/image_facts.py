@@ -21,8 +21,9 @@ class ImageFacts:
     ``prepared_sizes`` those after --scale, in px; ``label_bytes`` (N,) is the size of one pixel of the label map.
     ``class_counts`` (N, K) are the numbers of objects of classes 1 to the highest that occurs. ``box_counts`` (N,) and
     ``boxes`` (M, 4) int32 (xyxy in px after --scale, max exclusive) are of the objects that scaling left.
-    ``contrasts`` (N,) and ``stains`` (N, D) float64 are as :func:`red_contrast` (NaN for None) and
-    :func:`stain_features` give them; ``checksums`` (N,) are those of the image with its masks, in hexadecimal.
+    ``brightest`` (N,) uint8 is the highest value of an image. ``contrasts`` (N,) and ``stains`` (N, D) float64 are as
+    :func:`red_contrast` (NaN for None) and :func:`stain_features` give them; ``checksums`` (N,) are those of the image
+    with its masks, in hexadecimal.
     """
 
     entries: np.ndarray
@@ -32,6 +33,7 @@ class ImageFacts:
     class_counts: np.ndarray
     box_counts: np.ndarray
     boxes: np.ndarray
+    brightest: np.ndarray
     contrasts: np.ndarray
     stains: np.ndarray
     checksums: np.ndarray
@@ -74,6 +76,7 @@ def facts_of(entry: str, record: Record, prepared: PreparedImage) -> ImageFacts:
         class_counts=np.bincount(prepared.class_ids[1:], minlength=2)[None, 1:],
         box_counts=np.array([len(boxes)]),
         boxes=boxes,
+        brightest=np.array([prepared.image.max()]),
         contrasts=np.array([np.nan if contrast is None else contrast]),
         stains=stain_features(prepared.image)[None],
         checksums=np.array(["".join(f"{value:08x}" for value in prepared.checksums)]),
@@ -117,6 +120,7 @@ _NO_FACTS = ImageFacts(
     class_counts=np.zeros((0, 1), np.int64),
     box_counts=np.zeros(0, np.int64),
     boxes=np.zeros((0, 4), np.int32),
+    brightest=np.zeros(0, np.uint8),
     contrasts=np.zeros(0),
     stains=np.zeros((0, STAIN_FEATURES)),
     checksums=np.zeros(0, str),

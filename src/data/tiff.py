@@ -18,6 +18,7 @@ import tifffile
 from src.common.errors import InputError
 from src.common.files import replacing
 from src.common.limits import check_pixels, max_pixels
+from src.data.intensity import check_intensity, to_uint8
 from src.data.tiff_streams import stream_pixels
 
 # tifffile's own warnings about odd tags; what matters reaches the user as an InputError.
@@ -53,25 +54,21 @@ def read_header(path: str | Path) -> Header:
 def read_image(path: str | Path, intensity: str = "full", first_page: bool = False) -> np.ndarray:
     """Read an image as ``(H, W, 3)`` uint8 with its channels in the order stored in the file.
 
-    Grey is repeated to three channels and a fourth channel (alpha) is dropped. uint8 is kept as it is; wider types
-    are mapped to 0..255 by ``intensity``:
-
-    - ``full``: the dtype's range from 0 (65535 → 255 for uint16); floats must lie in [0, 1].
-    - ``percentile``: the 0.1 and 99.9 percentile of the whole image, all channels together.
+    Grey is repeated to three channels and a fourth channel (alpha) is dropped. Wider types than uint8 are mapped to
+    0..255 by ``intensity`` (see :func:`to_uint8`).
 
     ``first_page`` reads the first page of a file with several, such as an Aperio SVS, whose others are smaller copies.
 
     Raises:
-        InputError: as :func:`read_header`; also a file that does not decode, a palette or other colour model, NaN or
-            infinite values, and values outside the range that ``full`` maps.
+        InputError: as :func:`read_header` and :func:`to_uint8`; also a file that does not decode, a palette or other
+            colour model.
     """
-    if intensity not in ("full", "percentile"):
-        raise InputError(f"--intensity must be full or percentile, got {intensity}")
+    check_intensity(intensity)
     with _open_page(path, first_page) as page:
         _check_colors(page, path)
         pixels = _decode(page)[..., :3]
         white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-    image = pixels if pixels.dtype == np.uint8 else _to_uint8(pixels, intensity, path)
+    image = to_uint8(pixels, intensity, path)
     if white_is_zero:
         image = 255 - image
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
@@ -234,31 +231,6 @@ def _decode(page: tifffile.TiffPage) -> np.ndarray:
     if page.axes == "SYX":
         return np.moveaxis(pixels, 0, -1)
     return pixels.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
-
-
-def _to_uint8(pixels: np.ndarray, intensity: str, path: str | Path) -> np.ndarray:
-    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise InputError(f"{path}: holds NaN or infinite values")
-    values = pixels.astype(np.float64)
-    if intensity == "percentile":
-        low, high = np.percentile(values, (0.1, 99.9))
-    else:
-        low, high = 0.0, _full_scale(pixels, path)
-    values -= low
-    values *= 255 / (high - low) if high > low else 0
-    return np.clip(np.rint(values, out=values), 0, 255, out=values).astype(np.uint8)
-
-
-def _full_scale(pixels: np.ndarray, path: str | Path) -> float:
-    """The value that becomes 255; zero becomes 0."""
-    highest = float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind in "ui" else 1.0
-    if pixels.min() < 0 or pixels.max() > highest:
-        found = f"{pixels.min():g} to {pixels.max():g}"
-        raise InputError(
-            f"{path}: {pixels.dtype} values from {found} are outside 0 to {highest:g};"
-            " main.py reads them with --intensity percentile"
-        )
-    return highest
 
 
 def _check_ids(mask: np.ndarray, path: str | Path) -> None:

@@ -17,6 +17,7 @@ from src.data.cache import ImageCache, default_folder
 from src.data.classes import HOMEWORK_CLASSES, CellClass, file_of_classes, load_classes, name_classes
 from src.data.data_shift import DataStatistics, data_statistics
 from src.data.image_facts import ImageFacts, concatenate_facts
+from src.data.intensity import small_range_warnings
 from src.data.records import Record, files_of, image_folders, read_record
 from src.data.splits import group_by_stain, make_split, read_groups, read_split, select
 from src.data.stain import decide_channel_order
@@ -82,6 +83,7 @@ def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = 
     if order == "auto":
         order, note = _decide_order(facts)
         notes.append(note)
+    notes += small_range_warnings(facts.brightest)
     split, note = _split(data, [record.name for record in records], facts)
     notes.append(note)
     train, val = (tuple(select(records, split, part)) for part in ("train", "val"))

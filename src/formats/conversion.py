@@ -16,6 +16,7 @@ from src.common.files import write_json, writing
 from src.common.progress import ProgressBar
 from src.data.classes import CellClass, to_json
 from src.data.id_map import ImageId
+from src.data.intensity import small_range_warnings
 from src.data.splits import make_split
 from src.data.tiff import write_image, write_mask
 from src.evaluation.results import cells_by_image, check_results, read_results
@@ -78,14 +79,14 @@ def cut(name: str, imported: Imported, seed: int) -> Iterator[tuple[str, Importe
         yield f"{name}_q{number}", Imported(image, kept), len(seen) - len(kept)
 
 
-def open_source(kind: str, path: Path, images: str | None) -> Source:
+def open_source(kind: str, path: Path, intensity: str, images: str | None) -> Source:
     """Find what is to be imported; ``images`` is COCO's alone."""
     if images and kind != "coco":
         raise InputError("--images: is for --from coco; the other formats know where their images lie")
     for place in (path, *([Path(images)] if images else [])):
         require_path(place)
     importer = partial(import_coco, images=Path(images)) if images else IMPORTERS[kind]
-    source = importer(path)
+    source = importer(path, intensity)
     if not source.readers:
         raise InputError(f"{path}: holds nothing in the format {kind} (see --help)")
     return source
@@ -115,9 +116,10 @@ def whole_or_not(out: Path) -> Iterator[Path]:
 def convert_in(source: Source, out: Path, seed: int | None) -> list[str]:
     """Import a data set; with a ``seed`` cut into rectangles, with a split by source image. Lines that sum it up."""
     counts: Counter[str] = Counter()
-    groups, class_counts, lines = {}, {}, []
+    groups, class_counts, lines, brightest = {}, {}, [], []
     for name in ProgressBar(source.readers, "convert"):
         imported = source.readers[name]()
+        brightest.append(int(imported.image.max()))
         parts = [(name, imported, 0)] if seed is None else cut(name, imported, seed)
         for part, piece, fragments in parts:
             counts += write_imported(out / part, piece, len(source.classes))
@@ -141,6 +143,7 @@ def convert_in(source: Source, out: Path, seed: int | None) -> list[str]:
         f"fragments under {MIN_FRAGMENT} px": counts["fragments"],
     })  # fmt: skip
     lines += [f"dropped: {count} x {reason}" for reason, count in sorted(dropped.items()) if count]
+    lines += small_range_warnings(brightest)
     lines += [f"look at {count} {what}" for what, count in sorted(source.notes.items()) if count]
     if counts["ambiguous regions"]:
         lines.append(f"kept apart: {counts['ambiguous regions']} ambiguous regions, in ambiguous.tif")

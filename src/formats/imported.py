@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from src.common.errors import InputError
 from src.common.limits import check_pixels
 from src.data.classes import CellClass
 from src.data.id_map import check_component
+from src.data.intensity import to_uint8
 from src.data.tiff import read_image, read_mask
 from src.geometry.instances import Instance
 
@@ -56,11 +58,27 @@ def add(readers: dict[str, Callable[[], Imported]], name: str, path: Path, read:
     readers[name] = read
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """An image file of any common type as ``(H, W, 3)`` uint8; alpha is dropped."""
+def read_picture(path: Path, intensity: str = "full") -> np.ndarray:
+    """An image file of any common type as ``(H, W, 3)`` uint8; alpha is dropped, 16 bits are as in a TIFF."""
     if path.suffix.lower() in (".tif", ".tiff", ".svs"):
-        return read_image(path, first_page=path.suffix.lower() == ".svs")
-    return np.asarray(open_picture(path).convert("RGB"))
+        return read_image(path, intensity, first_page=path.suffix.lower() == ".svs")
+    picture = open_picture(path)
+    if not _has_16_bits(path):
+        return np.asarray(picture.convert("RGB"))
+    # Pillow, which has read the file without a fault, cuts 16 bits off at 8; OpenCV keeps them.
+    encoded = np.frombuffer(path.read_bytes(), np.uint8)
+    pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise InputError(f"{path}: cannot be read as an image of 16 bits")
+    pixels = to_uint8(pixels.reshape(*pixels.shape[:2], -1)[..., :3], intensity, path)
+    return np.ascontiguousarray(np.broadcast_to(pixels[..., ::-1], (*pixels.shape[:2], 3)))
+
+
+def _has_16_bits(path: Path) -> bool:
+    """Whether a file is a PNG of 16 bits per channel, by its header."""
+    with path.open("rb") as file:
+        start = file.read(25)
+    return start[:8] == b"\x89PNG\r\n\x1a\n" and start[24] == 16
 
 
 def read_labels(path: Path) -> np.ndarray:

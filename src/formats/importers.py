@@ -41,7 +41,7 @@ CONSEP_MERGED = {1: 4, 2: 2, 3: 1, 4: 1, 5: 3, 6: 3, 7: 3}
 AMBIGUOUS = 0  # class id of regions that are of no class; they are kept apart
 
 
-def import_coco(path: Path, images: Path | None = None) -> Source:
+def import_coco(path: Path, intensity: str = "full", images: Path | None = None) -> Source:
     """A COCO JSON file and its images, by default beside it or in ``images`` beside it.
 
     Crowd regions are dropped, and annotations without a segmentation.
@@ -70,7 +70,7 @@ def import_coco(path: Path, images: Path | None = None) -> Source:
             raise InputError(f"{path}: names {truth.file_name}, which is not in {folders[0]} (see --images)")
 
         def read(file: Path = file, truth: ImageTruth = truth) -> Imported:
-            pixels = read_picture(file)
+            pixels = read_picture(file, intensity)
             check_size(path, (truth.height, truth.width), pixels, file)
             return Imported(pixels, truth.instances)
 
@@ -108,7 +108,7 @@ def _coco_classes(categories: Sequence[Any], path: Path) -> tuple[dict[Any, int]
     return numbers, parse_classes(to_json(classes), str(path))
 
 
-def import_labels(folder: Path) -> Source:
+def import_labels(folder: Path, intensity: str = "full") -> Source:
     """Label images of one class: ``x_masks.png`` beside ``x.png``, or ``masks/x.tif`` for ``images/x.tif``."""
     files = [path for path in files_in(folder) if PICTURES.search(path.name) and not NO_IMAGES.search(path.stem)]
     labels: dict[str, Path] = {}
@@ -124,7 +124,7 @@ def import_labels(folder: Path) -> Source:
             raise InputError(f"{path}: has no label image ({path.stem}_masks.tif beside it, or masks/{path.name})")
 
         def read(path: Path = path, label: Path = labels[path.stem]) -> Imported:
-            pixels, found = read_picture(path), read_labels(label)
+            pixels, found = read_picture(path, intensity), read_labels(label)
             check_size(label, found.shape, pixels)
             source.notes["label images with one id alone: are they masks of 0 and 255?"] += int(found.max()) == 1
             return Imported(pixels, from_label_map(found[None]))
@@ -140,7 +140,7 @@ def _is_label(folder: Path, path: Path) -> bool:
     return bool(LABELS.search(path.stem)) or parents in (("masks",), ("labels",))
 
 
-def import_dsb2018(folder: Path) -> Source:
+def import_dsb2018(folder: Path, intensity: str = "full") -> Source:
     """The layout of the Data Science Bowl 2018: ``<id>/images/<id>.png`` and one ``<id>/masks/*.png`` per nucleus."""
     source = Source({}, name_classes(["nucleus"]))
     readers: dict[str, Callable[[], Imported]] = {}
@@ -152,7 +152,7 @@ def import_dsb2018(folder: Path) -> Source:
             continue
 
         def read(image: Path = image) -> Imported:
-            pixels, instances = read_picture(image), []
+            pixels, instances = read_picture(image, intensity), []
             for path in sorted((image.parents[1] / "masks").glob("*.png")):
                 mask = np.asarray(open_picture(path).convert("L")) > 0
                 check_size(path, mask.shape, pixels)
@@ -165,14 +165,14 @@ def import_dsb2018(folder: Path) -> Source:
     return replace(source, readers=readers)
 
 
-def import_consep(folder: Path) -> Source:
+def import_consep(folder: Path, intensity: str = "full") -> Source:
     """CoNSeP as it is published: ``Images/x.png`` and ``Labels/x.mat`` with ``inst_map`` and ``inst_type``."""
     readers: dict[str, Callable[[], Imported]] = {}
     for path in files_in(folder, "Labels/*.mat"):
         image = path.parents[1] / "Images" / f"{path.stem}.png"
 
         def read(path: Path = path, image: Path = image) -> Imported:
-            pixels = read_picture(image)
+            pixels = read_picture(image, intensity)
             labels, types = _read_mat(path)
             check_size(path, labels.shape, pixels)
             instances = [
@@ -210,7 +210,7 @@ def _read_mat(path: Path) -> tuple[np.ndarray, dict[int, int]]:
     return labels, dict(zip(ids.tolist(), types.tolist(), strict=True))
 
 
-def import_monusac(folder: Path) -> Source:
+def import_monusac(folder: Path, intensity: str = "full") -> Source:
     """MoNuSAC: ``x.svs`` or ``x.tif`` with ``x.xml``, whose annotations name the class of the regions drawn in them."""
     source = Source({}, HOMEWORK_CLASSES)
     numbers = {cell_class.name: cell_class.id for cell_class in HOMEWORK_CLASSES} | {"ambiguous": AMBIGUOUS}
@@ -221,7 +221,7 @@ def import_monusac(folder: Path) -> Source:
             raise InputError(f"{xml}: has neither an .svs nor a .tif image beside it")
 
         def read(xml: Path = xml, image: Path = image) -> Imported:
-            pixels = read_picture(image)
+            pixels = read_picture(image, intensity)
             instances = []
             for name, corners in _regions(xml):
                 if name not in numbers:
@@ -256,7 +256,7 @@ def _regions(xml: Path) -> list[tuple[str, np.ndarray]]:
     return regions
 
 
-IMPORTERS: Mapping[str, Callable[[Path], Source]] = {
+IMPORTERS: Mapping[str, Callable[[Path, str], Source]] = {
     "monusac": import_monusac,
     "consep": import_consep,
     "coco": import_coco,

@@ -31,6 +31,7 @@ class CellFacts:
     overlaps: Counter[tuple[int, int]]
     thumbnail: np.ndarray
     contrast: float | None
+    brightest: int
 
     @property
     def at_border(self) -> np.ndarray:
@@ -52,6 +53,7 @@ def facts_of(name: str, prepared: PreparedImage) -> CellFacts:
         count_overlaps(prepared),
         thumbnail(prepared.image),
         red_contrast(prepared.image),
+        int(prepared.image.max()),
     )
 
 

@@ -10,28 +10,28 @@ from src.data.tiff import read_image, read_mask
 from src.inspection.facts import CellFacts, facts_of
 
 
-def check(folders: Iterable[Path], class_count: int) -> tuple[list[CellFacts], list[str]]:
+def check(folders: Iterable[Path], class_count: int, intensity: str) -> tuple[list[CellFacts], list[str]]:
     """Decode every image with its masks: the facts about usable images, and one line per fault."""
     facts: list[CellFacts] = []
     problems: list[str] = []
     for folder in folders:
         try:
-            prepared = prepare(read_record(folder, class_count), "full", 1.0)
+            prepared = prepare(read_record(folder, class_count), intensity, 1.0)
             facts.append(facts_of(folder.name, prepared))
         except InputError as error:
-            faults = faults_of_files(folder, class_count)
+            faults = faults_of_files(folder, class_count, intensity)
             problems += faults if str(error) in faults else [*faults, str(error)]
         problems += [f"{path}: is not read; expected image.tif, class1.tif, …" for path in unexpected_files(folder)]
     return facts, problems
 
 
-def faults_of_files(folder: Path, class_count: int) -> list[str]:
+def faults_of_files(folder: Path, class_count: int, intensity: str) -> list[str]:
     """What is wrong with each file of an image's folder, taken by itself; of masks also against a sound image."""
     faults, size = [], None
     for path in sorted(folder.iterdir(), key=lambda path: (not IMAGE_NAME.fullmatch(path.name), path.name)):
         try:
             if IMAGE_NAME.fullmatch(path.name):
-                size = read_image(path).shape[:2]
+                size = read_image(path, intensity).shape[:2]
             elif MASK_NAME.fullmatch(path.name):
                 find_masks(folder, [path.name], class_count)
                 found = read_mask(path).shape

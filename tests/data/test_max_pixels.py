@@ -38,7 +38,7 @@ def scoring(folder: Path) -> None:
 
 
 def checking(folder: Path) -> None:
-    facts, problems = check.check([folder / "a"], 2)
+    facts, problems = check.check([folder / "a"], 2, "full")
     if not facts:
         raise InputError(problems[0])
 

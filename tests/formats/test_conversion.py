@@ -5,6 +5,7 @@ import json
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -305,6 +306,37 @@ def test_flags_that_make_no_sense_are_refused(
     (tmp_path / "results.json").write_text("[]")
     with pytest.raises(InputError, match=reason):
         main(["--from", *flags])
+
+
+DEEP = np.random.default_rng(1).integers(0, 65536, (40, 50, 4), np.uint16)
+
+
+@pytest.mark.parametrize("channels", [None, 3, 4])
+@pytest.mark.parametrize("intensity", ["full", "percentile"])
+def test_a_png_of_16_bits_gives_the_values_of_the_same_tiff(
+    channels: int | None, intensity: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = DEEP[..., 0] if channels is None else DEEP[..., :channels]
+    bgr = deep if channels is None else deep[..., [2, 1, 0, 3][:channels]]
+    for suffix in ("png", "tif"):
+        save(tmp_path / suffix / "x_masks.png", labels(A, B))
+    tifffile.imwrite(tmp_path / "tif/x.tif", deep, photometric="minisblack" if channels is None else "rgb")
+    assert cv2.imwrite(str(tmp_path / "png/x.png"), bgr)
+    for suffix in ("png", "tif"):
+        convert(capsys, "--from", "labels", tmp_path / suffix, tmp_path / f"out-{suffix}", "--intensity", intensity)
+    read = read_image(tmp_path / "out-png/x/image.tif")
+    assert np.array_equal(read, read_image(tmp_path / "out-tif/x/image.tif")) and len(np.unique(read)) > 200
+    if intensity == "full":
+        assert np.array_equal(read[..., 0], np.rint(DEEP[..., 0] / 257.0))
+
+
+def test_few_bits_in_a_deep_file_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "in/x_masks.png", labels(A, B))
+    tifffile.imwrite(tmp_path / "in/x.tif", DEEP[..., 0] >> 4)
+    said = convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "out")
+    assert "1 of 1 images" in said and "6.3%" in said and "--intensity percentile" in said
+    said = convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "again", "--intensity", "percentile")
+    assert "--intensity" not in said and read_image(tmp_path / "again/x/image.tif").max() == 255
 
 
 def test_a_corner_far_away_is_a_corner() -> None:

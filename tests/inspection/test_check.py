@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from src.check import main
 from src.common.errors import InputError
-from src.data.tiff import read_mask, write_mask
+from src.data.tiff import read_image, read_mask, write_mask
 from src.inspection.faults import check
 from src.inspection.manifest import verify, write_manifest
 from tests.helpers import write_dataset
@@ -46,6 +47,25 @@ def test_what_the_data_are_like(data: Path, capsys: pytest.CaptureFixture[str]) 
     assert " --scale 2" in lines[-2] or " --scale 3" in lines[-2]
 
 
+def test_few_bits_in_a_deep_file_are_said(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in data.glob("*/image.tif"):
+        tifffile.imwrite(path, read_image(path).astype(np.uint16) << 4, photometric="rgb")  # 12 bits
+    run(data)
+    assert "3 of 3 images" in (said := capsys.readouterr().out) and "--intensity percentile" in said
+    run(data, "--intensity", "percentile", "--html", str(data.parent / "page.html"))
+    assert "--intensity" not in capsys.readouterr().out
+
+
+def test_values_without_a_full_range_are_no_problem_with_percentiles(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tifffile.imwrite(data / "a/image.tif", read_image(data / "a/image.tif").astype(np.float32) * 9, photometric="rgb")
+    run_with_problems(data)
+    assert "a/image.tif" in capsys.readouterr().out
+    run(data, "--intensity", "percentile")
+    assert capsys.readouterr().out.splitlines()[-1] == f"{data}: no problems found"
+
+
 def test_all_problems_come_at_once(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data / "a/image.tif").write_bytes(b"no image")
     write_mask(data / "b/class3.tif", np.ones((96, 80), np.uint16))
@@ -66,7 +86,7 @@ def test_all_problems_come_at_once(data: Path, capsys: pytest.CaptureFixture[str
 def test_a_fault_of_a_file_hides_none_of_the_folder(data: Path) -> None:
     (data / "a/image.tif").unlink()
     (data / "a/class1.tif").write_bytes(b"no mask")
-    problems = check([data / "a"], 2)[1]
+    problems = check([data / "a"], 2, "full")[1]
     assert len(problems) == 2 and "class1.tif: cannot be read" in problems[0] and "has no image.tif" in problems[1]
 
 
