@@ -3,6 +3,7 @@
 python -m src.score --pred test-results.json --gt data/train --split split.json --part val
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from src.data.splits import part_names, read_split
 from src.evaluation.centroids import RADIUS
 from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.results import check_results, read_results
-from src.evaluation.scores import AP_KEYS, BACKENDS, CAPS, PQ_KEYS, score
+from src.evaluation.scores import AP_KEYS, CAPS, PQ_KEYS, score
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class ScoreConfig:
         metavar="FILE",
     )
     pq_threshold: float = option(0.5, "lowest score that counts in PQ and F1", low=0, high=1, metavar="S")
-    backend: str = option(BACKENDS[0], "evaluator of AP; they agree to 1e-9", choices=BACKENDS)
+    backend: str | None = option(
+        None, "has no effect any more: AP agrees with pycocotools to 1e-9", choices=("faster-coco-eval", "pycocotools")
+    )
     max_pixels: int = inherited(MachineSettings, "max_pixels", DEFAULT_MAX_PIXELS)
     json: str | None = option(None, "write the scores here, too", metavar="FILE")
 
@@ -59,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_results(entries, known, len(classes), flags.pred)
     scored = {truth.id for truth in truths}  # a part of a split may be fewer images than the id map has
     chosen = [entry for entry in entries if entry["image_id"] in scored]
-    result = score(truths, chosen, classes, flags.pq_threshold, flags.backend)
+    if flags.backend:
+        print("--backend: has no effect any more; AP agrees with pycocotools to 1e-9", file=sys.stderr)
+    result = score(truths, chosen, classes, flags.pq_threshold)
     print(format_table(result, classes))
     if id_map is None and Path(flags.gt).is_dir():
         print("without an id map the ids of the predictions were taken as 1..N in the order of the images' names")

@@ -83,20 +83,21 @@ def write_submission_zip(path: str | Path, results_path: str | Path) -> None:
 
 def _fault(entry: Any, sizes: dict[int, list[int]], class_count: int) -> str | None:
     """What is wrong with an entry apart from its counts; ``None`` where nothing is."""
-    keys = ("image_id", "category_id", "bbox", "score", "segmentation")
+    keys = ("image_id", "category_id", "score", "segmentation")
     if not isinstance(entry, dict):
         return "is not a JSON object"
     for key in keys:
         if key not in entry:
             return f"{key} is missing"
-    image_id, category_id, box, score, segmentation = (entry[key] for key in keys)
+    image_id, category_id, score, segmentation = (entry[key] for key in keys)
     if type(image_id) is not int or image_id not in sizes:
         return f"image_id {repr(image_id)} is not among the {len(sizes)} images"
     if type(category_id) is not int or not 1 <= category_id <= class_count:
         return f"category_id {repr(category_id)} is not in 1..{class_count}"
     if not _is_finite(score) or not 0 <= score <= 1:
         return f"score {repr(score)} is not in [0, 1]"
-    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_finite, box)):
+    box = entry.get("bbox")  # not needed: the mask is what counts
+    if box is not None and not (isinstance(box, list | tuple) and len(box) == 4 and all(map(_is_finite, box))):
         return f"bbox {repr(box)} is not four finite numbers"
     if not isinstance(segmentation, dict) or segmentation.get("size") != sizes[image_id]:
         return f"the segmentation's size is not {sizes[image_id]}, the size of image {image_id}"

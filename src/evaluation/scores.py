@@ -1,23 +1,24 @@
 """Score a results file: mask AP at 100 detections and uncapped, per class, panoptic quality and centroid F1."""
 
 import gc
-import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from src.data.classes import CellClass
+from src.evaluation import average_precision
+from src.evaluation.average_precision import ImageObjects
 from src.evaluation.centroids import class_f1, detection_f1, pair
 from src.evaluation.ground_truth import ImageTruth
 from src.evaluation.panoptic import agnostic_quality, class_quality, match
-from src.evaluation.results import cells_by_image, check_results
-from src.evaluation.rle import encode
+from src.evaluation.results import check_results
+from src.evaluation.rle import decode_entries
 from src.geometry.instances import Instance, resolve_overlaps
 
-BACKENDS = ("faster-coco-eval", "pycocotools")
-CAPS = (("at_100", 100), ("uncapped", 10_000))
+CAPS = (("at_100", 100), ("uncapped", math.inf))
 AP_KEYS = ("AP", "AP50", "AP75")
 PQ_KEYS = ("PQ", "SQ", "RQ")
 
@@ -43,7 +44,6 @@ def score(
     entries: Sequence[dict[str, Any]],
     classes: Sequence[CellClass],
     pq_threshold: float = 0.5,
-    backend: str = BACKENDS[0],
 ) -> dict[str, Any]:
     """Score result entries against ground truth; an image without entries counts as one without detections.
 
@@ -53,7 +53,6 @@ def score(
         classes: the classes 1..K.
         pq_threshold: entries with a lower score are left out of PQ and of centroid F1, and so are those that others
             of a higher score, of any class, cover by more than half.
-        backend: the evaluator of AP, one of ``BACKENDS``; they agree to 1e-9.
 
     Returns:
         ``{"images", "at_100", "uncapped", "pq", "f1"}``. AP is averaged over IoU 0.50:0.95 and over the classes that
@@ -63,9 +62,10 @@ def score(
         InputError: a malformed entry (see :func:`src.evaluation.results.check_results`).
     """
     check_results(entries, [truth.entry for truth in ground_truth], len(classes))
-    values = precision(ground_truth, entries, len(classes), backend)
+    images = objects_by_image(ground_truth, entries)
+    values = average_precision.precision(images, len(classes), [cap for _, cap in CAPS])
     families = {name: _ap_family(values[..., m]) for m, (name, _) in enumerate(CAPS)}
-    found = _confident(ground_truth, entries, pq_threshold)
+    found = _confident(images, pq_threshold)
     return {
         "images": len(ground_truth),
         **families,
@@ -75,56 +75,24 @@ def score(
 
 
 @_collecting_later()
-def precision(
-    ground_truth: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], class_count: int, backend: str
-) -> np.ndarray:
+def precision(ground_truth: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], class_count: int) -> np.ndarray:
     """Precision ``(T, R, K, M)`` over 10 IoU thresholds, 101 recalls, classes and caps; -1 without ground truth."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend}")
-    if backend == "pycocotools":
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    else:
-        from faster_coco_eval import COCO
-        from faster_coco_eval import COCOeval_faster as COCOeval
-
-    truth_entries = [
-        {"image_id": truth.id, "category_id": instance.class_id, "segmentation": segmentation}
-        for truth in ground_truth
-        for instance, segmentation in zip(
-            truth.instances, encode(truth.instances, truth.height, truth.width), strict=True
-        )
-    ]
-    with redirect_stdout(io.StringIO()):
-        truths, detections = COCO(), COCO()
-        for coco, annotations in ((truths, truth_entries), (detections, entries)):
-            coco.dataset = _dataset(ground_truth, annotations, class_count)
-            coco.createIndex()
-        evaluation = COCOeval(truths, detections, "segm")
-        evaluation.params.maxDets = [cap for _, cap in CAPS]
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    # Not from `stats`, whose first figure is AP at 100 whatever the caps are.
-    return np.asarray(evaluation.eval["precision"])[:, :, :, 0, :]
+    images = objects_by_image(ground_truth, entries)
+    return average_precision.precision(images, class_count, [cap for _, cap in CAPS])
 
 
-def _dataset(
-    ground_truth: Sequence[ImageTruth], annotations: Sequence[dict[str, Any]], class_count: int
-) -> dict[str, Any]:
-    """A COCO dataset; annotations are copied, because the evaluators write into them, and images are numbered from 1,
-    because they cannot take every id."""
-    numbers = {truth.id: number for number, truth in enumerate(ground_truth, start=1)}
-    # No size range is evaluated, but the evaluators want an area and a box.
-    required = {"iscrowd": 0, "area": 1, "bbox": [0, 0, 1, 1]}
-    return {
-        "images": [{"id": numbers[truth.id], "height": truth.height, "width": truth.width} for truth in ground_truth],
-        "categories": [{"id": number, "name": str(number)} for number in range(1, class_count + 1)],
-        "annotations": [
-            {**item, **required, "id": number, "image_id": numbers[item["image_id"]]}
-            for number, item in enumerate(annotations, start=1)
-        ],
-    }
+def objects_by_image(ground_truth: Sequence[ImageTruth], entries: Sequence[dict[str, Any]]) -> list[ImageObjects]:
+    """The true objects and the detections of each image, by image id, which breaks ties between equal scores."""
+    found: dict[int, list[Instance | None]] = {truth.id: [] for truth in ground_truth}
+    keys: dict[int, list[tuple[int, float]]] = {truth.id: [] for truth in ground_truth}
+    for entry, instance in zip(entries, decode_entries(entries), strict=True):
+        found[entry["image_id"]].append(instance)
+        keys[entry["image_id"]].append((entry["category_id"], entry["score"]))
+    images = []
+    for truth in sorted(ground_truth, key=lambda truth: truth.id):
+        class_ids, scores = np.array(keys[truth.id], np.float64).reshape(-1, 2).T
+        images.append(ImageObjects(truth, found[truth.id], class_ids.astype(np.int64), scores))
+    return images
 
 
 def _ap_family(precision: np.ndarray) -> dict[str, Any]:
@@ -151,12 +119,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _confident(
-    ground_truth: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], threshold: float
-) -> dict[int, list[Instance]]:
+def _confident(images: Sequence[ImageObjects], threshold: float) -> dict[int, list[Instance]]:
     """The confident objects of each image without those that others cover: PQ and F1 are defined without overlaps."""
-    found = cells_by_image([entry for entry in entries if entry["score"] >= threshold])
-    return {truth.id: resolve_overlaps(found[truth.id], truth.height, truth.width) for truth in ground_truth}
+    found = {}
+    for image in images:
+        confident = [one for one in image.found if one is not None and one.score >= threshold]
+        found[image.truth.id] = resolve_overlaps(confident, image.truth.height, image.truth.width)
+    return found
 
 
 def _panoptic(

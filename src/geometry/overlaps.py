@@ -1,6 +1,10 @@
-"""Find overlapping boxes in time and memory that grow with the number of boxes, not of pairs."""
+"""Find overlapping objects in time and memory that grow with their number, not with that of all pairs."""
+
+from collections.abc import Sequence
 
 import numpy as np
+
+from src.geometry.instances import Instance, intersection
 
 
 def overlapping_pairs(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -31,6 +35,12 @@ def overlapping_pairs(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     meets = (corner < np.minimum(boxes[first, 2:], boxes[second, 2:])).all(axis=1)
     meets &= (corner // bin_size == bins[entry]).all(axis=1)
     return first[meets], second[meets]
+
+
+def shared_pixels(instances: Sequence[Instance], first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """``(P,)`` numbers of pixels that the masks of the pairs ``first[i], second[i]`` share."""
+    pairs = zip(first.tolist(), second.tolist(), strict=True)
+    return np.array([intersection(instances[a], instances[b]) for a, b in pairs], np.int64)
 
 
 def _binned(boxes: np.ndarray, bin_size: int) -> tuple[np.ndarray, np.ndarray]:

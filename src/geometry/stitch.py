@@ -27,8 +27,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from src.geometry.instances import Instance, clip, intersection, union
-from src.geometry.overlaps import overlapping_pairs, ranges
+from src.geometry.instances import Instance, clip, union
+from src.geometry.overlaps import overlapping_pairs, ranges, shared_pixels
 from src.geometry.tiles import Tile
 
 
@@ -192,7 +192,7 @@ def _groups(pairs: Iterable[tuple[int, int, bool]], tile: list[int]) -> list[lis
 
 def _similarity(found: _TileDetections, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """``(P,)`` IoU of the pairs' masks within what both tiles see."""
-    shared = _shared(found.instances, first, second)
+    shared = shared_pixels(found.instances, first, second)
     area_first = _area_seen(found, first, found.frames[found.tile[second]])
     area_second = _area_seen(found, second, found.frames[found.tile[first]])
     return shared / np.maximum(area_first + area_second - shared, 1)
@@ -262,7 +262,7 @@ def _suppress(objects: Sequence[Instance], is_cut: np.ndarray, settings: StitchS
     bound = _box_intersection(boxes[first], boxes[second])
     possible = (class_id[first] == class_id[second]) & (bound >= least * np.minimum(area[first], area[second]))
     first, second = first[possible], second[possible]
-    shared = _shared(objects, first, second)
+    shared = shared_pixels(objects, first, second)
     iou = shared / (area[first] + area[second] - shared)
     least_area = np.where(is_cut[second], area[second], np.minimum(area[first], area[second]))
     enough = np.where(is_cut[second], settings.agreement_threshold, settings.containment_threshold)
@@ -276,9 +276,3 @@ def _suppress(objects: Sequence[Instance], is_cut: np.ndarray, settings: StitchS
 def _box_intersection(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """``(P,)`` areas shared by overlapping boxes."""
     return (np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])).prod(axis=1)
-
-
-def _shared(instances: Sequence[Instance], first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """``(P,)`` numbers of pixels that the pairs' masks share."""
-    pairs = zip(first.tolist(), second.tolist(), strict=True)
-    return np.array([intersection(instances[a], instances[b]) for a, b in pairs], np.int64)

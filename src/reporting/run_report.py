@@ -176,7 +176,7 @@ def _training_plots(runs: Sequence[ReportedRun]) -> list[tuple[str, Any]]:
 
 def _result_plots(run: ReportedRun, threshold: float) -> list[tuple[str, Any]]:
     images, classes = run.images, run.classes
-    curves = precision(run.truths, run.entries, len(classes), "faster-coco-eval")[0, :, :, -1]
+    curves = precision(run.truths, run.entries, len(classes))[0, :, :, -1]
     drawn = {
         "Precision and recall at IoU 0.5": partial(plots.precision_recall, precision=curves, classes=classes),
         "Scores of right and wrong detections": partial(plots.scores, images=images, threshold=threshold),

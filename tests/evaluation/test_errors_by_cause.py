@@ -82,6 +82,6 @@ def test_ap50_of_the_outcomes_is_cocos() -> None:
     at = np.searchsorted(recalls, np.linspace(0, 1, 101), side="left")
     mine = np.where(at < len(recalls), envelope[np.minimum(at, len(recalls) - 1)], 0).mean()
     truth = ImageTruth(1, "a.tif", 100, 100, truths)
-    theirs = precision([truth], result_entries(1, found, 100, 100), len(name_classes(["a"])), "pycocotools")
+    theirs = precision([truth], result_entries(1, found, 100, 100), len(name_classes(["a"])))
     assert mine == pytest.approx(theirs[0, :, 0, -1].mean(), abs=1e-9)
     assert isinstance(image, Outcomes)

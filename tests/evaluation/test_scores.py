@@ -14,7 +14,7 @@ from src.data.classes import HOMEWORK_CLASSES as CLASSES
 from src.data.tiff import write_mask
 from src.evaluation.ground_truth import ImageTruth, load_ground_truth
 from src.evaluation.results import result_entries, write_results
-from src.evaluation.scores import BACKENDS, score
+from src.evaluation.scores import score
 from src.geometry.instances import Instance, tight
 from src.score import format_table, main
 
@@ -35,9 +35,8 @@ def entries(*instances: Instance, image_id: int = 1) -> list[dict[str, Any]]:
     return result_entries(image_id, instances, SIDE, SIDE)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_perfect_predictions_score_one_and_absent_classes_none(backend: str) -> None:
-    result = score([image(cell(0), cell(1, 3))], entries(cell(0), cell(1, 3)), CLASSES, backend=backend)
+def test_perfect_predictions_score_one_and_absent_classes_none() -> None:
+    result = score([image(cell(0), cell(1, 3))], entries(cell(0), cell(1, 3)), CLASSES)
     one, none = {"AP": 1.0, "AP50": 1.0, "AP75": 1.0}, {"AP": None, "AP50": None, "AP75": None}
     family = {**one, "per_class": {"1": one, "2": none, "3": one, "4": none}}
     quality, missing = {"PQ": 1.0, "SQ": 1.0, "RQ": 1.0}, {"PQ": None, "SQ": None, "RQ": None}
@@ -52,11 +51,10 @@ def test_perfect_predictions_score_one_and_absent_classes_none(backend: str) -> 
     }
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_false_positive_ranked_first_halves_the_precision(backend: str) -> None:
-    result = score([image(cell(0))], entries(cell(0, score=0.5), cell(9, score=0.9)), CLASSES, backend=backend)
+def test_a_false_positive_ranked_first_halves_the_precision() -> None:
+    result = score([image(cell(0))], entries(cell(0, score=0.5), cell(9, score=0.9)), CLASSES)
     assert result["at_100"]["AP50"] == pytest.approx(0.5)
-    ranked_last = score([image(cell(0))], entries(cell(0, score=0.9), cell(9, score=0.5)), CLASSES, backend=backend)
+    ranked_last = score([image(cell(0))], entries(cell(0, score=0.9), cell(9, score=0.5)), CLASSES)
     assert ranked_last["at_100"]["AP50"] == pytest.approx(1.0)
 
 
@@ -87,30 +85,27 @@ def test_the_mean_is_over_classes_with_ground_truth() -> None:
     assert result["at_100"]["AP50"] == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_no_detections_and_no_ground_truth(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
-    result = score([image(cell(0)), image(image_id=2)], [], CLASSES, backend=backend)
+def test_no_detections_and_no_ground_truth(capsys: pytest.CaptureFixture[str]) -> None:
+    result = score([image(cell(0)), image(image_id=2)], [], CLASSES)
     assert result["images"] == 2
     assert (result["uncapped"]["AP"], result["at_100"]["AP50"], result["pq"]["agnostic"]["PQ"]) == (0.0, 0.0, 0.0)
-    nothing = score([image()], entries(cell(0)), CLASSES, backend=backend)
+    nothing = score([image()], entries(cell(0)), CLASSES)
     assert nothing["at_100"]["AP"] is None and nothing["pq"]["agnostic"]["PQ"] == 0.0
-    assert score([image()], [], CLASSES, backend=backend)["pq"]["agnostic"]["PQ"] is None
+    assert score([image()], [], CLASSES)["pq"]["agnostic"]["PQ"] is None
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("image_id", [-5, 0, 2**70])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_images_of_any_id_are_scored(backend: str, image_id: int) -> None:
+def test_images_of_any_id_are_scored(image_id: int) -> None:
     found = entries(cell(0), image_id=image_id)
-    result = score([image(cell(0), image_id=image_id)], found, CLASSES, backend=backend)
+    result = score([image(cell(0), image_id=image_id)], found, CLASSES)
     assert result["uncapped"]["AP"] == pytest.approx(1)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_the_cap_is_per_image_and_class(backend: str) -> None:
+def test_the_cap_is_per_image_and_class() -> None:
     cells = [cell(number, 1, 1 - number / 1000) for number in range(120)]
     more = [cell(number + 150, 2, 0.9) for number in range(100)]
-    result = score([image(*cells, *more)], entries(*cells, *more), CLASSES, backend=backend)
+    result = score([image(*cells, *more)], entries(*cells, *more), CLASSES)
     assert result["at_100"]["per_class"]["1"]["AP50"] == pytest.approx(84 / 101)  # recalls 0.00 … 0.83 of 100 / 120
     assert result["at_100"]["per_class"]["2"]["AP50"] == 1.0
     assert result["uncapped"]["per_class"]["1"]["AP50"] == 1.0
@@ -129,23 +124,6 @@ def jittered(rng: np.random.Generator, truth: Instance) -> Instance:
     mask[0, 0] = mask[-1, -1] = True
     class_id = truth.class_id if rng.random() < 0.8 else int(rng.integers(1, 5))
     return Instance(class_id, float(rng.choice([0.1, 0.5, rng.random()])), truth.top, truth.left, mask)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_both_backends_agree(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    truths, found = [], []
-    for image_id in (3, 1, 8):
-        cells = [cell(number, int(rng.integers(1, 4))) for number in rng.choice(400, 150, replace=False)]
-        truths.append(image(*cells, image_id=image_id))
-        predictions = [jittered(rng, item) for item in cells + cells[::2]] + [cell(number) for number in range(5)]
-        found += entries(*predictions, image_id=image_id)
-    first, second = (score(truths, found, CLASSES, backend=backend) for backend in BACKENDS)
-    assert 0.05 < first["uncapped"]["AP"] < 0.95
-    for cap in ("at_100", "uncapped"):
-        for category, family in first[cap]["per_class"].items():
-            assert family == pytest.approx(second[cap]["per_class"][category], abs=1e-9)
-        assert first[cap]["AP"] == pytest.approx(second[cap]["AP"], abs=1e-9)
 
 
 def test_a_malformed_entry_is_not_evaluated_and_input_stays_as_it_was() -> None:
