@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if kind != RESULTS:
         source = open_source(kind, path, flags.intensity or "full", flags.images)
         with whole_or_not(out) as folder:
-            *lines, last = convert_in(source, folder, flags.rectangles)
+            *lines, last = convert_in(path, source, folder, flags.rectangles)
         print("\n".join([*lines, f"wrote {out}: {last}"]))
         return
     target = choose("--to", flags.to, [*EXPORTERS, "coco"])

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = parse(ScoreConfig, __doc__, check_flags, arguments)
     entries, id_map = read_results(flags.pred), id_map_of(flags.pred, flags.id_map)
     classes = classes_of_results(flags.classes, flags.pred)
-    truths = load_ground_truth(flags.gt, len(classes), id_map, _part(flags.split, flags.part))
+    truths = load_ground_truth(flags.gt, len(classes), id_map, _part(flags.split, flags.part), classes)
     known = read_id_map(id_map) if id_map else [truth.entry for truth in truths]
     check_results(entries, known, len(classes), flags.pred)
     scored = {truth.id for truth in truths}  # a part of a split may be fewer images than the id map has

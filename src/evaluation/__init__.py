@@ -3,6 +3,7 @@
 - ``rle``: COCO's run-length encoding of cropped masks
 - ``results``: the results file and the submission
 - ``partial_results``: results of an interrupted prediction
+- ``categories``: which of COCO's categories is which class
 - ``ground_truth``: the true cells, from masks or COCO
 - ``average_precision``: AP as COCO defines it
 - ``scores``: AP, PQ and F1 together

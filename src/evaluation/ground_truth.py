@@ -1,5 +1,6 @@
 """Load ground truth for scoring from a folder of masks or from a COCO JSON file."""
 
+import sys
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,11 @@ import numpy as np
 from src.common.errors import InputError
 from src.common.files import read_json
 from src.common.limits import max_pixels
+from src.data.classes import CellClass
 from src.data.id_map import TIFF_SUFFIX, ImageId, check_component, read_id_map
 from src.data.records import find_masks, read_record
 from src.data.tiff import read_mask
+from src.evaluation.categories import match_classes, read_categories, renumbered, used_ids
 from src.evaluation.rle import MAX_PIXELS as MAX_RLE_PIXELS
 from src.evaluation.rle import RleError, compress, decode_entries
 from src.geometry.instances import Instance, from_label_map
@@ -49,6 +52,7 @@ def load_ground_truth(
     class_count: int,
     id_map: str | Path | None = None,
     names: Collection[str] | None = None,
+    classes: Sequence[CellClass] | None = None,
 ) -> list[ImageTruth]:
     """Load the true objects of every image that is to be scored.
 
@@ -59,6 +63,8 @@ def load_ground_truth(
         id_map: path of the id map; it chooses the images and gives their ids. Without it a COCO file's own ids hold,
             and those of a folder are 1..N in the order of the names.
         names: only these images (file names without ``.tif``, or folder names).
+        classes: the classes 1..K, which a COCO file's categories are matched with by name; without them by id. A match
+            that is not by name is said on stderr.
 
     Raises:
         InputError: an image of the id map or of ``names`` that is not there, a size other than the id map's, or a
@@ -75,7 +81,9 @@ def load_ground_truth(
         sizes = {entry.name: (entry.height, entry.width) for entry in entries or ()}
         truths = _read_folder(path, class_count, names, sizes)
     else:
-        truths = _select(read_coco(read_json(path), path, class_count), names, path)
+        data = read_json(path)
+        data = with_class_ids(data, classes, path) if classes else data
+        truths = _select(read_coco(data, path, class_count), names, path)
     return truths if entries is None else _renumber(truths, entries, id_map)
 
 
@@ -153,6 +161,21 @@ def _select(truths: list[ImageTruth], names: Collection[str] | None, path: Path)
     by_name = {truth.name: truth for truth in truths}
     _require(names or (), by_name, f"{path}: has no ground truth for")
     return truths if names is None else [by_name[name] for name in names]
+
+
+def with_class_ids(data: Any, classes: Sequence[CellClass], path: Path) -> Any:
+    """A decoded COCO file whose annotations have class ids for category ids; one without categories stays as it is."""
+    lists = [data.get(key) for key in ("annotations", "categories")] if isinstance(data, dict) else []
+    if not lists or not all(isinstance(items, list) and items for items in lists):
+        return data
+    categories, _ = read_categories(data, path)
+    numbers, note = match_classes(categories, used_ids(data), classes, path)
+    if note:
+        print(note, file=sys.stderr)
+    annotations = [
+        renumbered(item, numbers, f"{path}: annotation {index}") for index, item in enumerate(data["annotations"])
+    ]
+    return {**data, "annotations": annotations}
 
 
 def read_coco(data: Any, path: Path, class_count: int) -> list[ImageTruth]:

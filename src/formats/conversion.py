@@ -113,8 +113,15 @@ def whole_or_not(out: Path) -> Iterator[Path]:
             (Path(folder) / out.name).replace(out)
 
 
-def convert_in(source: Source, out: Path, seed: int | None) -> list[str]:
-    """Import a data set; with a ``seed`` cut into rectangles, with a split by source image. Lines that sum it up."""
+def convert_in(path: Path, source: Source, out: Path, seed: int | None) -> list[str]:
+    """Import the data set of ``path``; with a ``seed`` cut into rectangles, with a split by source image.
+
+    Returns:
+        Lines that sum it up.
+
+    Raises:
+        InputError: no image holds a cell; it counts what was dropped and why.
+    """
     counts: Counter[str] = Counter()
     groups, class_counts, lines, brightest = {}, {}, [], []
     for name in ProgressBar(source.readers, "convert"):
@@ -127,6 +134,15 @@ def convert_in(source: Source, out: Path, seed: int | None) -> list[str]:
             groups[part] = name
             found = [cell.class_id for cell in piece.instances]
             class_counts[part] = np.bincount(found, minlength=len(source.classes) + 1)[1:]
+    dropped = source.dropped + Counter({
+        "hidden by another cell of the class": counts["hidden"],
+        f"fragments under {MIN_FRAGMENT} px": counts["fragments"],
+    })  # fmt: skip
+    reasons = [f"{count} x {reason}" for reason, count in sorted(dropped.items()) if count]
+    if not counts["cells"]:
+        raise InputError(
+            f"{path}: holds no cells in its {len(groups)} images; dropped: {', '.join(reasons) or 'nothing'}"
+        )
     write_json(out / "classes.json", to_json(source.classes), indent=1)
     if seed is not None:
         write_json(out / "groups.json", groups, indent=1)
@@ -138,11 +154,7 @@ def convert_in(source: Source, out: Path, seed: int | None) -> list[str]:
             (out / name).unlink(missing_ok=True)
     if others := sorted(path.name for path in out.iterdir() if path.is_dir() and path.name not in groups):
         lines.append(f"{len(others)} folders in {out} are not of this import: {some(others)}")
-    dropped = source.dropped + Counter({
-        "hidden by another cell of the class": counts["hidden"],
-        f"fragments under {MIN_FRAGMENT} px": counts["fragments"],
-    })  # fmt: skip
-    lines += [f"dropped: {count} x {reason}" for reason, count in sorted(dropped.items()) if count]
+    lines += [f"dropped: {reason}" for reason in reasons]
     lines += small_range_warnings(brightest)
     lines += [f"look at {count} {what}" for what, count in sorted(source.notes.items()) if count]
     if counts["ambiguous regions"]:

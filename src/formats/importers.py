@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,9 @@ import numpy as np
 from src.common.errors import InputError
 from src.common.files import read_json
 from src.common.limits import check_pixels
-from src.data.classes import HOMEWORK_CLASSES, CellClass, name_classes, parse_classes, to_json
+from src.data.classes import HOMEWORK_CLASSES, name_classes, parse_classes, to_json
 from src.data.id_map import check_component
+from src.evaluation.categories import read_categories, renumbered
 from src.evaluation.ground_truth import ImageTruth, read_coco
 from src.formats.imported import (
     Imported,
@@ -49,13 +50,15 @@ def import_coco(path: Path, intensity: str = "full", images: Path | None = None)
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("categories"), list) or not data["categories"]:
         raise InputError(f"{path}: expected a COCO JSON object with images, annotations and categories")
-    numbers, classes = _coco_classes(data["categories"], path)
-    dropped: Counter[str] = Counter()
+    categories, roots = read_categories(data, path)
+    numbers = {category.id: number for number, category in enumerate(categories, start=1)}
+    classes = parse_classes(to_json(name_classes([category.name for category in categories])), str(path))
+    dropped = Counter(f"category {name!r}, which only stands above the others" for name in roots)
     if isinstance(annotations := data.get("annotations"), list):
         reasons = [_reason_to_drop(item) for item in annotations]
-        dropped = Counter(reason for reason in reasons if reason)
+        dropped += Counter(reason for reason in reasons if reason)
         kept = [
-            _renumbered(item, numbers, f"{path}: annotation {index}")
+            renumbered(item, numbers, f"{path}: annotation {index}")
             for index, (item, reason) in enumerate(zip(annotations, reasons, strict=True))
             if not reason
         ]
@@ -85,27 +88,6 @@ def _reason_to_drop(annotation: Any) -> str:
     if annotation.get("iscrowd"):
         return "crowd region"
     return "annotation without a segmentation" if annotation.get("segmentation", []) in ([], None) else ""
-
-
-def _renumbered(annotation: Any, numbers: Mapping[Any, int], where: str) -> Any:
-    """An annotation with its category as 1..K; what is malformed stays so, to be refused by its number."""
-    if not isinstance(annotation, dict) or type(annotation.get("category_id")) is not int:
-        return annotation
-    if annotation["category_id"] not in numbers:
-        raise InputError(f"{where}: category_id {annotation['category_id']} is not among the file's categories")
-    return {**annotation, "category_id": numbers[annotation["category_id"]]}
-
-
-def _coco_classes(categories: Sequence[Any], path: Path) -> tuple[dict[Any, int], tuple[CellClass, ...]]:
-    """COCO's category ids, in their order, as 1..K, and the classes."""
-    if not all(isinstance(c, dict) and type(c.get("id")) is int and isinstance(c.get("name"), str) for c in categories):
-        raise InputError(f"{path}: a category needs an integer id and a name")
-    ordered = sorted(categories, key=lambda category: category["id"])
-    numbers = {category["id"]: number for number, category in enumerate(ordered, start=1)}
-    if len(numbers) != len(categories):
-        raise InputError(f"{path}: two categories have the same id")
-    classes = name_classes([category["name"].strip() for category in ordered])
-    return numbers, parse_classes(to_json(classes), str(path))
 
 
 def import_labels(folder: Path, intensity: str = "full") -> Source:

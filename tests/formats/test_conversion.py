@@ -201,8 +201,9 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_second_import_needs_force_and_leaves_no_mask_of_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save(tmp_path / "in/x.png", PIXELS)
-    save(tmp_path / "in/x_masks.png", labels(A))
+    for name in "xy":
+        save(tmp_path / f"in/{name}.png", PIXELS)
+        save(tmp_path / f"in/{name}_masks.png", labels(A))
     convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "out")
     save(tmp_path / "in/x_masks.png", labels())
     with pytest.raises(InputError, match="--force"):
@@ -253,9 +254,40 @@ def test_a_coco_file_that_contradicts_itself_leaves_nothing(
 
 
 def test_annotations_without_a_segmentation_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    empty = [{"id": n, "image_id": 7, "category_id": 3, "segmentation": []} for n in (1, 2)]
-    said = convert(capsys, "--from", "coco", coco_file(tmp_path / "x.json", annotations=empty), tmp_path / "out")
-    assert "dropped: 2 x annotation without a segmentation" in said and "1 images, 0 cells" in said
+    path = coco_file(tmp_path / "x.json")
+    data = json.loads(path.read_text())
+    data["annotations"] += [{"id": n, "image_id": 7, "category_id": 3, "segmentation": []} for n in (2, 3)]
+    path.write_text(json.dumps(data))
+    said = convert(capsys, "--from", "coco", path, tmp_path / "out")
+    assert "dropped: 2 x annotation without a segmentation" in said and "1 images, 1 cells" in said
+
+
+def test_an_import_that_leaves_no_cell_is_refused_with_the_reasons(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = [{"id": n, "image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4], "segmentation": []} for n in (1, 2)]
+    coco_file(tmp_path / "coco/x.json", annotations=boxes)
+    save(tmp_path / "xml/a.tif", PIXELS)  # MoNuSeg's regions have no class
+    outline = np.array([[5.2, 4.1], [14.9, 4.8], [13.0, 11.7], [6.5, 12.0]])
+    (tmp_path / "xml/a.xml").write_text(XML.format(annotations=annotation("", outline)))
+    save(tmp_path / "labels/x.png", PIXELS)
+    save(tmp_path / "labels/x_masks.png", labels())
+    for kind, path, reason in (
+        ("coco", "coco/x.json", "2 x annotation without a segmentation"),
+        ("monusac", "xml", "1 x region of unknown class ''"),
+        ("labels", "labels", "dropped: nothing"),
+    ):
+        with pytest.raises(InputError, match=rf"{path}: holds no cells in its 1 images; .*{reason}"):
+            convert(capsys, "--from", kind, tmp_path / path, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_root_above_the_categories_is_no_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    categories = [{"id": 0, "name": "nuclei", "supercategory": "none"}]
+    categories.append({"id": 3, "name": "cell", "supercategory": "nuclei"})
+    path = coco_file(tmp_path / "x.json", categories=categories)
+    said = convert(capsys, "--from", "coco", path, tmp_path / "out")
+    assert names_in(tmp_path / "out") == ["cell"] and "1 x category 'nuclei'" in said
 
 
 def test_what_lies_beside_label_images_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,114 @@
+"""COCO's categories and the classes 1..K: which is which, by name."""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.common.errors import InputError, some
+from src.data.classes import CellClass
+
+GENERIC = re.compile(
+    r"(class|category|cat|label|type|cell|object)?[ _#-]*\d+", re.IGNORECASE
+)  # says no more than an id
+
+
+@dataclass(frozen=True)
+class Category:
+    """A category of a COCO file."""
+
+    id: int
+    name: str
+    supercategory: str
+
+
+def read_categories(data: Mapping[str, Any], path: Path) -> tuple[list[Category], list[str]]:
+    """The categories of a decoded COCO file by id, without a root that only stands above the others.
+
+    Some tools write such a root (``cells``, id 0), which no annotation has, beside the classes that name it as their
+    supercategory.
+
+    Returns:
+        The categories, and the names of what was left out.
+
+    Raises:
+        InputError: a category without an integer id or a name, or two of one id.
+    """
+    items = data["categories"]
+    if not all(isinstance(c, dict) and type(c.get("id")) is int and isinstance(c.get("name"), str) for c in items):
+        raise InputError(f"{path}: a category needs an integer id and a name")
+    categories = sorted(
+        (Category(item["id"], item["name"].strip(), str(item.get("supercategory") or "")) for item in items),
+        key=lambda category: category.id,
+    )
+    if len({category.id for category in categories}) != len(categories):
+        raise InputError(f"{path}: two categories have the same id")
+    used = used_ids(data)
+    above = {category.supercategory for category in categories if category.supercategory != category.name}
+    roots = [category for category in categories if category.name in above and category.id not in used]
+    return [category for category in categories if category not in roots], [category.name for category in roots]
+
+
+def used_ids(data: Mapping[str, Any]) -> set[int]:
+    """The category ids of a file's annotations, without malformed ones."""
+    annotations = data.get("annotations")
+    ids = (
+        [item.get("category_id") for item in annotations if isinstance(item, dict)]
+        if isinstance(annotations, list)
+        else []
+    )
+    return {number for number in ids if type(number) is int}
+
+
+def match_classes(
+    categories: Sequence[Category], used: set[int], classes: Sequence[CellClass], path: Path
+) -> tuple[dict[int, int], str]:
+    """Category id → class id, and how they were matched where that is not by name.
+
+    Names are compared without regard to case, Unicode form, and spaces around them. Where the names of either side are
+    generic (``class1``, ``1``) the ids decide: as they are where they lie in 1..K, else in their order. Categories that
+    no annotation has need no class.
+
+    Raises:
+        InputError: names that differ, or more categories than classes.
+    """
+    class_of = {_plain(cell_class.name): cell_class.id for cell_class in classes}
+    by_name = {
+        category.id: class_of[_plain(category.name)] for category in categories if _plain(category.name) in class_of
+    }
+    unknown = [category for category in categories if category.id in used and category.id not in by_name]
+    if not unknown:
+        return by_name, ""
+    sides = ([category.name for category in categories], [cell_class.name for cell_class in classes])
+    if not any(all(GENERIC.fullmatch(name.strip()) for name in names) for names in sides):
+        raise InputError(
+            f"{path}: has the categories {some([category.name for category in unknown])}, which are none of the classes"
+            f" {some([cell_class.name for cell_class in classes])} (see --classes)"
+        )
+    ids = [category.id for category in categories]
+    if not all(1 <= number <= len(classes) for number in ids):
+        if len(ids) > len(classes):
+            raise InputError(f"{path}: has {len(ids)} categories for {len(classes)} classes (see --classes)")
+        by_order = {number: place for place, number in enumerate(ids, start=1)}
+        return (
+            by_order,
+            f"{path}: categories and classes are matched in the order of their ids, because names are generic",
+        )
+    return {
+        number: number for number in ids
+    }, f"{path}: categories and classes are matched by id, because names are generic"
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip().casefold()
+
+
+def renumbered(annotation: Any, numbers: Mapping[int, int], where: str) -> Any:
+    """An annotation with its category as 1..K; what is malformed stays so, to be refused by its number."""
+    if not isinstance(annotation, dict) or type(annotation.get("category_id")) is not int:
+        return annotation
+    if annotation["category_id"] not in numbers:
+        raise InputError(f"{where}: category_id {annotation['category_id']} is not among the file's categories")
+    return {**annotation, "category_id": numbers[annotation["category_id"]]}

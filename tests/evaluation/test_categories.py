@@ -1,0 +1,105 @@
+"""A COCO file's categories are the classes of the same name, whatever their ids and order."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.common.errors import InputError
+from src.data.classes import HOMEWORK_CLASSES, name_classes
+from src.evaluation.ground_truth import load_ground_truth
+from src.evaluation.results import result_entries
+from src.evaluation.scores import score
+from src.geometry.instances import Instance
+
+SIDE = 60
+CELLS = ["epithelial", "lymphocyte", "lymphocyte", "macrophage"]  # of four squares in a row
+
+
+def coco(path: Path, categories: dict[int, str], **more: Any) -> Path:
+    """Four squares whose categories are those of the names in ``CELLS``, in the order of ``categories`` by name."""
+    ids = {name.strip().lower(): number for number, name in categories.items()}
+    annotations = [
+        {
+            "id": number,
+            "image_id": 1,
+            "category_id": ids[name],
+            "segmentation": [[12 * number, 5, 12 * number + 8, 5, 12 * number + 8, 13, 12 * number, 13]],
+        }
+        for number, name in enumerate(CELLS)
+    ]
+    items = [{"id": number, "name": name, **more} for number, name in categories.items()]
+    image = {"id": 1, "file_name": "a.tif", "height": SIDE, "width": SIDE}
+    path.write_text(json.dumps({"images": [image], "annotations": annotations, "categories": items}))
+    return path
+
+
+def ap50(truth: Path, numbers: list[int]) -> float:
+    truths = load_ground_truth(truth, 4, classes=HOMEWORK_CLASSES)
+    found = [
+        Instance(number, 0.9, cell.top, cell.left, cell.mask)
+        for number, cell in zip(numbers, truths[0].instances, strict=True)
+    ]
+    result = score(truths, result_entries(1, found, SIDE, SIDE), HOMEWORK_CLASSES)["uncapped"]["AP50"]
+    assert isinstance(result, float)
+    return result
+
+
+NAMES = [cell_class.name for cell_class in HOMEWORK_CLASSES]
+
+
+@pytest.mark.parametrize(
+    "categories",
+    [
+        dict(enumerate(NAMES, start=1)),
+        dict(enumerate(NAMES)),  # from 0
+        dict(enumerate(reversed(NAMES), start=1)),  # in another order
+        {7: NAMES[3], 90: NAMES[0], 3: NAMES[1]},  # with gaps, and a class less
+        {1: " Epithelial", 2: "LYMPHOCYTE ", 4: "macrophage"},
+        {1: NAMES[0], 2: NAMES[1], 3: NAMES[2], 4: NAMES[3], 5: "artefact"},  # which no annotation has
+    ],
+)
+def test_names_decide(categories: dict[int, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ap50(coco(tmp_path / "gt.json", categories), [1, 2, 2, 4]) == pytest.approx(1)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_root_above_the_categories_is_no_class(tmp_path: Path) -> None:
+    path = coco(tmp_path / "gt.json", {1: NAMES[0], 2: NAMES[1], 4: NAMES[3]}, supercategory="cells")
+    data = json.loads(path.read_text())
+    data["categories"].insert(0, {"id": 0, "name": "cells", "supercategory": "none"})
+    path.write_text(json.dumps(data))
+    assert ap50(path, [1, 2, 2, 4]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("names", [["1", "2", "4"], ["class1", "Class 2", "class_4"]])
+@pytest.mark.parametrize("first", [0, 1])
+def test_generic_names_match_by_id_and_are_said(
+    names: list[str], first: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = coco(tmp_path / "gt.json", {1: NAMES[0], 2: NAMES[1], 4: NAMES[3]})
+    data = json.loads(path.read_text())
+    numbers = {1: first, 2: first + 1, 4: first + 3}
+    data["categories"] = [{"id": numbers[n], "name": name} for n, name in zip((1, 2, 4), names, strict=True)]
+    data["categories"].append({"id": first + 2, "name": "class 3"})
+    for item in data["annotations"]:
+        item["category_id"] = numbers[item["category_id"]]
+    path.write_text(json.dumps(data))
+    assert ap50(path, [1, 2, 2, 4]) == pytest.approx(1)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "gt.json" in said and "id" in said
+
+
+def test_names_that_differ_are_refused(tmp_path: Path) -> None:
+    path = coco(tmp_path / "gt.json", {1: NAMES[0], 2: NAMES[1], 4: NAMES[3]})
+    with pytest.raises(InputError, match=r"gt\.json: .*macrophage.*tumour.*--classes"):
+        load_ground_truth(path, 3, classes=name_classes(["epithelial", "lymphocyte", "tumour"]))
+
+
+def test_a_file_without_categories_goes_by_its_ids(tmp_path: Path) -> None:
+    path = coco(tmp_path / "gt.json", {1: NAMES[0], 2: NAMES[1], 4: NAMES[3]})
+    data = json.loads(path.read_text())
+    del data["categories"]
+    path.write_text(json.dumps(data))
+    assert ap50(path, [1, 2, 2, 4]) == pytest.approx(1)
