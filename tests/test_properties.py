@@ -20,9 +20,9 @@ from src.config.recipe import read_recipe, to_toml
 from src.config.settings import InferenceConfig, TrainConfig
 from src.data.classes import load_classes
 from src.data.id_map import read_id_map
+from src.data.masks import CellPixels
 from src.data.prepared import stack_layers
 from src.data.splits import read_groups, read_split
-from src.data.tiff import CellPixels
 from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.results import read_results
 from src.evaluation.rle import decode_entries, encode

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from src.common.errors import InputError, nearest_path
+
+# What systems and file managers leave in folders: macOS, Windows, Synology, Linux file systems.
+_SYSTEM_FILE = re.compile(
+    r"\..*|__macosx|icon\r|thumbs\.db|ehthumbs.*\.db|desktop\.ini|\$recycle\.bin|system volume information|@eadir"
+    r"|lost\+found",
+    re.IGNORECASE,
+)
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a file or folder is hidden, or is one that a system or file manager leaves behind."""
+    return bool(_SYSTEM_FILE.fullmatch(name))
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from src.data.masks import CellPixels, read_cells
 from src.data.records import Record
-from src.data.tiff import CellPixels, read_cells, read_image
+from src.data.tiff import read_image
 from src.geometry.instances import extents
 
 

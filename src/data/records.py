@@ -8,12 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from src.common.errors import InputError, nearest, nearest_path
+from src.common.files import is_system_file
 from src.data.id_map import TIFF_SUFFIX, ImageId, read_id_map, refuse_repeats
+from src.data.masks import read_mask_header
 from src.data.tiff import Header, read_header
 
 SAMPLE_HINT = "make synthetic data with `python -m src.sample --out DIR --images 12 --seed 0`"
 IMAGE_NAME = re.compile(r"image\.tiff?", re.IGNORECASE)
-MASK_NAME = re.compile(r"class(\d+)\.tiff?", re.IGNORECASE)
+MASK_NAME = re.compile(r"class(\d+)\.(tiff?|png|bmp|jpe?g)", re.IGNORECASE)  # a JPEG is refused when it is read
 AMBIGUOUS_NAME = re.compile(r"ambiguous\.tiff?", re.IGNORECASE)  # a mask of regions without a class; not trained on
 
 
@@ -21,12 +23,14 @@ AMBIGUOUS_NAME = re.compile(r"ambiguous\.tiff?", re.IGNORECASE)  # a mask of reg
 class ImageFiles:
     """The files of one image: the names of the image and, by class id (1..K), of its masks in ``folder``.
 
-    Classes without cells may have no mask. Names take less memory than paths where there are very many images.
+    Classes without cells may have no mask. ``unread`` are the names of other files. Names take less memory than paths
+    where there are very many images.
     """
 
     folder: Path
     image_name: str
     mask_names: Mapping[int, str]
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +162,10 @@ def _missing_test_images(test_dir: str | Path) -> str:
 def _list_folder(
     folder: Path, missing: str, wanted: Callable[[os.DirEntry[str]], bool] = lambda entry: True
 ) -> list[str]:
-    """The sorted names of a folder's ``wanted`` entries without hidden ones; ``missing`` is the error without it."""
+    """The sorted names of a folder's ``wanted`` entries, but for system files; ``missing`` is the error without it."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and wanted(entry))
+            return sorted(entry.name for entry in entries if not is_system_file(entry.name) and wanted(entry))
     except FileNotFoundError as error:
         raise InputError(missing + nearest_path(folder)) from error
     except OSError as error:
@@ -172,7 +176,25 @@ def files_of(folder: Path, class_count: int) -> ImageFiles:
     """The files of an image folder; none is opened."""
     names = _list_folder(folder, f"{folder}: no such folder")
     masks = find_masks(folder, names, class_count)
-    return ImageFiles(folder, _find_image(folder, names), _shared(tuple(masks.items())))
+    image = _find_image(folder, names)
+    unread = tuple(name for name in names if name != image and name not in masks.values() and not is_known(name))
+    return ImageFiles(folder, image, _shared(tuple(masks.items())), unread)
+
+
+def is_known(name: str) -> bool:
+    """Whether a file of an image folder has a name that is read."""
+    return any(pattern.fullmatch(name) for pattern in (IMAGE_NAME, MASK_NAME, AMBIGUOUS_NAME))
+
+
+def unread_warnings(records: Iterable[Record]) -> list[str]:
+    """A warning where image folders hold files that nothing reads, such as a mask of a mistyped name."""
+    unread = [record.files.folder / name for record in records for name in record.files.unread]
+    if not unread:
+        return []
+    return [
+        f"warning: {len(unread)} files are not read, such as {unread[0]}; the names are image.tif, class1.tif or"
+        " class1.png, … and ambiguous.tif"
+    ]
 
 
 @lru_cache(maxsize=1024)
@@ -201,7 +223,7 @@ def _find_image(folder: Path, names: Iterable[str]) -> str:
 
 
 def _check_mask(mask: Path, image: Header) -> None:
-    header = read_header(mask)
+    header = read_mask_header(mask)
     if (header.height, header.width) != (image.height, image.width):
         raise InputError(
             f"{mask}: is {header.height} x {header.width} px, but its image is {image.height} x {image.width} px"

@@ -1,4 +1,4 @@
-"""Reading and writing TIFF images and masks: the only place that decodes TIFF.
+"""Reading and writing TIFF files: the only place that decodes TIFF.
 
 Only single 2-D images are read, and sizes are checked before memory is allocated. Every reason why a file cannot be
 used is an :class:`InputError` of one line that names the file.
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import tifffile
@@ -26,7 +25,6 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 MAX_DECODERS = 4  # threads that unpack the strips of one file …
 MIN_SHARED = 1_000_000  # … of so many compressed bytes; a mask, which holds next to nothing, one unpacks sooner
-MAX_SMALL_ID = 1 << 24  # ids below are renumbered through a table, others by sorting
 PLAIN_PHOTOMETRICS = ("MINISWHITE", "MINISBLACK", "RGB")
 
 
@@ -80,56 +78,16 @@ def read_rgb(path: str | Path, intensity: str, swap_channels: bool) -> np.ndarra
     return np.ascontiguousarray(image[..., ::-1]) if swap_channels else image
 
 
-class CellPixels(NamedTuple):
-    """The pixels of a mask that are not background, which are few.
-
-    ``shape`` is (H, W); ``places`` (P,) int64 are ascending indices into the flattened mask, and ``ids`` (P,) int32 in
-    1..N the ids at these places.
-    """
-
-    shape: tuple[int, int]
-    places: np.ndarray
-    ids: np.ndarray
-
-    def to_mask(self) -> np.ndarray:
-        """``(H, W)`` int32 with 0 for background."""
-        mask = np.zeros(math.prod(self.shape), np.int32)
-        mask[self.places] = self.ids
-        return mask.reshape(self.shape)
-
-
-def read_mask(path: str | Path) -> np.ndarray:
-    """Read an instance mask as ``(H, W)`` int32: 0 is background, the rest as :func:`read_cells` has it."""
-    return read_cells(path).to_mask()
-
-
-def read_cells(path: str | Path) -> CellPixels:
-    """Read an instance mask: 0 is background, ids are renumbered 1..N in ascending order.
-
-    Any integer or integral float dtype is read; ids may be sparse, huge, or cover several pieces. N may be 0.
+def read_plane(path: str | Path) -> np.ndarray:
+    """The values of a mask as ``(H, W)``, of any type.
 
     Raises:
-        InputError: as :func:`read_header`; also a file that does not decode, more than one channel, and NaN, infinite,
-            negative or fractional ids.
+        InputError: as :func:`read_header`; also a file that does not decode, or more than one channel.
     """
     with _open_page(path) as page:
         if page.samplesperpixel != 1:
             raise InputError(f"{path}: has {page.samplesperpixel} channels; a mask has one, holding instance ids")
-        mask = _decode(page)[..., 0]
-    _check_ids(mask, path)
-    return cell_pixels(mask)
-
-
-def cell_pixels(mask: np.ndarray) -> CellPixels:
-    """The cells of an ``(H, W)`` mask of integral values, renumbered 1..N in ascending order."""
-    places = np.flatnonzero(mask != 0)
-    ids = mask.ravel()[places]
-    if float(ids.max(initial=0)) < MAX_SMALL_ID:
-        small = ids.astype(np.int32)
-        present = np.zeros(int(small.max(initial=0)) + 1, bool)
-        present[small] = True
-        return CellPixels(mask.shape, places, np.cumsum(present, dtype=np.int32)[small])
-    return CellPixels(mask.shape, places, (np.unique(ids, return_inverse=True)[1] + 1).astype(np.int32))
+        return _decode(page)[..., 0]
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
@@ -231,14 +189,3 @@ def _decode(page: tifffile.TiffPage) -> np.ndarray:
     if page.axes == "SYX":
         return np.moveaxis(pixels, 0, -1)
     return pixels.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
-
-
-def _check_ids(mask: np.ndarray, path: str | Path) -> None:
-    if mask.dtype.kind == "f" and not np.isfinite(mask).all():
-        raise InputError(f"{path}: holds NaN or infinite ids")
-    if mask.dtype.kind in "if" and mask.min() < 0:
-        raise InputError(f"{path}: holds negative ids (lowest {mask.min():g}); ids are integers, 0 is background")
-    if mask.dtype.kind == "f":
-        fractional = mask[mask != np.floor(mask)]
-        if len(fractional):
-            raise InputError(f"{path}: holds fractional ids such as {fractional[0]:g}; ids are integers")

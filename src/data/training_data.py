@@ -18,7 +18,7 @@ from src.data.classes import HOMEWORK_CLASSES, CellClass, file_of_classes, load_
 from src.data.data_shift import DataStatistics, data_statistics
 from src.data.image_facts import ImageFacts, concatenate_facts
 from src.data.intensity import small_range_warnings
-from src.data.records import Record, files_of, image_folders, read_record
+from src.data.records import Record, files_of, image_folders, read_record, unread_warnings
 from src.data.splits import group_by_stain, make_split, read_groups, read_split, select
 from src.data.stain import decide_channel_order
 
@@ -79,6 +79,7 @@ def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = 
     cache = ImageCache(folder, data.cache_gb, image.intensity, image.scale)
     records, facts = _read_images(Path(data.data_path), len(classes), cache, hidden)
     notes = [f"images: {cache.decoded} decoded, {len(records) - cache.decoded} known from the cache {cache.folder}"]
+    notes += unread_warnings(records)
     order = image.channel_order
     if order == "auto":
         order, note = _decide_order(facts)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from src.common.errors import InputError
-from src.common.files import read_json
+from src.common.files import is_system_file, read_json
 from src.common.limits import max_pixels
 from src.data.classes import CellClass
 from src.data.id_map import TIFF_SUFFIX, ImageId, check_component, read_id_map
+from src.data.masks import read_mask
 from src.data.records import find_masks, read_record
-from src.data.tiff import read_mask
 from src.evaluation.categories import match_classes, read_categories, renumbered, used_ids
 from src.evaluation.rle import MAX_PIXELS as MAX_RLE_PIXELS
 from src.evaluation.rle import RleError, compress, decode_entries
@@ -110,7 +110,7 @@ def _read_folder(
     path: Path, class_count: int, names: Collection[str] | None, sizes: Mapping[str, tuple[int, int]]
 ) -> list[ImageTruth]:
     """Read masks; ``sizes`` serves the images that have neither a mask nor ``image.tif``."""
-    folders = {folder.name: folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")}
+    folders = {folder.name: folder for folder in path.iterdir() if folder.is_dir() and not is_system_file(folder.name)}
     if not folders:
         raise InputError(f"{path}: holds no folders of masks (<name>/class1.tif …)")
     _require(names or (), folders, f"{path}: has no ground truth for")

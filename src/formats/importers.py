@@ -16,6 +16,8 @@ from src.common.files import read_json
 from src.common.limits import check_pixels
 from src.data.classes import HOMEWORK_CLASSES, name_classes, parse_classes, to_json
 from src.data.id_map import check_component
+from src.data.masks import read_mask
+from src.data.pictures import open_picture, read_picture
 from src.evaluation.categories import read_categories, renumbered
 from src.evaluation.ground_truth import ImageTruth, read_coco
 from src.formats.imported import (
@@ -25,9 +27,6 @@ from src.formats.imported import (
     check_size,
     files_in,
     is_there,
-    open_picture,
-    read_labels,
-    read_picture,
 )  # fmt: skip
 from src.geometry.instances import Instance, from_label_map
 from src.geometry.polygons import fill
@@ -106,7 +105,7 @@ def import_labels(folder: Path, intensity: str = "full") -> Source:
             raise InputError(f"{path}: has no label image ({path.stem}_masks.tif beside it, or masks/{path.name})")
 
         def read(path: Path = path, label: Path = labels[path.stem]) -> Imported:
-            pixels, found = read_picture(path, intensity), read_labels(label)
+            pixels, found = read_picture(path, intensity), read_mask(label)
             check_size(label, found.shape, pixels)
             source.notes["label images with one id alone: are they masks of 0 and 255?"] += int(found.max()) == 1
             return Imported(pixels, from_label_map(found[None]))

@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from src.common.errors import InputError
+from src.common.files import is_system_file
+from src.data.masks import read_mask
 from src.data.prepared import prepare
-from src.data.records import AMBIGUOUS_NAME, IMAGE_NAME, MASK_NAME, find_masks, read_record
-from src.data.tiff import read_image, read_mask
+from src.data.records import IMAGE_NAME, MASK_NAME, find_masks, is_known, read_record
+from src.data.tiff import read_image
 from src.inspection.facts import CellFacts, facts_of
 
 
@@ -44,9 +46,4 @@ def faults_of_files(folder: Path, class_count: int, intensity: str) -> list[str]
 
 def unexpected_files(folder: Path) -> list[Path]:
     """Files of an image's folder that nothing reads, such as a mask of a mistyped name."""
-    known = (IMAGE_NAME, MASK_NAME, AMBIGUOUS_NAME)
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if not path.name.startswith(".") and not any(pattern.fullmatch(path.name) for pattern in known)
-    ]
+    return [path for path in sorted(folder.iterdir()) if not is_system_file(path.name) and not is_known(path.name)]

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from src.data.cache import ImageCache, folder_bytes, remove_unused
+from src.data.masks import cell_pixels
 from src.data.prepared import prepare, stack_layers
 from src.data.records import find_records
-from src.data.tiff import cell_pixels, write_mask
+from src.data.tiff import write_mask
 from tests.helpers import write_dataset
 
 

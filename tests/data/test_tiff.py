@@ -7,7 +7,8 @@ import tifffile
 
 from src.common.errors import InputError
 from src.common.limits import set_max_pixels
-from src.data.tiff import Header, read_header, read_image, read_mask, write_image, write_mask
+from src.data.masks import read_mask
+from src.data.tiff import Header, read_header, read_image, write_image, write_mask
 
 DATA = Path(__file__).parents[3] / "shared/data"
 

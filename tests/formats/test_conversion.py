@@ -16,9 +16,10 @@ from skimage.draw import polygon
 
 from src.common.errors import InputError
 from src.convert import main
+from src.data.masks import read_mask
 from src.data.records import find_records
 from src.data.splits import read_split
-from src.data.tiff import read_image, read_mask
+from src.data.tiff import read_image
 from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.results import result_entries, write_results
 from src.formats.conversion import rectangles

@@ -13,7 +13,8 @@ import tifffile
 
 from src.check import main
 from src.common.errors import InputError
-from src.data.tiff import read_image, read_mask, write_mask
+from src.data.masks import read_mask
+from src.data.tiff import read_image, write_mask
 from src.inspection.faults import check
 from src.inspection.manifest import verify, write_manifest
 from tests.helpers import write_dataset

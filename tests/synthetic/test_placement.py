@@ -12,9 +12,10 @@ from scipy import ndimage
 from src.common.errors import run_command
 from src.common.files import read_json
 from src.data.classes import HOMEWORK_CLASSES
+from src.data.masks import read_mask
 from src.data.records import find_records, find_test_images
 from src.data.splits import read_split
-from src.data.tiff import read_image, read_mask
+from src.data.tiff import read_image
 from src.evaluation.ground_truth import ImageTruth, load_ground_truth
 from src.evaluation.results import result_entries
 from src.evaluation.scores import score

@@ -19,7 +19,8 @@ import numpy as np
 import tifffile
 
 from src.common.errors import InputError
-from src.data.tiff import read_header, read_image, read_mask
+from src.data.masks import read_mask
+from src.data.tiff import read_header, read_image
 
 MEMORY = 4 << 30
 SECONDS = 2.0

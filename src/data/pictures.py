@@ -1,0 +1,75 @@
+"""Reading of PNG, JPEG and BMP files, of images as well as masks."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from src.common.errors import InputError
+from src.common.limits import check_pixels
+from src.data.intensity import to_uint8
+from src.data.tiff import Header, read_image
+
+PLANES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # Pillow's modes of one channel
+
+
+def read_picture(path: Path, intensity: str = "full") -> np.ndarray:
+    """An image file of any common type as ``(H, W, 3)`` uint8; alpha is dropped, 16 bits are as in a TIFF."""
+    if path.suffix.lower() in (".tif", ".tiff", ".svs"):
+        return read_image(path, intensity, first_page=path.suffix.lower() == ".svs")
+    picture = open_picture(path)
+    if not _has_16_bits(path):
+        return np.asarray(picture.convert("RGB"))
+    # Pillow, which has read the file without a fault, cuts 16 bits off at 8; OpenCV keeps them.
+    encoded = np.frombuffer(path.read_bytes(), np.uint8)
+    pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise InputError(f"{path}: cannot be read as an image of 16 bits")
+    pixels = to_uint8(pixels.reshape(*pixels.shape[:2], -1)[..., :3], intensity, path)
+    return np.ascontiguousarray(np.broadcast_to(pixels[..., ::-1], (*pixels.shape[:2], 3)))
+
+
+def read_plane(path: Path) -> np.ndarray:
+    """The values of a mask as ``(H, W)``; of a palette its indices."""
+    picture = open_picture(path)
+    if picture.mode not in PLANES:
+        raise InputError(f"{path}: has {len(picture.getbands())} channels; a mask has one, holding instance ids")
+    return np.asarray(picture)
+
+
+def read_picture_header(path: Path) -> Header:
+    """Size and number of channels, without decoding pixels."""
+    with _opened(path) as picture:
+        channels = 1 if picture.mode in PLANES else len(picture.getbands())
+        return Header(picture.height, picture.width, channels, picture.mode)
+
+
+def open_picture(path: Path) -> Any:
+    """A decoded picture of Pillow's."""
+    with _opened(path) as picture:
+        picture.load()
+        return picture
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A picture whose pixels are not decoded yet; any error while it is open becomes an InputError."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # our own limit is asked for below, before anything is decoded
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "BMP")) as picture:  # others may start programs, as EPS does
+            check_pixels(path, picture.height, picture.width)
+            yield picture
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def _has_16_bits(path: Path) -> bool:
+    """Whether a file is a PNG of 16 bits per channel, by its header."""
+    with path.open("rb") as file:
+        start = file.read(25)
+    return start[:8] == b"\x89PNG\r\n\x1a\n" and start[24] == 16

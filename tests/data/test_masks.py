@@ -1,0 +1,94 @@
+"""Masks are TIFF or PNG; what a mask cannot be is refused by file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.common.errors import InputError
+from src.config.settings import DataSettings, ImageSettings
+from src.data.masks import read_mask, read_mask_header
+from src.data.prepared import prepare
+from src.data.records import find_records
+from src.data.training_data import load_training_data
+from tests.helpers import write_dataset
+
+IDS = np.array([[0, 3, 3], [900, 0, 70]])
+RANKS = [[0, 1, 1], [3, 0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "ids", "wanted"),
+    [
+        ("I;16", IDS, RANKS),
+        ("L", IDS % 251, [[0, 1, 1], [3, 0, 2]]),
+        ("P", IDS % 251, [[0, 1, 1], [3, 0, 2]]),
+        ("1", IDS > 0, [[0, 1, 1], [1, 0, 1]]),
+    ],
+)
+def test_a_png_of_one_channel_is_a_mask(mode: str, ids: np.ndarray, wanted: list[list[int]], tmp_path: Path) -> None:
+    path = tmp_path / "class1.PNG"
+    if mode == "P":
+        picture = Image.fromarray(ids.astype(np.uint8), "L").convert("P")
+        picture.putdata(ids.ravel().tolist())
+        picture.save(path)
+    else:
+        Image.fromarray(ids if mode == "1" else ids.astype(np.uint16 if mode == "I;16" else np.uint8)).save(path)
+    assert read_mask(path).tolist() == wanted
+    header = read_mask_header(path)
+    assert (header.height, header.width, header.channels) == (2, 3, 1)
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("RGBA", 4), ("LA", 2)])
+def test_coloured_masks_are_refused(mode: str, channels: int, tmp_path: Path) -> None:
+    Image.new(mode, (3, 2)).save(tmp_path / "class1.png")
+    with pytest.raises(InputError, match=rf"class1\.png: has {channels} channels"):
+        read_mask(tmp_path / "class1.png")
+
+
+@pytest.mark.parametrize("name", ["class1.jpg", "class1.JPEG"])
+def test_lossy_masks_are_refused(name: str, tmp_path: Path) -> None:
+    Image.new("L", (3, 2)).save(tmp_path / name, "JPEG")
+    for read in (read_mask, read_mask_header):
+        with pytest.raises(InputError, match=rf"{name}: JPEG"):
+            read(tmp_path / name)
+
+
+def as_png(path: Path) -> None:
+    mask = read_mask(path).astype(np.uint16)
+    Image.fromarray(mask).save(path.with_suffix(".png"))
+    path.unlink()
+
+
+def test_a_folder_with_png_masks_trains_on_the_same_cells(tmp_path: Path) -> None:
+    plain, png = (find_records(write_dataset(tmp_path / name, "a"), 2)[0] for name in ("tif", "png"))
+    for path in png.masks.values():
+        as_png(path)
+    (png,) = find_records(tmp_path / "png", 2)
+    assert sorted(path.name for path in png.masks.values()) == ["class1.png", "class2.png"]
+    one, other = (prepare(record, "full", 1.0) for record in (plain, png))
+    assert np.array_equal(one.label_map, other.label_map) and np.array_equal(one.class_ids, other.class_ids)
+
+
+def test_a_folder_with_jpeg_masks_or_two_of_a_class_is_refused(tmp_path: Path) -> None:
+    (record,) = find_records(write_dataset(tmp_path / "data", "a"), 2)
+    Image.new("L", (80, 96)).save(tmp_path / "data/a/class1.jpg")
+    with pytest.raises(InputError, match=r"class1\.tif: is a second mask of class 1"):
+        find_records(tmp_path / "data", 2)
+    record.masks[1].unlink()
+    with pytest.raises(InputError, match=r"class1\.jpg: JPEG"):
+        find_records(tmp_path / "data", 2)
+
+
+def test_what_is_not_read_is_said(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", "abc")
+    for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "ambiguous.tif"):
+        (tmp_path / "data/a" / name).write_text("")
+    (tmp_path / "data/@eaDir").mkdir()
+    settings = DataSettings(str(tmp_path / "data"), num_classes=3, cache_dir=str(tmp_path / "cache"))
+    assert not [note for note in load_training_data(settings, ImageSettings()).notes if "not read" in note]
+    for name in ("class_1.tif", "cells.png"):
+        (tmp_path / "data/b" / name).write_text("")
+    (note,) = [note for note in load_training_data(settings, ImageSettings()).notes if "not read" in note]
+    assert "2 files" in note and f"{tmp_path}/data/b/cells.png" in note
