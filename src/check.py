@@ -34,6 +34,7 @@ class CheckConfig:
     classes: str | None = option(None, "JSON of classes; absent: that in DIR, else the homework's", metavar="FILE")
     html: str | None = option(None, "write a page with plots and a contact sheet, too", metavar="FILE")
     intensity: str = inherited(ImageSettings, "intensity", "full")
+    split_pieces: bool = inherited(ImageSettings, "split_pieces", False)
     max_pixels: int = inherited(MachineSettings, "max_pixels", DEFAULT_MAX_PIXELS)
     write_manifest: bool = option(False, f"keep every file's digest in DIR/{NAME}")
     verify: bool = option(False, f"compare every file with DIR/{NAME}")
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     folders = image_folders(folder)
     changed = verify(folder) if flags.verify else []
-    facts, problems = check(ProgressBar(folders, "check"), len(classes), flags.intensity)
+    facts, problems = check(ProgressBar(folders, "check"), len(classes), flags.intensity, flags.split_pieces)
     problems += changed
     images = [ImageCells(image.height, image.width, image.boxes) for image in facts]
     advice = advise(images) if any(len(image.class_ids) for image in facts) else None
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if flags.html and facts:
         advised = advice.flags() if advice else "no cells, no advice"
         content = {"rows": rows, "notes": notes, "flags": advised, "problems": problems}
-        write_html(Path(flags.html), folder, facts, classes, content, flags.intensity)
+        write_html(Path(flags.html), folder, facts, classes, content, flags.intensity, flags.split_pieces)
     if flags.html:
         print(f"wrote {flags.html}" if facts else f"{flags.html}: not written, because no image could be read")
     if problems:

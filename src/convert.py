@@ -23,7 +23,10 @@ from src.formats.importers import IMPORTERS
 from src.reporting.draw import CONFIDENT
 
 RESULTS = "results"
-IMPORT_FLAGS, EXPORT_FLAGS = ("images", "rectangles", "intensity"), ("to", "id_map", "classes", "score_thresh")
+IMPORT_FLAGS, EXPORT_FLAGS = (
+    ("images", "rectangles", "intensity", "split_pieces"),
+    ("to", "id_map", "classes", "score_thresh"),
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class ConvertConfig:
     intensity: str | None = inherited(
         ImageSettings, "intensity", help="how types wider than 8 bits become 8 bits (see main.py); absent: full"
     )
+    split_pieces: bool | None = inherited(ImageSettings, "split_pieces")
     to: str | None = option(None, f"with --from results: {', '.join(EXPORTERS)} or coco", metavar="FORMAT")
     id_map: str | None = option(None, "id map of the results; absent: the one beside them", metavar="FILE")
     classes: str | None = option(
@@ -66,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f"--{name.replace('_', '-')}: has no effect with --from {kind} (see --help)")
     refuse_overwriting(out, flags.force)
     if kind != RESULTS:
-        source = open_source(kind, path, flags.intensity or "full", flags.images)
+        source = open_source(kind, path, flags.intensity or "full", flags.images, bool(flags.split_pieces))
         with whole_or_not(out) as folder:
             *lines, last = convert_in(path, source, folder, flags.rectangles)
         print("\n".join([*lines, f"wrote {out}: {last}"]))

@@ -14,7 +14,7 @@ from src.common.files import id_map_of, write_json
 from src.common.limits import DEFAULT_MAX_PIXELS
 from src.config.command import parse
 from src.config.flags import inherited, option
-from src.config.settings import MachineSettings
+from src.config.settings import ImageSettings, MachineSettings
 from src.data.classes import CellClass, classes_of_results
 from src.data.id_map import read_id_map
 from src.data.splits import part_names, read_split
@@ -42,6 +42,7 @@ class ScoreConfig:
     backend: str | None = option(
         None, "has no effect any more: AP agrees with pycocotools to 1e-9", choices=("faster-coco-eval", "pycocotools")
     )
+    split_pieces: bool = inherited(ImageSettings, "split_pieces", False)
     max_pixels: int = inherited(MachineSettings, "max_pixels", DEFAULT_MAX_PIXELS)
     json: str | None = option(None, "write the scores here, too", metavar="FILE")
 
@@ -57,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = parse(ScoreConfig, __doc__, check_flags, arguments)
     entries, id_map = read_results(flags.pred), id_map_of(flags.pred, flags.id_map)
     classes = classes_of_results(flags.classes, flags.pred)
-    truths = load_ground_truth(flags.gt, len(classes), id_map, _part(flags.split, flags.part), classes)
+    truths = load_ground_truth(
+        flags.gt, len(classes), id_map, _part(flags.split, flags.part), classes, flags.split_pieces
+    )
     known = read_id_map(id_map) if id_map else [truth.entry for truth in truths]
     check_results(entries, known, len(classes), flags.pred)
     scored = {truth.id for truth in truths}  # a part of a split may be fewer images than the id map has

@@ -34,6 +34,9 @@ class ImageSettings:
         "order of the colours on disk; auto decides by the H&E stain colours of the training set",
         choices=("auto", "rgb", "bgr"),
     )
+    split_pieces: bool = learning(
+        False, "make each connected piece of a mask's id a cell, for masks of 0 and 255 or with one id in many places"
+    )
     scale: float = learning(
         1.0, "factor by which every image is resized before it is cut into tiles", low=0.05, high=16
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from src.common.files import replacing
-from src.data.prepared import PreparedImage
+from src.data.prepared import PreparedImage, count_pieces
 from src.data.records import Record
 from src.data.stain import STAIN_FEATURES, red_contrast, stain_features
 
@@ -21,9 +21,9 @@ class ImageFacts:
     ``prepared_sizes`` those after --scale, in px; ``label_bytes`` (N,) is the size of one pixel of the label map.
     ``class_counts`` (N, K) are the numbers of objects of classes 1 to the highest that occurs. ``box_counts`` (N,) and
     ``boxes`` (M, 4) int32 (xyxy in px after --scale, max exclusive) are of the objects that scaling left.
-    ``brightest`` (N,) uint8 is the highest value of an image. ``contrasts`` (N,) and ``stains`` (N, D) float64 are as
-    :func:`red_contrast` (NaN for None) and :func:`stain_features` give them; ``checksums`` (N,) are those of the image
-    with its masks, in hexadecimal.
+    ``brightest`` (N,) uint8 is the highest value of an image, ``in_pieces`` (N,) the number of its objects that lie in
+    several pieces. ``contrasts`` (N,) and ``stains`` (N, D) float64 are as :func:`red_contrast` (NaN for None) and
+    :func:`stain_features` give them; ``checksums`` (N,) are those of the image with its masks, in hexadecimal.
     """
 
     entries: np.ndarray
@@ -34,6 +34,7 @@ class ImageFacts:
     box_counts: np.ndarray
     boxes: np.ndarray
     brightest: np.ndarray
+    in_pieces: np.ndarray
     contrasts: np.ndarray
     stains: np.ndarray
     checksums: np.ndarray
@@ -77,6 +78,7 @@ def facts_of(entry: str, record: Record, prepared: PreparedImage) -> ImageFacts:
         box_counts=np.array([len(boxes)]),
         boxes=boxes,
         brightest=np.array([prepared.image.max()]),
+        in_pieces=np.array([count_pieces(prepared)]),
         contrasts=np.array([np.nan if contrast is None else contrast]),
         stains=stain_features(prepared.image)[None],
         checksums=np.array(["".join(f"{value:08x}" for value in prepared.checksums)]),
@@ -121,6 +123,7 @@ _NO_FACTS = ImageFacts(
     box_counts=np.zeros(0, np.int64),
     boxes=np.zeros((0, 4), np.int32),
     brightest=np.zeros(0, np.uint8),
+    in_pieces=np.zeros(0, np.int64),
     contrasts=np.zeros(0),
     stains=np.zeros((0, STAIN_FEATURES)),
     checksums=np.zeros(0, str),

@@ -9,6 +9,7 @@ import numpy as np
 from src.common.errors import InputError
 from src.data import pictures, tiff
 from src.data.tiff import Header
+from src.geometry.overlaps import ranges
 
 MAX_SMALL_ID = 1 << 24  # ids below are renumbered through a table, others by sorting
 
@@ -31,15 +32,16 @@ class CellPixels(NamedTuple):
         return mask.reshape(self.shape)
 
 
-def read_mask(path: str | Path) -> np.ndarray:
+def read_mask(path: str | Path, split: bool = False) -> np.ndarray:
     """Read an instance mask as ``(H, W)`` int32: 0 is background, the rest as :func:`read_cells` has it."""
-    return read_cells(path).to_mask()
+    return read_cells(path, split).to_mask()
 
 
-def read_cells(path: str | Path) -> CellPixels:
+def read_cells(path: str | Path, split: bool = False) -> CellPixels:
     """Read an instance mask: 0 is background, ids are renumbered 1..N in ascending order.
 
-    Any integer or integral float dtype is read; ids may be sparse, huge, or cover several pieces. N may be 0.
+    Any integer or integral float dtype is read; ids may be sparse, huge, or cover several pieces, which ``split`` makes
+    cells of their own. N may be 0.
 
     Raises:
         InputError: as :func:`src.data.tiff.read_plane`, a JPEG, which changes ids, and NaN, infinite, negative or
@@ -47,7 +49,8 @@ def read_cells(path: str | Path) -> CellPixels:
     """
     mask = pictures.read_plane(Path(path)) if _is_picture(path) else tiff.read_plane(path)
     _check_ids(mask, path)
-    return cell_pixels(mask)
+    cells = cell_pixels(mask)
+    return split_pieces(cells) if split else cells
 
 
 def cell_pixels(mask: np.ndarray) -> CellPixels:
@@ -60,6 +63,45 @@ def cell_pixels(mask: np.ndarray) -> CellPixels:
         present[small] = True
         return CellPixels(mask.shape, places, np.cumsum(present, dtype=np.int32)[small])
     return CellPixels(mask.shape, places, (np.unique(ids, return_inverse=True)[1] + 1).astype(np.int32))
+
+
+def split_pieces(cells: CellPixels) -> CellPixels:
+    """Make each connected piece (by sides or corners) of each cell a cell of its own, in the order of first pixels.
+
+    Time grows with the cells' pixels: runs of them in a row are joined with those of the row above.
+    """
+    from scipy.sparse import coo_matrix  # slow to import
+    from scipy.sparse.csgraph import connected_components
+
+    width = cells.shape[1]
+    row = cells.places // width
+    new = np.ones(len(cells.places), bool)
+    new[1:] = (np.diff(cells.places) != 1) | (np.diff(cells.ids) != 0) | (np.diff(row) != 0)
+    starts = np.flatnonzero(new)
+    lengths = np.diff(np.append(starts, len(cells.places)))
+    first, ids = cells.places[starts], cells.ids[starts]
+    # Of the runs in the row below those that may touch: from one that ends at the column before or later …
+    last = first + lengths - 1
+    low = np.searchsorted(last, np.maximum(first + width - 1, (row[starts] + 1) * width))
+    # … to one that starts at the column behind or sooner.
+    high = np.searchsorted(first, np.minimum(last + width + 1, (row[starts] + 2) * width - 1), side="right")
+    counts = np.maximum(high - low, 0)
+    above = np.repeat(np.arange(len(starts)), counts)
+    below = ranges(low, counts)
+    joined = ids[above] == ids[below]
+    links = coo_matrix((np.ones(joined.sum(), bool), (above[joined], below[joined])), shape=(len(starts),) * 2)
+    piece = connected_components(links, directed=False)[1]
+    _, first_run, piece = np.unique(piece, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first_run)) + 1
+    return CellPixels(cells.shape, cells.places, np.repeat(rank[piece].astype(np.int32), lengths))
+
+
+def count_split(cells: CellPixels) -> int:
+    """The number of cells that lie in several pieces."""
+    pieces = split_pieces(cells).ids
+    id_of = np.zeros(int(pieces.max(initial=0)) + 1, np.int64)
+    id_of[pieces] = cells.ids
+    return int(np.count_nonzero(np.bincount(id_of[1:]) > 1))
 
 
 def read_mask_header(path: Path) -> Header:

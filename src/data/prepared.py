@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from src.data.masks import CellPixels, read_cells
+from src.data.masks import CellPixels, cell_pixels, count_split, read_cells
 from src.data.records import Record
 from src.data.tiff import read_image
 from src.geometry.instances import extents
@@ -39,10 +39,10 @@ class PreparedImage:
         return np.bincount(self.class_ids[1:], minlength=class_count + 1)[1:]
 
 
-def prepare(record: Record, intensity: str, scale: float) -> PreparedImage:
-    """Decode a record's image and masks and scale them."""
+def prepare(record: Record, intensity: str, scale: float, split: bool = False) -> PreparedImage:
+    """Decode a record's image and masks and scale them; with ``split`` each piece of a cell is a cell of its own."""
     image = scale_image(read_image(record.image, intensity), scale)
-    cells = {class_id: _scale_cells(read_cells(path), scale) for class_id, path in record.masks.items()}
+    cells = {class_id: _scale_cells(read_cells(path, split), scale) for class_id, path in record.masks.items()}
     label_map, class_ids, layers = stack_layers(cells, image.shape[:2])
     areas, boxes = extents(label_map.transpose(2, 0, 1), len(class_ids) - 1)
     files = [record.image, *record.masks.values()]
@@ -105,3 +105,18 @@ def stack_layers(cells: Mapping[int, CellPixels], shape: tuple[int, int]) -> tup
         layer_of.append(depths[1:])
     label_map = np.stack(layers, axis=-1).reshape(*shape, len(layers))
     return label_map, np.array(class_ids), np.concatenate(layer_of)
+
+
+def count_pieces(prepared: PreparedImage) -> int:
+    """The number of objects that lie in several pieces."""
+    return sum(count_split(cell_pixels(layer)) for layer in np.moveaxis(prepared.label_map, 2, 0))
+
+
+def pieces_warnings(in_pieces: int, cells: int) -> list[str]:
+    """A warning where cells lie in several pieces, as they do in masks of 0 and 255 or of one id per class."""
+    if not in_pieces:
+        return []
+    return [
+        f"warning: {in_pieces:,} of {cells:,} cells lie in several pieces, as in a mask without an id per cell;"
+        " --split-pieces makes each piece a cell"
+    ]

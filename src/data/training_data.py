@@ -18,6 +18,7 @@ from src.data.classes import HOMEWORK_CLASSES, CellClass, file_of_classes, load_
 from src.data.data_shift import DataStatistics, data_statistics
 from src.data.image_facts import ImageFacts, concatenate_facts
 from src.data.intensity import small_range_warnings
+from src.data.prepared import pieces_warnings
 from src.data.records import Record, files_of, image_folders, read_record, unread_warnings
 from src.data.splits import group_by_stain, make_split, read_groups, read_split, select
 from src.data.stain import decide_channel_order
@@ -76,10 +77,11 @@ def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = 
     """Find, decode and split the images; with ``hidden`` no progress is shown."""
     classes = resolve_classes(data)
     folder = Path(data.cache_dir) if data.cache_dir else default_folder()
-    cache = ImageCache(folder, data.cache_gb, image.intensity, image.scale)
+    cache = ImageCache(folder, data.cache_gb, image.intensity, image.scale, image.split_pieces)
     records, facts = _read_images(Path(data.data_path), len(classes), cache, hidden)
     notes = [f"images: {cache.decoded} decoded, {len(records) - cache.decoded} known from the cache {cache.folder}"]
     notes += unread_warnings(records)
+    notes += pieces_warnings(int(facts.in_pieces.sum()), int(facts.class_counts.sum()))
     order = image.channel_order
     if order == "auto":
         order, note = _decide_order(facts)

@@ -70,7 +70,8 @@ class TrainingRun:
     @cached_property
     def truth(self) -> list[ImageTruth]:
         """The true cells of the val images, which are read when they are first asked for."""
-        return load_ground_truth(self.config.data.data_path, len(self.data.classes), self.id_map)
+        split = self.config.image.split_pieces
+        return load_ground_truth(self.config.data.data_path, len(self.data.classes), self.id_map, split=split)
 
     @property
     def id_map(self) -> Path:

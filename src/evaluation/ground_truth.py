@@ -53,6 +53,7 @@ def load_ground_truth(
     id_map: str | Path | None = None,
     names: Collection[str] | None = None,
     classes: Sequence[CellClass] | None = None,
+    split: bool = False,
 ) -> list[ImageTruth]:
     """Load the true objects of every image that is to be scored.
 
@@ -65,6 +66,7 @@ def load_ground_truth(
         names: only these images (file names without ``.tif``, or folder names).
         classes: the classes 1..K, which a COCO file's categories are matched with by name; without them by id. A match
             that is not by name is said on stderr.
+        split: each connected piece of a mask's id is a cell.
 
     Raises:
         InputError: an image of the id map or of ``names`` that is not there, a size other than the id map's, or a
@@ -79,7 +81,7 @@ def load_ground_truth(
         raise InputError(f"{path}: no image is left to score, because the split's part or the id map names none")
     if path.is_dir():
         sizes = {entry.name: (entry.height, entry.width) for entry in entries or ()}
-        truths = _read_folder(path, class_count, names, sizes)
+        truths = _read_folder(path, class_count, names, sizes, split)
     else:
         data = read_json(path)
         data = with_class_ids(data, classes, path) if classes else data
@@ -107,7 +109,7 @@ def _renumber(truths: Sequence[ImageTruth], entries: Sequence[ImageId], id_map: 
 
 
 def _read_folder(
-    path: Path, class_count: int, names: Collection[str] | None, sizes: Mapping[str, tuple[int, int]]
+    path: Path, class_count: int, names: Collection[str] | None, sizes: Mapping[str, tuple[int, int]], split: bool
 ) -> list[ImageTruth]:
     """Read masks; ``sizes`` serves the images that have neither a mask nor ``image.tif``."""
     folders = {folder.name: folder for folder in path.iterdir() if folder.is_dir() and not is_system_file(folder.name)}
@@ -118,7 +120,7 @@ def _read_folder(
     has_images = any(path.glob("*/[iI]mage.tif*"))
     list_masks = _masks_and_size if has_images else _masks_alone
     return [
-        _read_image(folders[name], *list_masks(folders[name], class_count), sizes, number)
+        _read_image(folders[name], *list_masks(folders[name], class_count), sizes, number, split)
         for number, name in enumerate(chosen, start=1)
     ]
 
@@ -141,10 +143,11 @@ def _read_image(
     size: tuple[int, int] | None,
     sizes: Mapping[str, tuple[int, int]],
     number: int,
+    split: bool,
 ) -> ImageTruth:
     instances: list[Instance] = []
     for class_id, mask_path in masks.items():
-        mask = read_mask(mask_path)
+        mask = read_mask(mask_path, split)
         size = size or mask.shape
         if mask.shape != size:
             height, width = mask.shape

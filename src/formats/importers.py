@@ -16,7 +16,7 @@ from src.common.files import read_json
 from src.common.limits import check_pixels
 from src.data.classes import HOMEWORK_CLASSES, name_classes, parse_classes, to_json
 from src.data.id_map import check_component
-from src.data.masks import read_mask
+from src.data.masks import cell_pixels, count_split, read_mask
 from src.data.pictures import open_picture, read_picture
 from src.evaluation.categories import read_categories, renumbered
 from src.evaluation.ground_truth import ImageTruth, read_coco
@@ -89,7 +89,7 @@ def _reason_to_drop(annotation: Any) -> str:
     return "annotation without a segmentation" if annotation.get("segmentation", []) in ([], None) else ""
 
 
-def import_labels(folder: Path, intensity: str = "full") -> Source:
+def import_labels(folder: Path, intensity: str = "full", split: bool = False) -> Source:
     """Label images of one class: ``x_masks.png`` beside ``x.png``, or ``masks/x.tif`` for ``images/x.tif``."""
     files = [path for path in files_in(folder) if PICTURES.search(path.name) and not NO_IMAGES.search(path.stem)]
     labels: dict[str, Path] = {}
@@ -105,9 +105,12 @@ def import_labels(folder: Path, intensity: str = "full") -> Source:
             raise InputError(f"{path}: has no label image ({path.stem}_masks.tif beside it, or masks/{path.name})")
 
         def read(path: Path = path, label: Path = labels[path.stem]) -> Imported:
-            pixels, found = read_picture(path, intensity), read_mask(label)
+            pixels, found = read_picture(path, intensity), read_mask(label, split)
             check_size(label, found.shape, pixels)
             source.notes["label images with one id alone: are they masks of 0 and 255?"] += int(found.max()) == 1
+            source.notes["cells in several pieces; --split-pieces makes each piece a cell"] += count_split(
+                cell_pixels(found)
+            )
             return Imported(pixels, from_label_map(found[None]))
 
         add(readers, path.stem, path, read)
@@ -237,7 +240,7 @@ def _regions(xml: Path) -> list[tuple[str, np.ndarray]]:
     return regions
 
 
-IMPORTERS: Mapping[str, Callable[[Path, str], Source]] = {
+IMPORTERS: Mapping[str, Callable[..., Source]] = {
     "monusac": import_monusac,
     "consep": import_consep,
     "coco": import_coco,

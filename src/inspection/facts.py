@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from src.data.prepared import PreparedImage
+from src.data.prepared import PreparedImage, count_pieces
 from src.data.stain import red_contrast
 
 SAME_IMAGE = 0.99  # correlation of two thumbnails from which their images count as near duplicates
@@ -32,6 +32,7 @@ class CellFacts:
     thumbnail: np.ndarray
     contrast: float | None
     brightest: int
+    in_pieces: int
 
     @property
     def at_border(self) -> np.ndarray:
@@ -54,6 +55,7 @@ def facts_of(name: str, prepared: PreparedImage) -> CellFacts:
         thumbnail(prepared.image),
         red_contrast(prepared.image),
         int(prepared.image.max()),
+        count_pieces(prepared),
     )
 
 

@@ -12,13 +12,15 @@ from src.data.tiff import read_image
 from src.inspection.facts import CellFacts, facts_of
 
 
-def check(folders: Iterable[Path], class_count: int, intensity: str) -> tuple[list[CellFacts], list[str]]:
+def check(
+    folders: Iterable[Path], class_count: int, intensity: str = "full", split: bool = False
+) -> tuple[list[CellFacts], list[str]]:
     """Decode every image with its masks: the facts about usable images, and one line per fault."""
     facts: list[CellFacts] = []
     problems: list[str] = []
     for folder in folders:
         try:
-            prepared = prepare(read_record(folder, class_count), intensity, 1.0)
+            prepared = prepare(read_record(folder, class_count), intensity, 1.0, split)
             facts.append(facts_of(folder.name, prepared))
         except InputError as error:
             faults = faults_of_files(folder, class_count, intensity)

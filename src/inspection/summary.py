@@ -8,6 +8,7 @@ import numpy as np
 from src.config.checks import parse_numbers
 from src.data.classes import CellClass
 from src.data.intensity import small_range_warnings
+from src.data.prepared import pieces_warnings
 from src.data.stain import decide_channel_order
 from src.geometry.anchors import DEFAULT_ANCHORS, best_anchor_ious
 from src.inspection.advice import Advice
@@ -50,6 +51,7 @@ def notes_on(facts: Sequence[CellFacts], classes: Sequence[CellClass], advice: A
         f"channel order by the stain: {order} ({agreeing:.0%} of the images agree)",
     ]
     lines += small_range_warnings([image.brightest for image in facts])
+    lines += pieces_warnings(sum(image.in_pieces for image in facts), sum(counts))
     overlaps = sum((image.overlaps for image in facts), Counter[tuple[int, int]]())
     lines += [
         f"pairs of cells that share pixels, {names[a]} with {names[b]}: {count:,}"

@@ -80,7 +80,8 @@ def read_run(folder: Path, sources: Sources) -> ReportedRun:
     id_map = id_map_of(pred, sources.id_map)
     if id_map is None and gt.is_dir():
         raise InputError(f"{companion(pred, 'id-map')}: no such file; name an id map with --id-map")
-    truths = load_ground_truth(gt, len(classes), id_map, classes=classes)
+    split = bool(settings.get("split_pieces"))
+    truths = load_ground_truth(gt, len(classes), id_map, classes=classes, split=split)
     entries = read_results(pred)
     check_results(entries, [truth.entry for truth in truths], len(classes), str(pred))
     return ReportedRun(

@@ -5,13 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from skimage.measure import label
 
 from src.common.errors import InputError
 from src.config.settings import DataSettings, ImageSettings
-from src.data.masks import read_mask, read_mask_header
+from src.data.masks import cell_pixels, count_split, read_mask, read_mask_header, split_pieces
 from src.data.prepared import prepare
 from src.data.records import find_records
+from src.data.tiff import write_mask
 from src.data.training_data import load_training_data
+from src.evaluation.ground_truth import load_ground_truth
 from tests.helpers import write_dataset
 
 IDS = np.array([[0, 3, 3], [900, 0, 70]])
@@ -92,3 +95,32 @@ def test_what_is_not_read_is_said(tmp_path: Path) -> None:
         (tmp_path / "data/b" / name).write_text("")
     (note,) = [note for note in load_training_data(settings, ImageSettings()).notes if "not read" in note]
     assert "2 files" in note and f"{tmp_path}/data/b/cells.png" in note
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_pieces_are_the_connected_parts_of_each_id(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 14, 2).tolist())
+    mask = rng.integers(0, 4, shape) * (rng.random(shape) < rng.choice([0.3, 0.6, 0.9]))
+    found = split_pieces(cell_pixels(mask)).to_mask()
+    wanted = label(mask, background=0, connectivity=2)
+    assert np.array_equal(found, wanted)  # both number pieces in the order of their first pixels
+    in_several = [len(np.unique(wanted[mask == number])) > 1 for number in np.unique(mask[mask > 0])]
+    assert count_split(cell_pixels(mask)) == sum(in_several)
+
+
+def test_pieces_of_a_mask_without_cells() -> None:
+    empty = cell_pixels(np.zeros((4, 5), int))
+    assert len(split_pieces(empty).ids) == 0 and count_split(empty) == 0
+
+
+def test_training_says_and_splits_masks_without_an_id_per_cell(tmp_path: Path) -> None:
+    for record in find_records(write_dataset(tmp_path / "data", "abc"), 2):
+        write_mask(record.masks[1], np.where(read_mask(record.masks[1]) > 0, 255, 0))
+    settings = DataSettings(str(tmp_path / "data"), num_classes=3, val_fraction=0.0, cache_dir=str(tmp_path / "cache"))
+    plain, split = (load_training_data(settings, ImageSettings(split_pieces=flag)) for flag in (False, True))
+    (note,) = [note for note in plain.notes if "--split-pieces" in note]
+    assert "3 of " in note and plain.class_counts[0] == 3
+    assert not [note for note in split.notes if "--split-pieces" in note] and split.class_counts[0] > 6
+    truths = load_ground_truth(tmp_path / "data", 2, split=True)
+    assert sum(cell.class_id == 1 for truth in truths for cell in truth.instances) == split.class_counts[0]

@@ -341,6 +341,18 @@ def test_flags_that_make_no_sense_are_refused(
         main(["--from", *flags])
 
 
+def test_a_mask_without_an_id_per_cell_is_said_and_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "in/x.png", PIXELS)
+    save(tmp_path / "in/x_masks.png", (labels(A, B) > 0).astype(np.uint8) * 255)
+    said = convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "one")
+    assert "look at 1 cells in several pieces" in said and "--split-pieces" in said and "1 images, 1 cells" in said
+    said = convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "two", "--split-pieces")
+    assert "1 images, 2 cells" in said and "--split-pieces" not in said
+    assert np.array_equal(masks_of(tmp_path / "two/x")[1], labels(A, B))
+    with pytest.raises(InputError, match="--split-pieces: has no effect with --from dsb2018"):
+        convert(capsys, "--from", "dsb2018", tmp_path / "in", tmp_path / "no", "--split-pieces")
+
+
 DEEP = np.random.default_rng(1).integers(0, 65536, (40, 50, 4), np.uint16)
 
 

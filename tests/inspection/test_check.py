@@ -48,6 +48,20 @@ def test_what_the_data_are_like(data: Path, capsys: pytest.CaptureFixture[str]) 
     assert " --scale 2" in lines[-2] or " --scale 3" in lines[-2]
 
 
+def test_masks_without_an_id_per_cell_are_said_and_split(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(data)
+    before = capsys.readouterr().out.splitlines()[1].split()[2]  # cells of class 1
+    assert "pieces" not in before
+    for path in data.glob("*/class1.tif"):
+        write_mask(path, np.where(read_mask(path) > 0, 255, 0))
+    run(data)
+    said = capsys.readouterr().out
+    assert "--split-pieces" in said and "3 of " in said and said.splitlines()[1].split()[2] == "3"
+    run(data, "--split-pieces")
+    said = capsys.readouterr().out
+    assert "--split-pieces" not in said and int(said.splitlines()[1].split()[2]) > 3
+
+
 def test_few_bits_in_a_deep_file_are_said(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in data.glob("*/image.tif"):
         tifffile.imwrite(path, read_image(path).astype(np.uint16) << 4, photometric="rgb")  # 12 bits
