@@ -256,7 +256,7 @@ def holds_names(reads: Callable[[Path], Any]) -> Callable[[Path], None]:
                 try:
                     reads(folder / file)
                 except InputError as error:
-                    refused = "is not a plain file name" in str(error)
+                    refused = "is not a plain file name" in str(error) or "which is not in" in str(error)
                 assert refused, (file, name)
 
         check()

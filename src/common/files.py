@@ -89,7 +89,7 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file; a missing or broken one is an :class:`InputError` that names it."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # Windows tools begin files with a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({reason}){nearest_path(path)}") from error

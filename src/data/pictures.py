@@ -11,7 +11,7 @@ import numpy as np
 from src.common.errors import InputError
 from src.common.limits import check_pixels
 from src.data.intensity import to_uint8
-from src.data.tiff import Header, read_image
+from src.data.tiff import Header, read_header, read_image
 
 PLANES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # Pillow's modes of one channel
 
@@ -38,6 +38,13 @@ def read_plane(path: Path) -> np.ndarray:
     if picture.mode not in PLANES:
         raise InputError(f"{path}: has {len(picture.getbands())} channels; a mask has one, holding instance ids")
     return np.asarray(picture)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """The (H, W) of an image file of any common type, without decoding pixels."""
+    is_tiff = path.suffix.lower() in (".tif", ".tiff")
+    header = read_header(path) if is_tiff else read_picture_header(path)
+    return header.height, header.width
 
 
 def read_picture_header(path: Path) -> Header:

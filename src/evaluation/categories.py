@@ -24,6 +24,15 @@ class Category:
     supercategory: str
 
 
+def integer(value: Any) -> Any:
+    """A whole number that a tool wrote as text or with a decimal point as ``int``; anything else stays as it is."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value.strip()):
+        return int(value)
+    return value
+
+
 def read_categories(data: Mapping[str, Any], path: Path) -> tuple[list[Category], list[str]]:
     """The categories of a decoded COCO file by id, without a root that only stands above the others.
 
@@ -36,8 +45,8 @@ def read_categories(data: Mapping[str, Any], path: Path) -> tuple[list[Category]
     Raises:
         InputError: a category without an integer id or a name, or two of one id.
     """
-    items = data["categories"]
-    if not all(isinstance(c, dict) and type(c.get("id")) is int and isinstance(c.get("name"), str) for c in items):
+    items = [{**item, "id": integer(item.get("id"))} if isinstance(item, dict) else {} for item in data["categories"]]
+    if not all(type(item.get("id")) is int and isinstance(item.get("name"), str) for item in items):
         raise InputError(f"{path}: a category needs an integer id and a name")
     categories = sorted(
         (Category(item["id"], item["name"].strip(), str(item.get("supercategory") or "")) for item in items),
@@ -55,7 +64,7 @@ def used_ids(data: Mapping[str, Any]) -> set[int]:
     """The category ids of a file's annotations, without malformed ones."""
     annotations = data.get("annotations")
     ids = (
-        [item.get("category_id") for item in annotations if isinstance(item, dict)]
+        [integer(item.get("category_id")) for item in annotations if isinstance(item, dict)]
         if isinstance(annotations, list)
         else []
     )
@@ -74,9 +83,9 @@ def match_classes(
     Raises:
         InputError: names that differ, or more categories than classes.
     """
-    class_of = {_plain(cell_class.name): cell_class.id for cell_class in classes}
+    class_of = {plain(cell_class.name): cell_class.id for cell_class in classes}
     by_name = {
-        category.id: class_of[_plain(category.name)] for category in categories if _plain(category.name) in class_of
+        category.id: class_of[plain(category.name)] for category in categories if plain(category.name) in class_of
     }
     unknown = [category for category in categories if category.id in used and category.id not in by_name]
     if not unknown:
@@ -101,14 +110,16 @@ def match_classes(
     }, f"{path}: categories and classes are matched by id, because names are generic"
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A name without regard to case, Unicode form, and spaces around it."""
     return unicodedata.normalize("NFC", name).strip().casefold()
 
 
 def renumbered(annotation: Any, numbers: Mapping[int, int], where: str) -> Any:
     """An annotation with its category as 1..K; what is malformed stays so, to be refused by its number."""
-    if not isinstance(annotation, dict) or type(annotation.get("category_id")) is not int:
+    number = integer(annotation.get("category_id")) if isinstance(annotation, dict) else None
+    if type(number) is not int:
         return annotation
-    if annotation["category_id"] not in numbers:
-        raise InputError(f"{where}: category_id {annotation['category_id']} is not among the file's categories")
-    return {**annotation, "category_id": numbers[annotation["category_id"]]}
+    if number not in numbers:
+        raise InputError(f"{where}: category_id {number} is not among the file's categories")
+    return {**annotation, "category_id": numbers[number]}

@@ -14,10 +14,10 @@ from src.common.errors import InputError
 from src.common.files import is_system_file, read_json
 from src.common.limits import max_pixels
 from src.data.classes import CellClass
-from src.data.id_map import TIFF_SUFFIX, ImageId, check_component, read_id_map
+from src.data.id_map import TIFF_SUFFIX, ImageId, check_component, read_id_map, refuse_repeats
 from src.data.masks import read_mask
 from src.data.records import find_masks, read_record
-from src.evaluation.categories import match_classes, read_categories, renumbered, used_ids
+from src.evaluation.categories import integer, match_classes, read_categories, renumbered, used_ids
 from src.evaluation.rle import MAX_PIXELS as MAX_RLE_PIXELS
 from src.evaluation.rle import RleError, compress, decode_entries
 from src.geometry.instances import Instance, from_label_map
@@ -162,6 +162,8 @@ def _read_image(
 def _select(truths: list[ImageTruth], names: Collection[str] | None, path: Path) -> list[ImageTruth]:
     """The images of these names, in their order; all without any."""
     by_name = {truth.name: truth for truth in truths}
+    if names is not None:
+        refuse_repeats((truth.name for truth in truths), f"{path}: image")
     _require(names or (), by_name, f"{path}: has no ground truth for")
     return truths if names is None else [by_name[name] for name in names]
 
@@ -189,7 +191,7 @@ def read_coco(data: Any, path: Path, class_count: int) -> list[ImageTruth]:
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "annotations")):
         raise InputError(f"{path}: expected a COCO JSON object with lists of images and annotations")
     images = {image.id: image for image in (_parse_image(item, path) for item in data["images"])}
-    if not images or len({image.name for image in images.values()}) != len(data["images"]):
+    if not images or len({image.file_name for image in images.values()}) != len(data["images"]):
         raise InputError(f"{path}: needs images, each with an id and a file_name of its own")
     entries = [
         _parse_annotation(item, index, images, class_count, path) for index, item in enumerate(data["annotations"])
@@ -208,7 +210,8 @@ def read_coco(data: Any, path: Path, class_count: int) -> list[ImageTruth]:
 def _parse_image(item: Any, path: Path) -> ImageTruth:
     if not isinstance(item, dict) or not {"id", "file_name", "height", "width"} <= item.keys():
         raise InputError(f"{path}: an image needs id, file_name, height and width, got {repr(item)}")
-    image_id, file_name, height, width = (item[key] for key in ("id", "file_name", "height", "width"))
+    file_name = item["file_name"]
+    image_id, height, width = (integer(item[key]) for key in ("id", "height", "width"))
     if not isinstance(file_name, str):
         raise InputError(f"{path}: the file_name of an image must be text, got {repr(file_name)}")
     check_component(PureWindowsPath(file_name).name, path)  # the folders before it are another machine's
@@ -226,7 +229,7 @@ def _parse_annotation(
     where = f"{path}: annotation {index}"
     if not isinstance(item, dict):
         raise InputError(f"{where}: is not a JSON object")
-    image_id, category_id = item.get("image_id"), item.get("category_id")
+    image_id, category_id = integer(item.get("image_id")), integer(item.get("category_id"))
     if type(image_id) is not int or image_id not in images:
         raise InputError(f"{where}: image_id {repr(image_id)} is not among the images")
     if type(category_id) is not int or not 1 <= category_id <= class_count:
@@ -254,6 +257,7 @@ def _to_compressed(segmentation: Any, size: list[int], where: str) -> dict[str, 
 def _rasterise(polygons: list[Any], size: list[int], where: str) -> dict[str, Any]:
     """Draw polygons ``[x1, y1, x2, y2, …]`` in px, once they are known to be safe to draw."""
     reach, length = max(size), 0.0
+    polygons = [polygon for polygon in polygons if not isinstance(polygon, list) or len(polygon) >= 6] or polygons
     for polygon in polygons or [None]:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise InputError(f"{where}: a polygon needs three points or more, as [x1, y1, x2, y2, …]")

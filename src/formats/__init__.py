@@ -1,5 +1,6 @@
 """Other formats in and out.
 
+- ``coco``: COCO JSON files in
 - ``importers``: readers, one per format
 - ``imported``: what all readers share
 - ``exporters``: writers, one per format

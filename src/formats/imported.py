@@ -1,5 +1,6 @@
 """What all importers share: an image with its objects, and how files are found and opened."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from src.common.files import is_system_file
 from src.data.classes import CellClass
 from src.data.id_map import check_component
 from src.geometry.instances import Instance
+
+PICTURES = re.compile(r"\.(tiff?|png|jpe?g|bmp)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,36 +2,23 @@
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from src.common.errors import InputError
-from src.common.files import read_json
 from src.common.limits import check_pixels
-from src.data.classes import HOMEWORK_CLASSES, name_classes, parse_classes, to_json
-from src.data.id_map import check_component
+from src.data.classes import HOMEWORK_CLASSES, name_classes
 from src.data.masks import cell_pixels, count_split, read_mask
 from src.data.pictures import open_picture, read_picture
-from src.evaluation.categories import read_categories, renumbered
-from src.evaluation.ground_truth import ImageTruth, read_coco
-from src.formats.imported import (
-    Imported,
-    Source,
-    add,
-    check_size,
-    files_in,
-    is_there,
-)  # fmt: skip
+from src.formats.coco import import_coco
+from src.formats.imported import PICTURES, Imported, Source, add, check_size, files_in
 from src.geometry.instances import Instance, from_label_map
 from src.geometry.polygons import fill
 
-PICTURES = re.compile(r"\.(tiff?|png|jpe?g|bmp)$", re.IGNORECASE)
 LABELS = re.compile(r"_(cp_masks|masks?|labels?)$", re.IGNORECASE)
 NO_IMAGES = re.compile(r"_(flows|outlines|seg|cp_output)$", re.IGNORECASE)  # what cellpose leaves beside its masks
 CONSEP_CLASSES = name_classes(["epithelial", "inflammatory", "spindle-shaped", "other"])
@@ -39,54 +26,6 @@ CONSEP_CLASSES = name_classes(["epithelial", "inflammatory", "spindle-shaped", "
 # fibroblast, muscle, endothelial.
 CONSEP_MERGED = {1: 4, 2: 2, 3: 1, 4: 1, 5: 3, 6: 3, 7: 3}
 AMBIGUOUS = 0  # class id of regions that are of no class; they are kept apart
-
-
-def import_coco(path: Path, intensity: str = "full", images: Path | None = None) -> Source:
-    """A COCO JSON file and its images, by default beside it or in ``images`` beside it.
-
-    Crowd regions are dropped, and annotations without a segmentation.
-    """
-    data = read_json(path)
-    if not isinstance(data, dict) or not isinstance(data.get("categories"), list) or not data["categories"]:
-        raise InputError(f"{path}: expected a COCO JSON object with images, annotations and categories")
-    categories, roots = read_categories(data, path)
-    numbers = {category.id: number for number, category in enumerate(categories, start=1)}
-    classes = parse_classes(to_json(name_classes([category.name for category in categories])), str(path))
-    dropped = Counter(f"category {name!r}, which only stands above the others" for name in roots)
-    if isinstance(annotations := data.get("annotations"), list):
-        reasons = [_reason_to_drop(item) for item in annotations]
-        dropped += Counter(reason for reason in reasons if reason)
-        kept = [
-            renumbered(item, numbers, f"{path}: annotation {index}")
-            for index, (item, reason) in enumerate(zip(annotations, reasons, strict=True))
-            if not reason
-        ]
-        data = {**data, "annotations": kept}
-    truths = read_coco(data, path, len(classes))
-    readers: dict[str, Callable[[], Imported]] = {}
-    for truth in truths:
-        check_component(truth.file_name, path)
-        folders = [images] if images else [path.parent, path.parent / "images"]
-        file = next((file for folder in folders if is_there(file := folder / truth.file_name)), None)
-        if file is None:
-            raise InputError(f"{path}: names {truth.file_name}, which is not in {folders[0]} (see --images)")
-
-        def read(file: Path = file, truth: ImageTruth = truth) -> Imported:
-            pixels = read_picture(file, intensity)
-            check_size(path, (truth.height, truth.width), pixels, file)
-            return Imported(pixels, truth.instances)
-
-        add(readers, PICTURES.sub("", truth.file_name), file, read)
-    return Source(readers, classes, dropped)
-
-
-def _reason_to_drop(annotation: Any) -> str:
-    """Why an annotation is not a cell; empty for a cell, and for a malformed annotation, which is refused later."""
-    if not isinstance(annotation, dict):
-        return ""
-    if annotation.get("iscrowd"):
-        return "crowd region"
-    return "annotation without a segmentation" if annotation.get("segmentation", []) in ([], None) else ""
 
 
 def import_labels(folder: Path, intensity: str = "full", split: bool = False) -> Source:

@@ -168,7 +168,7 @@ def test_a_malformed_annotation_is_named(tmp_path: Path, change: dict[str, Any],
     "image",
     [
         {"file_name": "a.tif", "height": 6, "width": 8},
-        {"id": "9", "file_name": "a.tif", "height": 6, "width": 8},
+        {"id": "nine", "file_name": "a.tif", "height": 6, "width": 8},
         {"id": 9, "file_name": "a.tif", "height": 0, "width": 8},
         {"id": 9, "file_name": "a.tif", "height": 2**40, "width": 2**40},
         {"id": 9, "file_name": None, "height": 6, "width": 8},

@@ -283,6 +283,73 @@ def test_an_import_that_leaves_no_cell_is_refused_with_the_reasons(
         assert not (tmp_path / "out").exists()
 
 
+def write_coco(path: Path, files: dict[str, Path], **changes: object) -> Path:
+    """A COCO file of images by their ``file_name``, each with the cell A, and the image files."""
+    for file in files.values():
+        save(file, PIXELS)
+    images = [{"id": n, "file_name": name, "height": 40, "width": 50, **changes} for n, name in enumerate(files)]
+    ring = [5, 4, 15, 4, 15, 12, 5, 12]
+    cells = [{"id": n, "image_id": n, "category_id": 3, "segmentation": [ring]} for n in range(len(files))]
+    data = {"images": images, "categories": [{"id": 3, "name": "cell"}], "annotations": cells}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("file_name", "place"),
+    [
+        ("images/x.png", "in/images/x.png"),  # as Label Studio writes it
+        ("images/x.png", "in/x.png"),
+        ("x.png", "in/images/x.png"),
+        ("train/images/x.png", "images/x.png"),  # beside the folder of the JSON file
+        ("C:\\Users\\me\\set 1\\x.png", "in/set 1/x.png"),
+        ("/home/me/data/set/x.png", "in/x.png"),
+        ("X.PNG", "in/x.png"),
+    ],
+)
+def test_images_are_found_by_the_folders_of_their_names(
+    file_name: str, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_coco(tmp_path / "in/cells.json", {file_name: tmp_path / place})
+    convert(capsys, "--from", "coco", path, tmp_path / "out")
+    (found,) = (folder for folder in (tmp_path / "out").iterdir() if folder.is_dir())
+    assert found.name.lower() == "x" and np.array_equal(masks_of(found)[1], labels(A))
+
+
+def test_a_name_in_another_unicode_form_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_coco(tmp_path / "in/cells.json", {"K\u00f6rper.png": tmp_path / "in/Ko\u0308rper.png"})
+    convert(capsys, "--from", "coco", path, tmp_path / "out")
+    assert (tmp_path / "out/K\u00f6rper/class1.tif").is_file()
+
+
+def test_images_outside_are_not_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("../../x.png", str(tmp_path / "x.png"), "..\\..\\x.png"):
+        path = write_coco(tmp_path / "a/b/cells.json", {name: tmp_path / "x.png"})
+        with pytest.raises(InputError, match=r"cells\.json: "):
+            convert(capsys, "--from", "coco", path, tmp_path / "out")
+
+
+def test_one_name_in_two_folders_is_two_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {name: tmp_path / "in" / name for name in ("1/x.png", "2/x.png", "2/y.png")}
+    convert(capsys, "--from", "coco", write_coco(tmp_path / "in/cells.json", files), tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} == {"1_x", "2_x", "y"}
+
+
+def test_numbers_as_tools_write_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_coco(tmp_path / "in/cells.json", {"x.png": tmp_path / "in/x.png"}, height=None)
+    data = json.loads(path.read_text())
+    del data["images"][0]["width"]  # the size is that of the file
+    data["images"][0]["id"], data["annotations"][0]["image_id"] = "7", 7.0
+    data["annotations"][0]["category_id"] = "3"
+    data["annotations"][0]["segmentation"].append([1.0, 2.0, 3.0, 4.0])  # no polygon, beside a good one
+    data["annotations"].append({**data["annotations"][0], "segmentation": [[1, 2]]})
+    path.write_text("\ufeff" + json.dumps(data), encoding="utf-8")  # with a byte-order mark
+    said = convert(capsys, "--from", "coco", path, tmp_path / "out")
+    assert np.array_equal(masks_of(tmp_path / "out/x")[1], labels(A))
+    assert "1 x polygon of fewer than three points" in said and "1 x annotation whose polygons" in said
+
+
 def test_a_root_above_the_categories_is_no_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     categories = [{"id": 0, "name": "nuclei", "supercategory": "none"}]
     categories.append({"id": 3, "name": "cell", "supercategory": "nuclei"})

@@ -1,0 +1,143 @@
+"""Import of COCO JSON files, as annotation tools export them."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from src.common.errors import InputError
+from src.common.files import read_json
+from src.data.classes import name_classes, parse_classes, to_json
+from src.data.id_map import check_component
+from src.data.pictures import read_picture, read_size
+from src.evaluation.categories import plain, read_categories, renumbered
+from src.evaluation.ground_truth import ImageTruth, read_coco
+from src.formats.imported import PICTURES, Imported, Source, add, check_size, is_there
+
+POINT = 6  # numbers; a polygon has three points or more
+
+
+def import_coco(path: Path, intensity: str = "full", images: Path | None = None) -> Source:
+    """A COCO JSON file and its images.
+
+    An image is looked for by its ``file_name``, whose folders may be those of another machine, below ``images``, or
+    else below the file's own folder and the one above; never outside of these. Where two images of different folders
+    have the same name, their folders become part of the names. Sizes that are missing are those of the image files.
+    Crowd regions are dropped and counted, and so are annotations and polygons without an area.
+    """
+    data = read_json(path)
+    if not isinstance(data, dict) or not isinstance(data.get("categories"), list) or not data["categories"]:
+        raise InputError(f"{path}: expected a COCO JSON object with images, annotations and categories")
+    categories, roots = read_categories(data, path)
+    numbers = {category.id: number for number, category in enumerate(categories, start=1)}
+    classes = parse_classes(to_json(name_classes([category.name for category in categories])), str(path))
+    dropped = Counter(f"category {name!r}, which only stands above the others" for name in roots)
+
+    files = _find_images(data.get("images"), path, images)
+    data = {**data, "images": [_with_size(item, files) for item in data.get("images") or []]}
+    if isinstance(annotations := data.get("annotations"), list):
+        data["annotations"] = _cells(annotations, numbers, path, dropped)
+    truths = read_coco(data, path, len(classes))
+    readers: dict[str, Callable[[], Imported]] = {}
+    for name, truth in zip(_names([truth.file_name for truth in truths]), truths, strict=True):
+        file = files[truth.file_name]
+
+        def read(file: Path = file, truth: ImageTruth = truth) -> Imported:
+            pixels = read_picture(file, intensity)
+            check_size(path, (truth.height, truth.width), pixels, file)
+            return Imported(pixels, truth.instances)
+
+        add(readers, name, file, read)
+    return Source(readers, classes, dropped)
+
+
+def _cells(
+    annotations: Sequence[Any], numbers: Mapping[int, int], path: Path, dropped: Counter[str]
+) -> list[dict[str, Any]]:
+    """The annotations that are cells, their categories as 1..K; the others are counted in ``dropped`` by reason."""
+    kept = []
+    for index, item in enumerate(annotations):
+        reason = _reason_to_drop(item)
+        if reason:
+            dropped[reason] += 1
+            continue
+        item = renumbered(item, numbers, f"{path}: annotation {index}")
+        if isinstance(item, dict) and isinstance(polygons := item.get("segmentation"), list):
+            item = {**item, "segmentation": [polygon for polygon in polygons if not _is_degenerate(polygon)]}
+            dropped["polygon of fewer than three points"] += len(polygons) - len(item["segmentation"])
+        kept.append(item)
+    return kept
+
+
+def _reason_to_drop(annotation: Any) -> str:
+    """Why an annotation is not a cell; empty for a cell, and for a malformed annotation, which is refused later."""
+    if not isinstance(annotation, dict):
+        return ""
+    if annotation.get("iscrowd"):
+        return "crowd region"
+    segmentation = annotation.get("segmentation")
+    if segmentation is None or segmentation == []:
+        return "annotation without a segmentation"
+    if isinstance(segmentation, list) and all(map(_is_degenerate, segmentation)):
+        return "annotation whose polygons have fewer than three points"
+    return ""
+
+
+def _is_degenerate(polygon: Any) -> bool:
+    return isinstance(polygon, list) and len(polygon) < POINT
+
+
+def _find_images(items: Any, path: Path, images: Path | None) -> dict[str, Path]:
+    """The file of each image by its ``file_name``; what is malformed is left to be refused by its reader."""
+    roots = [images] if images else [path.parent, path.parent / "images", path.parent.parent]
+    found: dict[str, Path] = {}
+    listings: dict[Path, dict[str, Path]] = {}
+    for item in items if isinstance(items, list) else []:
+        name = item.get("file_name") if isinstance(item, dict) else None
+        if isinstance(name, str):
+            parts = _parts(name, path)
+            candidates = [root.joinpath(*parts[start:]) for start in range(len(parts)) for root in roots]
+            file = next((file for file in candidates if is_there(file)), None)
+            file = file or next(filter(None, (_of_like_name(file, listings) for file in candidates)), None)
+            if file is None:
+                raise InputError(f"{path}: names {name}, which is not in {roots[0]} (see --images)")
+            found[name] = file
+    return found
+
+
+def _of_like_name(file: Path, listings: dict[Path, dict[str, Path]]) -> Path | None:
+    """The file whose name differs in case or Unicode form alone, as between file systems; ``None`` without one."""
+    folder = file.parent
+    if folder not in listings:
+        entries = sorted(folder.iterdir()) if is_there(folder) and folder.is_dir() else []
+        listings[folder] = {plain(entry.name): entry for entry in entries}
+    return listings[folder].get(plain(file.name))
+
+
+def _parts(name: str, path: Path) -> tuple[str, ...]:
+    """The folders and the name of a ``file_name``, with either slash, without a drive; each a plain file name."""
+    parts = [part for part in re.split(r"[/\\]", re.sub(r"^[a-zA-Z]:", "", name)) if part not in ("", ".")]
+    for part in parts or [name]:
+        check_component(part, path)
+    return tuple(parts)
+
+
+def _with_size(item: Any, files: Mapping[str, Path]) -> Any:
+    """An image's entry with the size of its file where it has none."""
+    if not isinstance(item, dict) or item.get("file_name") not in files:
+        return item
+    if item.get("height") is not None and item.get("width") is not None:
+        return item
+    height, width = read_size(files[item["file_name"]])
+    return {**item, "height": height, "width": width}
+
+
+def _names(file_names: Sequence[str]) -> list[str]:
+    """A plain name for each image: its own without the ending, or with its folders where that is not unique."""
+    paths = [PurePosixPath(name.replace("\\", "/")) for name in file_names]
+    stems = Counter(PICTURES.sub("", path.name) for path in paths)
+    return [
+        stem if stems[stem] == 1 else "_".join([*(part for part in path.parts[:-1] if part != "/"), stem])
+        for path, stem in ((path, PICTURES.sub("", path.name)) for path in paths)
+    ]
