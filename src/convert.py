@@ -19,12 +19,13 @@ from src.data.classes import classes_of_results
 from src.data.id_map import read_id_map
 from src.formats.conversion import convert_in, convert_out, open_source, require_path, whole_or_not
 from src.formats.exporters import EXPORTERS
+from src.formats.imported import ImportSettings
 from src.formats.importers import IMPORTERS
 from src.reporting.draw import CONFIDENT
 
 RESULTS = "results"
 IMPORT_FLAGS, EXPORT_FLAGS = (
-    ("images", "rectangles", "intensity", "split_pieces"),
+    ("images", "rectangles", "intensity", "split_pieces", "orientation"),
     ("to", "id_map", "classes", "score_thresh"),
 )
 
@@ -46,6 +47,11 @@ class ConvertConfig:
         ImageSettings, "intensity", help="how types wider than 8 bits become 8 bits (see main.py); absent: full"
     )
     split_pieces: bool | None = inherited(ImageSettings, "split_pieces")
+    orientation: str | None = option(
+        None,
+        "turn pictures by their EXIF tag or not; absent: where the size of their masks asks for it, or fits both",
+        choices=("raw", "turned"),
+    )
     to: str | None = option(None, f"with --from results: {', '.join(EXPORTERS)} or coco", metavar="FORMAT")
     id_map: str | None = option(None, "id map of the results; absent: the one beside them", metavar="FILE")
     classes: str | None = option(
@@ -70,7 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f"--{name.replace('_', '-')}: has no effect with --from {kind} (see --help)")
     refuse_overwriting(out, flags.force)
     if kind != RESULTS:
-        source = open_source(kind, path, flags.intensity or "full", flags.images, bool(flags.split_pieces))
+        images = Path(flags.images) if flags.images else None
+        settings = ImportSettings(
+            flags.intensity or "full", flags.orientation or "auto", bool(flags.split_pieces), images
+        )
+        source = open_source(kind, path, settings)
         with whole_or_not(out) as folder:
             *lines, last = convert_in(path, source, folder, flags.rectangles)
         print("\n".join([*lines, f"wrote {out}: {last}"]))

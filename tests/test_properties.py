@@ -26,6 +26,7 @@ from src.data.splits import read_groups, read_split
 from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.results import read_results
 from src.evaluation.rle import decode_entries, encode
+from src.formats.imported import ImportSettings
 from src.formats.importers import import_coco
 from src.geometry.instances import Instance, from_label_map, tight, to_label_map
 from src.geometry.tiles import Tile, tile_grid
@@ -272,7 +273,7 @@ def read_truth(path: Path) -> Any:
 
 
 def test_no_name_leaves_its_folder(tmp_path: Path) -> None:
-    readers = {"split": read_split, "ids": read_id_map, "coco": lambda path: import_coco(path)}
+    readers = {"split": read_split, "ids": read_id_map, "coco": lambda path: import_coco(path, ImportSettings())}
     holds_names(lambda path: readers[path.stem](path))(tmp_path)
     readers["coco"] = read_truth
     holds_names(lambda path: readers[path.stem](path))(tmp_path)

@@ -13,6 +13,7 @@ from src.common.limits import check_pixels
 from src.data.intensity import to_uint8
 from src.data.tiff import Header, read_header, read_image
 
+UPRIGHT = 1  # of EXIF's orientations 1 to 8
 PLANES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # Pillow's modes of one channel
 
 
@@ -30,6 +31,23 @@ def read_picture(path: Path, intensity: str = "full") -> np.ndarray:
         raise InputError(f"{path}: cannot be read as an image of 16 bits")
     pixels = to_uint8(pixels.reshape(*pixels.shape[:2], -1)[..., :3], intensity, path)
     return np.ascontiguousarray(np.broadcast_to(pixels[..., ::-1], (*pixels.shape[:2], 3)))
+
+
+def exif_orientation(path: Path) -> int:
+    """How a viewer turns a PNG or JPEG by its EXIF tag, 1 to 8; :data:`UPRIGHT` for other files and without a tag."""
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        return UPRIGHT
+    with _opened(path) as picture:
+        tag = picture.getexif().get(0x0112, UPRIGHT)
+    return tag if tag in range(1, 9) else UPRIGHT
+
+
+def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """An image ``(H, W, …)`` as a viewer shows it by its EXIF orientation (CIPA DC-008, 4.6.4 A)."""
+    if orientation > 4:  # rows and columns are swapped
+        pixels = pixels.swapaxes(0, 1)
+    flipped = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
+    return np.ascontiguousarray(np.flip(pixels, flipped))
 
 
 def read_plane(path: Path) -> np.ndarray:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,21 +11,21 @@ from src.common.errors import InputError
 from src.common.files import read_json
 from src.data.classes import name_classes, parse_classes, to_json
 from src.data.id_map import check_component
-from src.data.pictures import read_picture, read_size
+from src.data.pictures import read_size
 from src.evaluation.categories import plain, read_categories, renumbered
 from src.evaluation.ground_truth import ImageTruth, read_coco
-from src.formats.imported import PICTURES, Imported, Source, add, check_size, is_there
+from src.formats.imported import PICTURES, Imported, ImportSettings, Source, add, is_there, read_matching
 
 POINT = 6  # numbers; a polygon has three points or more
 
 
-def import_coco(path: Path, intensity: str = "full", images: Path | None = None) -> Source:
+def import_coco(path: Path, settings: ImportSettings) -> Source:
     """A COCO JSON file and its images.
 
-    An image is looked for by its ``file_name``, whose folders may be those of another machine, below ``images``, or
-    else below the file's own folder and the one above; never outside of these. Where two images of different folders
-    have the same name, their folders become part of the names. Sizes that are missing are those of the image files.
-    Crowd regions are dropped and counted, and so are annotations and polygons without an area.
+    An image is looked for by its ``file_name``, whose folders may be those of another machine: below
+    ``settings.images``, or else below the file's own folder and the one above, never outside of these. Where two images
+    of different folders have the same name, their folders become part of the names. Sizes that are missing are those of
+    the image files. Crowd regions are dropped and counted, and so are annotations and polygons without an area.
     """
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("categories"), list) or not data["categories"]:
@@ -34,22 +35,22 @@ def import_coco(path: Path, intensity: str = "full", images: Path | None = None)
     classes = parse_classes(to_json(name_classes([category.name for category in categories])), str(path))
     dropped = Counter(f"category {name!r}, which only stands above the others" for name in roots)
 
-    files = _find_images(data.get("images"), path, images)
+    files = _find_images(data.get("images"), path, settings.images)
     data = {**data, "images": [_with_size(item, files) for item in data.get("images") or []]}
     if isinstance(annotations := data.get("annotations"), list):
         data["annotations"] = _cells(annotations, numbers, path, dropped)
     truths = read_coco(data, path, len(classes))
+    source = Source({}, classes, dropped)
     readers: dict[str, Callable[[], Imported]] = {}
     for name, truth in zip(_names([truth.file_name for truth in truths]), truths, strict=True):
         file = files[truth.file_name]
 
         def read(file: Path = file, truth: ImageTruth = truth) -> Imported:
-            pixels = read_picture(file, intensity)
-            check_size(path, (truth.height, truth.width), pixels, file)
+            pixels = read_matching(file, path, (truth.height, truth.width), source, settings)
             return Imported(pixels, truth.instances)
 
         add(readers, name, file, read)
-    return Source(readers, classes, dropped)
+    return replace(source, readers=readers)
 
 
 def _cells(

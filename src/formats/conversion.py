@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from src.data.splits import make_split
 from src.data.tiff import write_image, write_mask
 from src.evaluation.results import cells_by_image, check_results, read_results
 from src.formats.exporters import EXPORTERS, export_coco
-from src.formats.imported import Imported, Source
+from src.formats.imported import Imported, ImportSettings, Source
 from src.formats.importers import AMBIGUOUS, IMPORTERS
 from src.geometry.instances import clip, resolve_overlaps, to_label_map
 from src.geometry.tiles import Tile
@@ -79,16 +78,15 @@ def cut(name: str, imported: Imported, seed: int) -> Iterator[tuple[str, Importe
         yield f"{name}_q{number}", Imported(image, kept), len(seen) - len(kept)
 
 
-def open_source(kind: str, path: Path, intensity: str, images: str | None, split: bool) -> Source:
-    """Find what is to be imported; ``images`` is COCO's alone, and ``split`` is for label images."""
-    if split and kind != "labels":
+def open_source(kind: str, path: Path, settings: ImportSettings) -> Source:
+    """Find what is to be imported."""
+    if settings.split_pieces and kind != "labels":
         raise InputError(f"--split-pieces: has no effect with --from {kind}")
-    if images and kind != "coco":
+    if settings.images and kind != "coco":
         raise InputError("--images: is for --from coco; the other formats know where their images lie")
-    for place in (path, *([Path(images)] if images else [])):
+    for place in (path, *([settings.images] if settings.images else [])):
         require_path(place)
-    more: dict[str, Any] = {"images": Path(images)} if images else {"split": True} if split else {}
-    source = IMPORTERS[kind](path, intensity, **more)
+    source = IMPORTERS[kind](path, settings)
     if not source.readers:
         raise InputError(f"{path}: holds nothing in the format {kind} (see --help)")
     return source

@@ -13,9 +13,19 @@ from src.common.errors import InputError
 from src.common.limits import check_pixels
 from src.data.classes import HOMEWORK_CLASSES, name_classes
 from src.data.masks import cell_pixels, count_split, read_mask
-from src.data.pictures import open_picture, read_picture
+from src.data.pictures import open_picture, read_picture, read_size
 from src.formats.coco import import_coco
-from src.formats.imported import PICTURES, Imported, Source, add, check_size, files_in
+from src.formats.imported import (
+    PICTURES,
+    Imported,
+    ImportSettings,
+    Source,
+    add,
+    check_size,
+    files_in,
+    read_matching,
+    with_suffix,
+)
 from src.geometry.instances import Instance, from_label_map
 from src.geometry.polygons import fill
 
@@ -28,7 +38,7 @@ CONSEP_MERGED = {1: 4, 2: 2, 3: 1, 4: 1, 5: 3, 6: 3, 7: 3}
 AMBIGUOUS = 0  # class id of regions that are of no class; they are kept apart
 
 
-def import_labels(folder: Path, intensity: str = "full", split: bool = False) -> Source:
+def import_labels(folder: Path, settings: ImportSettings) -> Source:
     """Label images of one class: ``x_masks.png`` beside ``x.png``, or ``masks/x.tif`` for ``images/x.tif``."""
     files = [path for path in files_in(folder) if PICTURES.search(path.name) and not NO_IMAGES.search(path.stem)]
     labels: dict[str, Path] = {}
@@ -44,8 +54,8 @@ def import_labels(folder: Path, intensity: str = "full", split: bool = False) ->
             raise InputError(f"{path}: has no label image ({path.stem}_masks.tif beside it, or masks/{path.name})")
 
         def read(path: Path = path, label: Path = labels[path.stem]) -> Imported:
-            pixels, found = read_picture(path, intensity), read_mask(label, split)
-            check_size(label, found.shape, pixels)
+            found = read_mask(label, settings.split_pieces)
+            pixels = read_matching(path, label, found.shape, source, settings)
             source.notes["label images with one id alone: are they masks of 0 and 255?"] += int(found.max()) == 1
             source.notes["cells in several pieces; --split-pieces makes each piece a cell"] += count_split(
                 cell_pixels(found)
@@ -63,7 +73,7 @@ def _is_label(folder: Path, path: Path) -> bool:
     return bool(LABELS.search(path.stem)) or parents in (("masks",), ("labels",))
 
 
-def import_dsb2018(folder: Path, intensity: str = "full") -> Source:
+def import_dsb2018(folder: Path, settings: ImportSettings) -> Source:
     """The layout of the Data Science Bowl 2018: ``<id>/images/<id>.png`` and one ``<id>/masks/*.png`` per nucleus."""
     source = Source({}, name_classes(["nucleus"]))
     readers: dict[str, Callable[[], Imported]] = {}
@@ -75,29 +85,40 @@ def import_dsb2018(folder: Path, intensity: str = "full") -> Source:
             continue
 
         def read(image: Path = image) -> Imported:
-            pixels, instances = read_picture(image, intensity), []
-            for path in sorted((image.parents[1] / "masks").glob("*.png")):
-                mask = np.asarray(open_picture(path).convert("L")) > 0
-                check_size(path, mask.shape, pixels)
+            masks = {
+                path: np.asarray(open_picture(path).convert("L")) > 0
+                for path in files_in(image.parents[1] / "masks")
+                if PICTURES.search(path.name)
+            }
+            instances = []
+            for mask in masks.values():
                 found = from_label_map(mask[None].astype(np.int32))
                 source.dropped["empty mask"] += not found
                 instances += found
+            first = next(iter(masks), image)
+            size = masks[first].shape if masks else read_size(image)
+            pixels = read_matching(image, first, size, source, settings)
+            for path, mask in masks.items():
+                check_size(path, mask.shape, pixels)
             return Imported(pixels, instances)
 
         add(readers, image.parents[1].name, image, read)
     return replace(source, readers=readers)
 
 
-def import_consep(folder: Path, intensity: str = "full") -> Source:
+def import_consep(folder: Path, settings: ImportSettings) -> Source:
     """CoNSeP as it is published: ``Images/x.png`` and ``Labels/x.mat`` with ``inst_map`` and ``inst_type``."""
+    source = Source({}, CONSEP_CLASSES)
     readers: dict[str, Callable[[], Imported]] = {}
-    for path in files_in(folder, "Labels/*.mat"):
-        image = path.parents[1] / "Images" / f"{path.stem}.png"
+    for path in files_in(folder, "Labels/*"):
+        if path.suffix.lower() != ".mat":
+            continue
+        plain = path.parents[1] / "Images" / f"{path.stem}.png"
+        image = with_suffix(plain, [".png"]) or plain
 
         def read(path: Path = path, image: Path = image) -> Imported:
-            pixels = read_picture(image, intensity)
             labels, types = _read_mat(path)
-            check_size(path, labels.shape, pixels)
+            pixels = read_matching(image, path, labels.shape, source, settings)
             instances = [
                 replace(instance, class_id=CONSEP_MERGED[types[int(_value(labels, instance))]])
                 for instance in from_label_map(labels[None])
@@ -105,7 +126,7 @@ def import_consep(folder: Path, intensity: str = "full") -> Source:
             return Imported(pixels, instances)
 
         add(readers, path.stem, path, read)
-    return Source(readers, CONSEP_CLASSES)
+    return replace(source, readers=readers)
 
 
 def _value(labels: np.ndarray, instance: Instance) -> int:
@@ -133,18 +154,20 @@ def _read_mat(path: Path) -> tuple[np.ndarray, dict[int, int]]:
     return labels, dict(zip(ids.tolist(), types.tolist(), strict=True))
 
 
-def import_monusac(folder: Path, intensity: str = "full") -> Source:
+def import_monusac(folder: Path, settings: ImportSettings) -> Source:
     """MoNuSAC: ``x.svs`` or ``x.tif`` with ``x.xml``, whose annotations name the class of the regions drawn in them."""
     source = Source({}, HOMEWORK_CLASSES)
     numbers = {cell_class.name: cell_class.id for cell_class in HOMEWORK_CLASSES} | {"ambiguous": AMBIGUOUS}
     readers: dict[str, Callable[[], Imported]] = {}
-    for xml in files_in(folder, "*.xml"):
-        image = next((f for s in (".svs", ".tif", ".tiff") if (f := xml.with_suffix(s)).exists()), None)
+    for xml in files_in(folder):
+        if xml.suffix.lower() != ".xml":
+            continue
+        image = with_suffix(xml, [".svs", ".tif", ".tiff"])
         if image is None:
             raise InputError(f"{xml}: has neither an .svs nor a .tif image beside it")
 
         def read(xml: Path = xml, image: Path = image) -> Imported:
-            pixels = read_picture(image, intensity)
+            pixels = read_picture(image, settings.intensity)
             instances = []
             for name, corners in _regions(xml):
                 if name not in numbers:
@@ -179,7 +202,7 @@ def _regions(xml: Path) -> list[tuple[str, np.ndarray]]:
     return regions
 
 
-IMPORTERS: Mapping[str, Callable[..., Source]] = {
+IMPORTERS: Mapping[str, Callable[[Path, ImportSettings], Source]] = {
     "monusac": import_monusac,
     "consep": import_consep,
     "coco": import_coco,
