@@ -145,6 +145,21 @@ def find_test_images(
     return [_pair(path, headers[name], entries.get(name), id_map) for name, path in images.items()]
 
 
+def unread_test_files(test_dir: str | Path) -> list[str]:
+    """A warning where a folder of test images holds files or folders that are not read."""
+    folder = Path(test_dir)
+    names = _list_folder(folder, _missing_test_images(folder))
+    images = [name for name in names if TIFF_SUFFIX.search(name)]
+    images = images or [name for name in names if (folder / name).is_dir()]
+    unread = sorted(set(names) - set(images))
+    if not unread:
+        return []
+    return [
+        f"warning: {len(unread)} files or folders are not read, such as {folder / unread[0]}; images are <name>.tif, or"
+        " <name>/image.tif where there is none"
+    ]
+
+
 def _missing_data(data_path: str | Path) -> str:
     return (
         f"{data_path}: no such folder; the homework's data belong at ./hw3-data-release/train/<name>/image.tif with"

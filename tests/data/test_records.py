@@ -9,7 +9,7 @@ import tifffile
 
 from src.common.errors import InputError
 from src.data.id_map import ImageId, read_id_map, write_id_map
-from src.data.records import ImageFiles, Record, TestImage, find_records, find_test_images
+from src.data.records import ImageFiles, Record, TestImage, find_records, find_test_images, unread_test_files
 from src.data.splits import part_names, read_groups, read_split, select
 from src.data.tiff import write_image, write_mask
 
@@ -226,6 +226,20 @@ def test_the_training_layout_serves_as_test_images(tmp_path: Path) -> None:
         (tmp_path / "a/image.tif", ImageId("a.tif", 1, 4, 9)),
         (tmp_path / "b/image.tif", ImageId("b.tif", 2, 8, 9)),
     ]
+
+
+def test_what_is_not_read_of_test_images_is_said(test_dir: Path, tmp_path: Path) -> None:
+    (test_dir / "readme.txt").unlink()
+    assert unread_test_files(test_dir) == []
+    (test_dir / "Thumbs.db").write_text("")
+    (test_dir / "d.png").write_text("")
+    add_image(test_dir / "more/e.tif")
+    (warning,) = unread_test_files(test_dir)
+    assert "2 files or folders" in warning and f"{test_dir}/d.png" in warning
+    add_record(tmp_path / "layout", "a")
+    (tmp_path / "layout/list.csv").write_text("")
+    (warning,) = unread_test_files(tmp_path / "layout")
+    assert "1 files or folders" in warning and f"{tmp_path}/layout/list.csv" in warning
 
 
 def test_one_name_with_two_suffixes_is_refused(test_dir: Path) -> None:
