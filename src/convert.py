@@ -17,6 +17,7 @@ from src.config.flags import inherited, option
 from src.config.settings import ImageSettings, MachineSettings
 from src.data.classes import classes_of_results
 from src.data.id_map import read_id_map
+from src.evaluation.crowds import CROWDS
 from src.formats.conversion import convert_in, convert_out, open_source, require_path, whole_or_not
 from src.formats.exporters import EXPORTERS
 from src.formats.imported import ImportSettings
@@ -25,7 +26,7 @@ from src.reporting.draw import CONFIDENT
 
 RESULTS = "results"
 IMPORT_FLAGS, EXPORT_FLAGS = (
-    ("images", "rectangles", "intensity", "split_pieces", "orientation"),
+    ("images", "rectangles", "intensity", "split_pieces", "orientation", "crowds"),
     ("to", "id_map", "classes", "score_thresh"),
 )
 
@@ -47,6 +48,9 @@ class ConvertConfig:
         ImageSettings, "intensity", help="how types wider than 8 bits become 8 bits (see main.py); absent: full"
     )
     split_pieces: bool | None = inherited(ImageSettings, "split_pieces")
+    crowds: str | None = option(
+        None, "what COCO's crowd annotations are: cells, regions to ignore, or (auto) what suits", choices=CROWDS
+    )
     orientation: str | None = option(
         None,
         "turn pictures by their EXIF tag or not; absent: where the size of their masks asks for it, or fits both",
@@ -78,7 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if kind != RESULTS:
         images = Path(flags.images) if flags.images else None
         settings = ImportSettings(
-            flags.intensity or "full", flags.orientation or "auto", bool(flags.split_pieces), images
+            flags.intensity or "full",
+            flags.orientation or "auto",
+            bool(flags.split_pieces),
+            flags.crowds or "auto",
+            images,
         )
         source = open_source(kind, path, settings)
         with whole_or_not(out) as folder:

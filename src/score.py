@@ -19,7 +19,8 @@ from src.data.classes import CellClass, classes_of_results
 from src.data.id_map import read_id_map
 from src.data.splits import part_names, read_split
 from src.evaluation.centroids import RADIUS
-from src.evaluation.ground_truth import load_ground_truth
+from src.evaluation.crowds import CROWDS
+from src.evaluation.ground_truth import TruthSettings, load_ground_truth
 from src.evaluation.results import check_results, read_results
 from src.evaluation.scores import AP_KEYS, CAPS, PQ_KEYS, score
 
@@ -42,6 +43,9 @@ class ScoreConfig:
     backend: str | None = option(
         None, "has no effect any more: AP agrees with pycocotools to 1e-9", choices=("faster-coco-eval", "pycocotools")
     )
+    crowds: str = option(
+        "auto", "what COCO's crowd annotations are: cells, regions to ignore, or what suits", choices=CROWDS
+    )
     split_pieces: bool = inherited(ImageSettings, "split_pieces", False)
     max_pixels: int = inherited(MachineSettings, "max_pixels", DEFAULT_MAX_PIXELS)
     json: str | None = option(None, "write the scores here, too", metavar="FILE")
@@ -58,9 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = parse(ScoreConfig, __doc__, check_flags, arguments)
     entries, id_map = read_results(flags.pred), id_map_of(flags.pred, flags.id_map)
     classes = classes_of_results(flags.classes, flags.pred)
-    truths = load_ground_truth(
-        flags.gt, len(classes), id_map, _part(flags.split, flags.part), classes, flags.split_pieces
-    )
+    settings = TruthSettings(classes, flags.split_pieces, flags.crowds)
+    truths = load_ground_truth(flags.gt, len(classes), id_map, _part(flags.split, flags.part), settings)
     known = read_id_map(id_map) if id_map else [truth.entry for truth in truths]
     check_results(entries, known, len(classes), flags.pred)
     scored = {truth.id for truth in truths}  # a part of a split may be fewer images than the id map has

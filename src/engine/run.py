@@ -27,7 +27,7 @@ from src.engine.loading import EpochSampler, Item
 from src.engine.optimization import AveragedWeights, build_optimizer
 from src.engine.run_log import RunLog
 from src.engine.state import TrainingState
-from src.evaluation.ground_truth import ImageTruth, load_ground_truth
+from src.evaluation.ground_truth import ImageTruth, TruthSettings, load_ground_truth
 from src.network.weights import count_parameters, norms_of, resolve
 
 
@@ -70,8 +70,8 @@ class TrainingRun:
     @cached_property
     def truth(self) -> list[ImageTruth]:
         """The true cells of the val images, which are read when they are first asked for."""
-        split = self.config.image.split_pieces
-        return load_ground_truth(self.config.data.data_path, len(self.data.classes), self.id_map, split=split)
+        settings = TruthSettings(self.data.classes, self.config.image.split_pieces)
+        return load_ground_truth(self.config.data.data_path, len(self.data.classes), self.id_map, settings=settings)
 
     @property
     def id_map(self) -> Path:

@@ -4,6 +4,7 @@
 - ``results``: the results file and the submission
 - ``partial_results``: results of an interrupted prediction
 - ``categories``: which of COCO's categories is which class
+- ``crowds``: COCO's crowd annotations
 - ``ground_truth``: the true cells, from masks or COCO
 - ``average_precision``: AP as COCO defines it
 - ``scores``: AP, PQ and F1 together

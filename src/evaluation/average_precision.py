@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.evaluation.ground_truth import ImageTruth
-from src.geometry.instances import Instance
+from src.evaluation.ground_truth import ANY_CLASS, ImageTruth
+from src.geometry.instances import Instance, intersection
 from src.geometry.overlaps import overlapping_pairs, shared_pixels
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
 RECALLS = np.linspace(0, 1, 101)
-RIGHT, WRONG = 1, 0  # outcomes of a detection
+RIGHT, WRONG, IGNORED = 1, 0, -1  # outcomes of a detection
 _LIMITS = np.minimum(THRESHOLDS, 1 - 1e-10)  # so that an IoU of 1 meets each, whatever the rounding
 
 
@@ -79,6 +79,7 @@ def _outcomes(images: Sequence[ImageObjects], order: np.ndarray) -> np.ndarray:
     """``(T, D)`` int8: the outcome of each detection, in ``order``, at each threshold.
 
     In this order a detection takes, of the true objects that are left, the one that it meets best; of equals the last.
+    One that takes none is ignored where a region to ignore covers a share of it that reaches the threshold.
     """
     outcomes = np.full((len(THRESHOLDS), len(order)), WRONG, np.int8)
     candidates = _candidates(images)
@@ -94,7 +95,22 @@ def _outcomes(images: Sequence[ImageObjects], order: np.ndarray) -> np.ndarray:
             if chosen >= 0:
                 taken[row].add(chosen)
                 outcomes[row, place] = RIGHT
+    covered = np.concatenate([covered_shares(one.found, one.truth.ignored) for one in images])[order]
+    outcomes[(outcomes == WRONG) & (covered >= _LIMITS[:, None])] = IGNORED
     return outcomes
+
+
+def covered_shares(found: Sequence[Instance | None], regions: Sequence[Instance]) -> np.ndarray:
+    """``(D,)`` float64: the largest share of each detection that one region of its class, or of any, covers."""
+    shares = np.zeros(len(found))
+    if not regions:
+        return shares
+    for number, instance in enumerate(found):
+        if instance is not None:
+            of_class = (region for region in regions if region.class_id in (ANY_CLASS, instance.class_id))
+            most = max((intersection(instance, region) for region in of_class), default=0)
+            shares[number] = most / instance.area
+    return shares
 
 
 def _candidates(images: Sequence[ImageObjects]) -> dict[int, list[tuple[int, float]]]:

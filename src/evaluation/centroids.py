@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from src.evaluation.ground_truth import ANY_CLASS
 from src.geometry.instances import Instance
 
 RADIUS = 12.0  # px at 40x
@@ -34,16 +35,34 @@ def centroid(instance: Instance) -> tuple[float, float]:
     )
 
 
-def pair(truths: Sequence[Instance], found: Sequence[Instance], radius: float = RADIUS) -> Pairing:
-    """Pair as many centroids as can be within ``radius`` px of each other, at the least sum of distances."""
+def pair(
+    truths: Sequence[Instance], found: Sequence[Instance], ignored: Sequence[Instance] = (), radius: float = RADIUS
+) -> Pairing:
+    """Pair as many centroids as can be within ``radius`` px of each other, at the least sum of distances.
+
+    A found object without a pair is left out where its centroid lies in a region of ``ignored``.
+    """
     true_place, found_place = (np.array([centroid(i) for i in side]).reshape(-1, 2) for side in (truths, found))
     true_class, found_class = (np.array([i.class_id for i in side], np.int64) for side in (truths, found))
     true_index, found_index = _assign(true_place, found_place, radius)
+    alone = np.setdiff1d(np.arange(len(found)), found_index).tolist()
     return Pairing(
         true_class[true_index],
         found_class[found_index],
         np.delete(true_class, true_index),
-        np.delete(found_class, found_index),
+        np.array([found[i].class_id for i in alone if not _lies_in(found[i], found_place[i], ignored)], np.int64),
+    )
+
+
+def _lies_in(instance: Instance, place: np.ndarray, regions: Sequence[Instance]) -> bool:
+    """Whether the centroid ``place`` (row, column) of an object lies in a region of its class or of any."""
+    row, column = np.rint(place).astype(int).tolist()
+    return any(
+        region.class_id in (ANY_CLASS, instance.class_id)
+        and 0 <= row - region.top < region.mask.shape[0]
+        and 0 <= column - region.left < region.mask.shape[1]
+        and bool(region.mask[row - region.top, column - region.left])
+        for region in regions
     )
 
 

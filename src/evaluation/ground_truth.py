@@ -3,7 +3,7 @@
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 from reprlib import repr
 from typing import Any
@@ -16,25 +16,32 @@ from src.common.limits import max_pixels
 from src.data.classes import CellClass
 from src.data.id_map import TIFF_SUFFIX, ImageId, check_component, read_id_map, refuse_repeats
 from src.data.masks import read_mask
-from src.data.records import find_masks, read_record
+from src.data.records import AMBIGUOUS_NAME, find_masks, read_record
 from src.evaluation.categories import integer, match_classes, read_categories, renumbered, used_ids
+from src.evaluation.crowds import crowd_note, crowds_are_cells
 from src.evaluation.rle import MAX_PIXELS as MAX_RLE_PIXELS
 from src.evaluation.rle import RleError, compress, decode_entries
 from src.geometry.instances import Instance, from_label_map
 from src.geometry.polygons import fill_as_coco
 
+ANY_CLASS = 0  # class id of regions to ignore that are of every class
 MAX_OUTLINE = 1e6  # px, of the polygons of one object
 
 
 @dataclass(frozen=True, eq=False)
 class ImageTruth:
-    """The true objects of one image, with the ``id`` that predictions carry and the size in px."""
+    """The true objects of one image, with the ``id`` that predictions carry and the size in px.
+
+    In the regions ``ignored`` detections of their class, of any where it is :data:`ANY_CLASS`, are neither right nor
+    wrong unless they find an object.
+    """
 
     id: int
     file_name: str
     height: int
     width: int
     instances: list[Instance]
+    ignored: list[Instance] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -47,13 +54,26 @@ class ImageTruth:
         return ImageId(self.file_name, self.id, self.height, self.width)
 
 
+@dataclass(frozen=True)
+class TruthSettings:
+    """How ground truth is read.
+
+    ``classes`` are the classes 1..K, which a COCO file's categories are matched with by name; without them by id. With
+    ``split_pieces`` each connected piece of a mask's id is a cell. ``crowds`` tells what COCO's crowd annotations are,
+    one of :data:`src.evaluation.crowds.CROWDS`. A match that is not by name, and crowds, are said on stderr.
+    """
+
+    classes: Sequence[CellClass] | None = None
+    split_pieces: bool = False
+    crowds: str = "auto"
+
+
 def load_ground_truth(
     path: str | Path,
     class_count: int,
     id_map: str | Path | None = None,
     names: Collection[str] | None = None,
-    classes: Sequence[CellClass] | None = None,
-    split: bool = False,
+    settings: TruthSettings = TruthSettings(),
 ) -> list[ImageTruth]:
     """Load the true objects of every image that is to be scored.
 
@@ -64,9 +84,7 @@ def load_ground_truth(
         id_map: path of the id map; it chooses the images and gives their ids. Without it a COCO file's own ids hold,
             and those of a folder are 1..N in the order of the names.
         names: only these images (file names without ``.tif``, or folder names).
-        classes: the classes 1..K, which a COCO file's categories are matched with by name; without them by id. A match
-            that is not by name is said on stderr.
-        split: each connected piece of a mask's id is a cell.
+        settings: how files are read.
 
     Raises:
         InputError: an image of the id map or of ``names`` that is not there, a size other than the id map's, or a
@@ -81,11 +99,14 @@ def load_ground_truth(
         raise InputError(f"{path}: no image is left to score, because the split's part or the id map names none")
     if path.is_dir():
         sizes = {entry.name: (entry.height, entry.width) for entry in entries or ()}
-        truths = _read_folder(path, class_count, names, sizes, split)
+        truths = _read_folder(path, class_count, names, sizes, settings.split_pieces)
     else:
         data = read_json(path)
-        data = with_class_ids(data, classes, path) if classes else data
-        truths = _select(read_coco(data, path, class_count), names, path)
+        data = with_class_ids(data, settings.classes, path) if settings.classes else data
+        truths, note = read_coco(data, path, class_count, settings.crowds)
+        if note:
+            print(f"{path}: {note}", file=sys.stderr)
+        truths = _select(truths, names, path)
     return truths if entries is None else _renumber(truths, entries, id_map)
 
 
@@ -156,7 +177,20 @@ def _read_image(
     size = size or sizes.get(folder.name)
     if size is None:
         raise InputError(f"{folder}: holds neither a mask nor image.tif, so its size is unknown; pass --id-map")
-    return ImageTruth(number, f"{folder.name}.tif", *size, instances)
+    return ImageTruth(number, f"{folder.name}.tif", *size, instances, _read_ambiguous(folder, size))
+
+
+def _read_ambiguous(folder: Path, size: tuple[int, int]) -> list[Instance]:
+    """The regions of ``ambiguous.tif``, which are of any class, where there is one."""
+    found = [path for path in folder.iterdir() if AMBIGUOUS_NAME.fullmatch(path.name)] if folder.is_dir() else []
+    if not found:
+        return []
+    mask = read_mask(found[0])
+    if mask.shape != size:
+        raise InputError(
+            f"{found[0]}: is {mask.shape[0]} x {mask.shape[1]} px, but its image is {size[0]} x {size[1]} px"
+        )
+    return [replace(instance, class_id=ANY_CLASS) for instance in from_label_map(mask[None])]
 
 
 def _select(truths: list[ImageTruth], names: Collection[str] | None, path: Path) -> list[ImageTruth]:
@@ -183,10 +217,10 @@ def with_class_ids(data: Any, classes: Sequence[CellClass], path: Path) -> Any:
     return {**data, "annotations": annotations}
 
 
-def read_coco(data: Any, path: Path, class_count: int) -> list[ImageTruth]:
-    """The images of a decoded COCO JSON file with their objects.
+def read_coco(data: Any, path: Path, class_count: int, crowds: str = "auto") -> tuple[list[ImageTruth], str]:
+    """The images of a decoded COCO JSON file with their objects, and a line about crowds (see :func:`crowd_note`).
 
-    An annotation without a pixel is no object; crowd regions are refused. ``path`` names the file in an error.
+    An annotation without a pixel is no object. ``path`` names the file in an error.
     """
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "annotations")):
         raise InputError(f"{path}: expected a COCO JSON object with lists of images and annotations")
@@ -200,11 +234,22 @@ def read_coco(data: Any, path: Path, class_count: int) -> list[ImageTruth]:
         instances = decode_entries(entries)
     except RleError as error:
         raise InputError(f"{path}: annotation {error.index}: {error}") from error
-    objects = defaultdict(list)
-    for entry, instance in zip(entries, instances, strict=True):
-        if instance is not None:
-            objects[entry["image_id"]].append(instance)
-    return [replace(image, instances=objects[image.id]) for image in images.values()]
+    items = [
+        (bool(item.get("iscrowd")), entry["image_id"], instance, isinstance(item["segmentation"], dict))
+        for item, entry, instance in zip(data["annotations"], entries, instances, strict=True)
+        if instance is not None
+    ]
+    crowd_areas, other_areas = (
+        [one.area for is_crowd, _, one, _ in items if is_crowd == side] for side in (True, False)
+    )
+    other_is_rle = any(is_rle for is_crowd, _, _, is_rle in items if not is_crowd)
+    as_cells = crowds_are_cells(crowds, crowd_areas, other_areas, other_is_rle)
+    objects: dict[int, list[Instance]] = defaultdict(list)
+    ignored: dict[int, list[Instance]] = defaultdict(list)
+    for is_crowd, image_id, instance, _ in items:
+        (ignored if is_crowd and not as_cells else objects)[image_id].append(instance)
+    truths = [replace(image, instances=objects[image.id], ignored=ignored[image.id]) for image in images.values()]
+    return truths, crowd_note(len(crowd_areas), len(other_areas), as_cells)
 
 
 def _parse_image(item: Any, path: Path) -> ImageTruth:
@@ -234,8 +279,6 @@ def _parse_annotation(
         raise InputError(f"{where}: image_id {repr(image_id)} is not among the images")
     if type(category_id) is not int or not 1 <= category_id <= class_count:
         raise InputError(f"{where}: category_id {repr(category_id)} is not in 1..{class_count} (see --classes)")
-    if item.get("iscrowd"):
-        raise InputError(f"{where}: is a crowd region, which is not supported")
     size = [images[image_id].height, images[image_id].width]
     segmentation = _to_compressed(item.get("segmentation"), size, where)
     return {"image_id": image_id, "category_id": category_id, "score": 1.0, "segmentation": segmentation}

@@ -139,6 +139,6 @@ def _panoptic(
 def _centroid_f1(
     ground_truth: Sequence[ImageTruth], found: Mapping[int, Sequence[Instance]], class_count: int
 ) -> dict[str, Any]:
-    images = [pair(truth.instances, found.get(truth.id, [])) for truth in ground_truth]
+    images = [pair(truth.instances, found.get(truth.id, []), truth.ignored) for truth in ground_truth]
     per_class = {str(number): class_f1(images, number) for number in range(1, class_count + 1)}
     return {"detection": detection_f1(images), "per_class": per_class}

@@ -14,7 +14,7 @@ from src.data.id_map import check_component
 from src.data.pictures import read_size
 from src.evaluation.categories import plain, read_categories, renumbered
 from src.evaluation.ground_truth import ImageTruth, read_coco
-from src.formats.imported import PICTURES, Imported, ImportSettings, Source, add, is_there, read_matching
+from src.formats.imported import AMBIGUOUS, PICTURES, Imported, ImportSettings, Source, add, is_there, read_matching
 
 POINT = 6  # numbers; a polygon has three points or more
 
@@ -25,7 +25,8 @@ def import_coco(path: Path, settings: ImportSettings) -> Source:
     An image is looked for by its ``file_name``, whose folders may be those of another machine: below
     ``settings.images``, or else below the file's own folder and the one above, never outside of these. Where two images
     of different folders have the same name, their folders become part of the names. Sizes that are missing are those of
-    the image files. Crowd regions are dropped and counted, and so are annotations and polygons without an area.
+    the image files. Annotations and polygons without an area are dropped and counted. Crowds are cells, or regions
+    that are kept apart, as ``settings.crowds`` says.
     """
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("categories"), list) or not data["categories"]:
@@ -39,15 +40,16 @@ def import_coco(path: Path, settings: ImportSettings) -> Source:
     data = {**data, "images": [_with_size(item, files) for item in data.get("images") or []]}
     if isinstance(annotations := data.get("annotations"), list):
         data["annotations"] = _cells(annotations, numbers, path, dropped)
-    truths = read_coco(data, path, len(classes))
-    source = Source({}, classes, dropped)
+    truths, note = read_coco(data, path, len(classes), settings.crowds)
+    source = Source({}, classes, dropped, lines=[note] if note else [])
     readers: dict[str, Callable[[], Imported]] = {}
     for name, truth in zip(_names([truth.file_name for truth in truths]), truths, strict=True):
         file = files[truth.file_name]
 
         def read(file: Path = file, truth: ImageTruth = truth) -> Imported:
             pixels = read_matching(file, path, (truth.height, truth.width), source, settings)
-            return Imported(pixels, truth.instances)
+            regions = [replace(region, class_id=AMBIGUOUS) for region in truth.ignored]
+            return Imported(pixels, [*truth.instances, *regions])
 
         add(readers, name, file, read)
     return replace(source, readers=readers)
@@ -75,8 +77,6 @@ def _reason_to_drop(annotation: Any) -> str:
     """Why an annotation is not a cell; empty for a cell, and for a malformed annotation, which is refused later."""
     if not isinstance(annotation, dict):
         return ""
-    if annotation.get("iscrowd"):
-        return "crowd region"
     segmentation = annotation.get("segmentation")
     if segmentation is None or segmentation == []:
         return "annotation without a segmentation"

@@ -20,8 +20,8 @@ from src.data.splits import make_split
 from src.data.tiff import write_image, write_mask
 from src.evaluation.results import cells_by_image, check_results, read_results
 from src.formats.exporters import EXPORTERS, export_coco
-from src.formats.imported import Imported, ImportSettings, Source
-from src.formats.importers import AMBIGUOUS, IMPORTERS
+from src.formats.imported import AMBIGUOUS, Imported, ImportSettings, Source
+from src.formats.importers import IMPORTERS
 from src.geometry.instances import clip, resolve_overlaps, to_label_map
 from src.geometry.tiles import Tile
 
@@ -82,6 +82,8 @@ def open_source(kind: str, path: Path, settings: ImportSettings) -> Source:
     """Find what is to be imported."""
     if settings.split_pieces and kind != "labels":
         raise InputError(f"--split-pieces: has no effect with --from {kind}")
+    if settings.crowds != "auto" and kind != "coco":
+        raise InputError(f"--crowds: has no effect with --from {kind}")
     if settings.images and kind != "coco":
         raise InputError("--images: is for --from coco; the other formats know where their images lie")
     for place in (path, *([settings.images] if settings.images else [])):
@@ -155,6 +157,7 @@ def convert_in(path: Path, source: Source, out: Path, seed: int | None) -> list[
     if others := sorted(path.name for path in out.iterdir() if path.is_dir() and path.name not in groups):
         lines.append(f"{len(others)} folders in {out} are not of this import: {some(others)}")
     lines += [f"dropped: {reason}" for reason in reasons]
+    lines += source.lines
     lines += small_range_warnings(brightest)
     lines += [f"look at {count} {what}" for what, count in sorted(source.notes.items()) if count]
     if counts["ambiguous regions"]:

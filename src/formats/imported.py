@@ -15,6 +15,7 @@ from src.data.id_map import check_component
 from src.data.pictures import UPRIGHT, exif_orientation, read_picture, turn
 from src.geometry.instances import Instance
 
+AMBIGUOUS = 0  # class id of regions that are of no class; they are kept apart
 NOTE_TURNED = "pictures that were turned by their EXIF tag; --orientation raw leaves them as they are stored"
 PICTURES = re.compile(r"\.(tiff?|png|jpe?g|bmp)$", re.IGNORECASE)
 
@@ -34,17 +35,22 @@ class ImportSettings:
     intensity: str = "full"
     orientation: str = "auto"
     split_pieces: bool = False
+    crowds: str = "auto"
     images: Path | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """What was found: a reader for each image's name, the classes, and what was dropped or noticed so far, counted."""
+    """What was found: a reader for each image's name, the classes, and what was dropped or noticed so far, counted.
+
+    ``lines`` are said as they are.
+    """
 
     readers: Mapping[str, Callable[[], Imported]]
     classes: tuple[CellClass, ...]
     dropped: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+    lines: list[str] = field(default_factory=list)
 
 
 def files_in(folder: Path, pattern: str = "*") -> list[Path]:

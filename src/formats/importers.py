@@ -16,6 +16,7 @@ from src.data.masks import cell_pixels, count_split, read_mask
 from src.data.pictures import open_picture, read_picture, read_size
 from src.formats.coco import import_coco
 from src.formats.imported import (
+    AMBIGUOUS,
     PICTURES,
     Imported,
     ImportSettings,
@@ -35,7 +36,6 @@ CONSEP_CLASSES = name_classes(["epithelial", "inflammatory", "spindle-shaped", "
 # The types of CoNSeP as the HoVer-Net paper merges them: other, inflammatory, healthy and malignant epithelial,
 # fibroblast, muscle, endothelial.
 CONSEP_MERGED = {1: 4, 2: 2, 3: 1, 4: 1, 5: 3, 6: 3, 7: 3}
-AMBIGUOUS = 0  # class id of regions that are of no class; they are kept apart
 
 
 def import_labels(folder: Path, settings: ImportSettings) -> Source:

@@ -16,7 +16,7 @@ from src.config.recipe import read_recipe
 from src.data.classes import CellClass, classes_of_results
 from src.data.tiff import read_rgb
 from src.evaluation.errors_by_cause import Outcomes, confusion, match_detections
-from src.evaluation.ground_truth import ImageTruth, load_ground_truth
+from src.evaluation.ground_truth import ImageTruth, TruthSettings, load_ground_truth
 from src.evaluation.results import cells_by_image, check_results, read_results
 from src.evaluation.scores import format_score, precision, score
 from src.reporting import plots
@@ -80,8 +80,8 @@ def read_run(folder: Path, sources: Sources) -> ReportedRun:
     id_map = id_map_of(pred, sources.id_map)
     if id_map is None and gt.is_dir():
         raise InputError(f"{companion(pred, 'id-map')}: no such file; name an id map with --id-map")
-    split = bool(settings.get("split_pieces"))
-    truths = load_ground_truth(gt, len(classes), id_map, classes=classes, split=split)
+    reading = TruthSettings(classes, bool(settings.get("split_pieces")))
+    truths = load_ground_truth(gt, len(classes), id_map, settings=reading)
     entries = read_results(pred)
     check_results(entries, [truth.entry for truth in truths], len(classes), str(pred))
     return ReportedRun(

@@ -14,7 +14,7 @@ from src.data.prepared import prepare
 from src.data.records import find_records
 from src.data.tiff import write_mask
 from src.data.training_data import load_training_data
-from src.evaluation.ground_truth import load_ground_truth
+from src.evaluation.ground_truth import TruthSettings, load_ground_truth
 from tests.helpers import write_dataset
 
 IDS = np.array([[0, 3, 3], [900, 0, 70]])
@@ -122,5 +122,5 @@ def test_training_says_and_splits_masks_without_an_id_per_cell(tmp_path: Path) -
     (note,) = [note for note in plain.notes if "--split-pieces" in note]
     assert "3 of " in note and plain.class_counts[0] == 3
     assert not [note for note in split.notes if "--split-pieces" in note] and split.class_counts[0] > 6
-    truths = load_ground_truth(tmp_path / "data", 2, split=True)
+    truths = load_ground_truth(tmp_path / "data", 2, settings=TruthSettings(split_pieces=True))
     assert sum(cell.class_id == 1 for truth in truths for cell in truth.instances) == split.class_counts[0]

@@ -8,7 +8,7 @@ import pytest
 
 from src.common.errors import InputError
 from src.data.classes import HOMEWORK_CLASSES, name_classes
-from src.evaluation.ground_truth import load_ground_truth
+from src.evaluation.ground_truth import TruthSettings, load_ground_truth
 from src.evaluation.results import result_entries
 from src.evaluation.scores import score
 from src.geometry.instances import Instance
@@ -36,7 +36,7 @@ def coco(path: Path, categories: dict[int, str], **more: Any) -> Path:
 
 
 def ap50(truth: Path, numbers: list[int]) -> float:
-    truths = load_ground_truth(truth, 4, classes=HOMEWORK_CLASSES)
+    truths = load_ground_truth(truth, 4, settings=TruthSettings(HOMEWORK_CLASSES))
     found = [
         Instance(number, 0.9, cell.top, cell.left, cell.mask)
         for number, cell in zip(numbers, truths[0].instances, strict=True)
@@ -94,7 +94,7 @@ def test_generic_names_match_by_id_and_are_said(
 def test_names_that_differ_are_refused(tmp_path: Path) -> None:
     path = coco(tmp_path / "gt.json", {1: NAMES[0], 2: NAMES[1], 4: NAMES[3]})
     with pytest.raises(InputError, match=r"gt\.json: .*macrophage.*tumour.*--classes"):
-        load_ground_truth(path, 3, classes=name_classes(["epithelial", "lymphocyte", "tumour"]))
+        load_ground_truth(path, 3, settings=TruthSettings(name_classes(["epithelial", "lymphocyte", "tumour"])))
 
 
 def test_a_file_without_categories_goes_by_its_ids(tmp_path: Path) -> None:

@@ -154,7 +154,6 @@ def test_the_id_map_renumbers_a_coco_file(tmp_path: Path) -> None:
         ({"segmentation": [[0, 0, 4, 4, float("nan"), 0]]}, "not a number"),
         ({"image_id": 1}, "image_id 1 is not among"),
         ({"category_id": 5}, "category_id 5 is not in 1..4"),
-        ({"iscrowd": 1}, "crowd"),
     ],
 )
 def test_a_malformed_annotation_is_named(tmp_path: Path, change: dict[str, Any], reason: str) -> None:

@@ -106,7 +106,8 @@ def test_coco(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     }
     (tmp_path / "in/x.json").write_text(json.dumps(data))
     said = convert(capsys, "--from", "coco", tmp_path / "in/x.json", tmp_path / "out")
-    assert "dropped: 1 x crowd region" in said and names_in(tmp_path / "out") == ["large", "small"]
+    assert "--crowds" in said and "kept apart: 1 " in said and names_in(tmp_path / "out") == ["large", "small"]
+    assert read_mask(tmp_path / "out/x/ambiguous.tif").all()
     found = masks_of(tmp_path / "out/x")
     assert np.array_equal(found[1], labels(B)) and np.array_equal(found[2], labels(A))
     (tmp_path / "in/images").rename(tmp_path / "pictures")
