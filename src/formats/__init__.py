@@ -1,6 +1,7 @@
 """Other formats in and out.
 
 - ``coco``: COCO JSON files in
+- ``imagescope``: regions of ImageScope's XML files
 - ``importers``: readers, one per format
 - ``imported``: what all readers share
 - ``exporters``: writers, one per format

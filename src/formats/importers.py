@@ -15,6 +15,7 @@ from src.data.classes import HOMEWORK_CLASSES, name_classes
 from src.data.masks import cell_pixels, count_split, read_mask
 from src.data.pictures import open_picture, read_picture, read_size
 from src.formats.coco import import_coco
+from src.formats.imagescope import draw_regions, read_regions
 from src.formats.imported import (
     AMBIGUOUS,
     PICTURES,
@@ -28,7 +29,6 @@ from src.formats.imported import (
     with_suffix,
 )
 from src.geometry.instances import Instance, from_label_map
-from src.geometry.polygons import fill
 
 LABELS = re.compile(r"_(cp_masks|masks?|labels?)$", re.IGNORECASE)
 NO_IMAGES = re.compile(r"_(flows|outlines|seg|cp_output)$", re.IGNORECASE)  # what cellpose leaves beside its masks
@@ -168,38 +168,11 @@ def import_monusac(folder: Path, settings: ImportSettings) -> Source:
 
         def read(xml: Path = xml, image: Path = image) -> Imported:
             pixels = read_picture(image, settings.intensity)
-            instances = []
-            for name, corners in _regions(xml):
-                if name not in numbers:
-                    source.dropped[f"region of unknown class {name!r}"] += 1
-                elif len(corners) < 3 or (found := fill(corners, numbers[name], *pixels.shape[:2])) is None:
-                    source.dropped["region without a pixel"] += 1
-                else:
-                    instances.append(found)
-            return Imported(pixels, instances)
+            height, width = pixels.shape[:2]
+            return Imported(pixels, draw_regions(read_regions(xml), numbers, height, width, source.dropped))
 
         add(readers, xml.stem, xml, read)
     return replace(source, readers=readers)
-
-
-def _regions(xml: Path) -> list[tuple[str, np.ndarray]]:
-    """Class name (lower case) and corners (N, 2) of every region of an ImageScope XML file."""
-    from defusedxml.common import DefusedXmlException
-    from defusedxml.ElementTree import ParseError, parse
-
-    try:
-        regions = []
-        for annotation in parse(xml).getroot().iter("Annotation"):
-            attribute = annotation.find("Attributes/Attribute")
-            name = (attribute.get("Name", "") if attribute is not None else "").strip().lower()
-            for region in annotation.iter("Region"):
-                corners = [(float(v.attrib["X"]), float(v.attrib["Y"])) for v in region.iter("Vertex")]
-                regions.append((name, np.array(corners).reshape(-1, 2)))
-    except (OSError, ParseError, DefusedXmlException, LookupError, ValueError) as error:
-        raise InputError(f"{xml}: cannot be read as MoNuSAC annotations ({error or type(error).__name__})") from error
-    if any(not np.isfinite(corners).all() for _, corners in regions):
-        raise InputError(f"{xml}: holds a vertex that is not a number")
-    return regions
 
 
 IMPORTERS: Mapping[str, Callable[[Path, ImportSettings], Source]] = {

@@ -184,6 +184,35 @@ def test_monusac(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         convert(capsys, "--from", "monusac", tmp_path / "in", tmp_path / "again")
 
 
+def region(corners: list[tuple[float, float]], **attributes: object) -> str:
+    values = "".join(f' {name}="{value}"' for name, value in attributes.items())
+    vertices = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in corners)
+    return f"<Region{values}><Vertices>{vertices}</Vertices></Region>"
+
+
+def box(left: int, top: int, right: int, bottom: int) -> list[tuple[float, float]]:
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def test_holes_and_other_shapes_of_regions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ring = region(box(4, 4, 20, 16)) + region(box(8, 8, 12, 12), NegativeROA=1)
+    shapes = region([(24, 4), (34, 12)], Type=1) + region([(24, 20), (44, 30)], Type=2)
+    lines = region([(1, 1), (30, 30)], Type=3) + region([(1, 1), (30, 30)], Type=4)
+    lost = region(box(2, 30, 4, 32), NegativeROA=1)
+    layer = '<Annotation><Attributes><Attribute Name="Lymphocyte"/></Attributes><Regions>{}</Regions></Annotation>'
+    save(tmp_path / "in/a.tif", PIXELS)
+    (tmp_path / "in/a.XML").write_text(XML.format(annotations=layer.format(ring + shapes + lines + lost)))
+    said = convert(capsys, "--from", "monusac", tmp_path / "in", tmp_path / "out")
+    mask = masks_of(tmp_path / "out/a")[2]
+    wanted = np.zeros((40, 50), np.int32)
+    wanted[4:17, 4:21], wanted[8:13, 8:13] = 1, 0
+    wanted[4:13, 24:35] = 2
+    assert np.array_equal(np.where(mask < 3, mask, 0), wanted)
+    assert abs((mask == 3).sum() - np.pi * 10 * 5) < 25 and mask[25, 34] == 3 and mask[20, 24] == 0
+    for words in ("1 x arrow", "1 x ruler", "1 x hole outside", "1 images, 3 cells"):
+        assert words in said
+
+
 def test_what_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "in/x.png", PIXELS)
     for arguments, words in (

@@ -1,0 +1,100 @@
+"""Regions of ImageScope's XML files, which MoNuSAC and others use."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from src.common.errors import InputError
+from src.geometry.instances import Instance, intersection, tight, window
+from src.geometry.polygons import fill
+
+POLYGON, RECTANGLE, ELLIPSE = "0", "1", "2"  # ImageScope's types of region
+OTHER_TYPES = {"3": "arrow", "4": "ruler", "5": "pin"}
+CORNERS = 64  # of the polygon that stands for an ellipse
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A region that was drawn in a layer: the layer's number, its class (lower case), and corners (N, 2) of x and y."""
+
+    layer: int
+    class_name: str
+    kind: str
+    is_hole: bool
+    corners: np.ndarray
+
+
+def read_regions(xml: Path) -> list[Region]:
+    """All regions of a file."""
+    from defusedxml.common import DefusedXmlException
+    from defusedxml.ElementTree import ParseError, parse
+
+    regions = []
+    try:
+        for layer, annotation in enumerate(parse(xml).getroot().iter("Annotation")):
+            attribute = annotation.find("Attributes/Attribute")
+            name = (attribute.get("Name", "") if attribute is not None else "").strip().lower()
+            for region in annotation.iter("Region"):
+                corners = [(float(v.attrib["X"]), float(v.attrib["Y"])) for v in region.iter("Vertex")]
+                is_hole = region.get("NegativeROA", "0").strip() == "1"
+                kind = region.get("Type", POLYGON).strip()
+                regions.append(Region(layer, name, kind, is_hole, np.array(corners).reshape(-1, 2)))
+    except (OSError, ParseError, DefusedXmlException, LookupError, ValueError) as error:
+        raise InputError(f"{xml}: cannot be read as MoNuSAC annotations ({error or type(error).__name__})") from error
+    if any(not np.isfinite(region.corners).all() for region in regions):
+        raise InputError(f"{xml}: holds a vertex that is not a number")
+    return regions
+
+
+def draw_regions(
+    regions: Sequence[Region], class_ids: Mapping[str, int], height: int, width: int, dropped: Counter[str]
+) -> list[Instance]:
+    """The objects of an image; holes are cut out of the regions of their layer. What is left out is counted."""
+    drawn: list[tuple[int, Instance]] = []
+    holes: list[tuple[int, Instance]] = []
+    for region in regions:
+        if region.class_name not in class_ids:
+            dropped[f"region of unknown class {region.class_name!r}"] += 1
+            continue
+        if region.kind in OTHER_TYPES:
+            dropped[f"{OTHER_TYPES[region.kind]}, which is no region"] += 1
+            continue
+        outline = _outline(region)
+        found = fill(outline, class_ids[region.class_name], height, width) if len(outline) > 2 else None
+        if found is None:
+            dropped["region without a pixel"] += 1
+        else:
+            (holes if region.is_hole else drawn).append((region.layer, found))
+    for layer, hole in holes:
+        inside = [place for place, (other, cell) in enumerate(drawn) if other == layer and intersection(cell, hole)]
+        dropped["hole outside of every region"] += not inside
+        for place in inside:
+            drawn[place] = layer, _without(drawn[place][1], hole)
+    cells = [cell for _, cell in drawn if cell.mask.any()]
+    dropped["region that is nothing but a hole"] += len(drawn) - len(cells)
+    return cells
+
+
+def _outline(region: Region) -> np.ndarray:
+    """The corners of a region as a polygon; a rectangle or ellipse may be given by its box."""
+    corners = region.corners
+    if region.kind == RECTANGLE and len(corners) == 2:
+        (left, top), (right, bottom) = corners
+        return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+    if region.kind == ELLIPSE and 2 <= len(corners) <= 4:
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        angles = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
+        return (low + high) / 2 + np.stack([np.cos(angles), np.sin(angles)], axis=1) * (high - low) / 2
+    return corners
+
+
+def _without(cell: Instance, hole: Instance) -> Instance:
+    """A cell less the pixels of a hole, which may leave none."""
+    top, left = max(cell.top, hole.top), max(cell.left, hole.left)
+    bottom, right = min(cell.bottom, hole.bottom), min(cell.right, hole.right)
+    mask = cell.mask.copy()
+    window(replace(cell, mask=mask), top, left, bottom, right)[window(hole, top, left, bottom, right)] = False
+    return tight(cell.class_id, cell.score, cell.top, cell.left, mask) or replace(cell, mask=mask)
