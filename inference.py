@@ -50,6 +50,7 @@ from src.engine.memory import memory_errors
 from src.engine.prediction import Predictor, predict_images, warnings_on_limits
 from src.evaluation.partial_results import PartialResults
 from src.evaluation.results import check_results, result_entries, write_results, write_submission_zip
+from src.geometry.instances import resolve_overlaps
 from src.network.tensor_files import check_fits, load_state
 from src.reporting.draw import CONFIDENT, write_overlay
 from utils import share_cores, to_device
@@ -85,7 +86,8 @@ def main(config: InferenceConfig) -> None:
         confident = [instance for instance in instances if instance.score >= CONFIDENT]
         prediction.add(pixels, confident)
         if config.overlay:
-            write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, confident, checkpoint.classes)
+            drawn = resolve_overlaps(confident, *pixels.shape[:2])  # one class per cell
+            write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, drawn, checkpoint.classes)
         partial.add(image, found)
         entries[image.entry.id] = found
 

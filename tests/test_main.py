@@ -381,6 +381,7 @@ def test_results_carry_their_id_map_and_spare_one_that_lies_there(finished: Path
         {"detections_per_tile": 7},
         {"channel_order": "bgr"},
         {"intensity": "percentile"},
+        {"one_class_per_cell": True},
     ],
 )
 def test_what_changes_results_makes_another_job(tmp_path: Path, changes: dict[str, object]) -> None:

@@ -180,6 +180,9 @@ class PredictSettings:
         "test-time augmentation: how many views of each tile are predicted and merged; flips: four, full: eight",
         choices=("none", "flips", "full"),
     )
+    one_class_per_cell: bool = prediction(
+        False, "keep the best class of each cell alone; AP counts the others as alternatives"
+    )
     whole_image: bool = prediction(False, "predict the whole image too, as one more tile")
     predict_batch_size: int = nothing(4, "tiles predicted at once", low=1)
 

@@ -18,7 +18,7 @@ from src.data.prepared import scale_image, scaled_size
 from src.data.tiff import read_rgb
 from src.geometry.detections import Detections, from_network, to_instances
 from src.geometry.instances import Instance
-from src.geometry.stitch import stitch
+from src.geometry.stitch import StitchSettings, stitch
 from src.geometry.tiles import Tile, pad_to, tile_grid
 from src.geometry.views import VIEWS, View, merge, undo
 
@@ -130,7 +130,8 @@ def assemble(
         to_instances(found.placed(tile.left, tile.top, scales), height, width)
         for found, tile in zip(detections, tiles, strict=True)
     ]
-    return stitch(places, instances, height, width)
+    settings = StitchSettings(one_class_per_cell=predictor.settings.one_class_per_cell)
+    return stitch(places, instances, height, width, settings)
 
 
 def _batches(image: np.ndarray, tiles: Sequence[Tile], predictor: Predictor) -> Iterator[np.ndarray]:

@@ -9,6 +9,7 @@ from src.engine.run import TrainingRun
 from src.evaluation.ground_truth import ImageTruth
 from src.evaluation.results import result_entries
 from src.evaluation.scores import format_score, score
+from src.geometry.instances import resolve_overlaps
 from src.reporting.draw import CONFIDENT, draw_outlines
 
 PICTURED = 3  # val images that TensorBoard shows
@@ -28,7 +29,8 @@ def predict_val(run: TrainingRun) -> list[dict[str, Any]]:
         entries += result_entries(image_id, instances, *image.shape[:2])
         if image_id <= PICTURED:
             confident = [instance for instance in instances if instance.score >= CONFIDENT]
-            picture = draw_outlines(image, confident, run.data.classes)
+            drawn = resolve_overlaps(confident, *image.shape[:2])
+            picture = draw_outlines(image, drawn, run.data.classes)
             run.log.picture(f"val/{record.name}", picture, run.state.progress.step)
     reached: Counter[str] = sum(world.gather(predictor.limits_reached()), Counter())
     for flag, warning in warnings_on_limits(reached).items():

@@ -46,6 +46,8 @@ class StitchSettings:
     match_distance: float = 6.5
     """Linking: largest distance in px of box centres at which detections that share a pixel, each the only match of the
     other, are one object all the same: two detections of a small cell, each a little off, overlap little."""
+    one_class_per_cell: bool = False
+    """Link and suppress across classes: an object has the class of its best detection, and no second one."""
     edge_margin: int = 4
     """Distance in px from an inner edge up to which a box counts as cut; also how far a detection may be off."""
 
@@ -83,8 +85,8 @@ def stitch(
 ) -> list[Instance]:
     """Make the objects of a ``height × width`` image from what was detected in its tiles.
 
-    Objects of different classes never affect each other. Time and memory grow with the number of detections, not
-    with the image.
+    Objects of different classes do not affect each other unless ``settings`` ask for one class per cell. Time and
+    memory grow with the number of detections, not with the image.
 
     Args:
         tiles: Where the tiles lie, in any order, in px of the image. They may repeat, and a tile of the
@@ -154,7 +156,8 @@ def _link(found: _TileDetections, is_cut: np.ndarray, settings: StitchSettings) 
     """Group the detections of each object, strongest links first, those between whole detections before all others."""
     first, second = overlapping_pairs(found.boxes)
     class_id = np.array([instance.class_id for instance in found.instances])
-    candidates = (class_id[first] == class_id[second]) & (found.tile[first] != found.tile[second])
+    comparable = (class_id[first] == class_id[second]) | settings.one_class_per_cell
+    candidates = comparable & (found.tile[first] != found.tile[second])
     first, second = first[candidates], second[candidates]
     both_cut = is_cut[first] & is_cut[second]
     similarity = _similarity(found, first, second)
@@ -236,10 +239,9 @@ def _merge(
     """One object per group, and whether it stems from cut tile detections only."""
     objects, objects_cut = [], []
     for group in groups:
+        best_first = sorted((instances[index] for index in group), key=lambda instance: -instance.score)
         whole = [instances[index] for index in group if not is_cut[index]]
-        objects.append(
-            max(whole, key=lambda instance: instance.score) if whole else union([instances[index] for index in group])
-        )
+        objects.append(max(whole, key=lambda instance: instance.score) if whole else union(best_first))
         objects_cut.append(not whole)
     return objects, np.array(objects_cut, bool)
 
@@ -260,7 +262,8 @@ def _suppress(objects: Sequence[Instance], is_cut: np.ndarray, settings: StitchS
     first, second = np.where(swap, second, first), np.where(swap, first, second)
     least = min(settings.iou_threshold, settings.containment_threshold, settings.agreement_threshold)
     bound = _box_intersection(boxes[first], boxes[second])
-    possible = (class_id[first] == class_id[second]) & (bound >= least * np.minimum(area[first], area[second]))
+    comparable = (class_id[first] == class_id[second]) | settings.one_class_per_cell
+    possible = comparable & (bound >= least * np.minimum(area[first], area[second]))
     first, second = first[possible], second[possible]
     shared = shared_pixels(objects, first, second)
     iou = shared / (area[first] + area[second] - shared)

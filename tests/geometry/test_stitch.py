@@ -363,3 +363,20 @@ def test_overlapping_pairs_are_those_of_brute_force() -> None:
         ]
         assert len(pairs) == len(set(pairs))
         assert set(pairs) == expected
+
+
+ONE_CLASS = StitchSettings(one_class_per_cell=True)
+
+
+def test_a_cell_of_two_classes_keeps_the_better_one_where_that_is_asked_for() -> None:
+    tile = Tile(0, 0, 64, 64)
+    both = [block(10, 10, 20, 20, 0.6, 1), block(10, 10, 20, 21, 0.8, 2), block(40, 40, 50, 50, 0.5, 1)]
+    assert len(stitch([tile], [both], 64, 64)) == 3
+    assert keys(stitch([tile], [both], 64, 64, ONE_CLASS)) == keys([both[1], both[2]])
+
+
+def test_a_cut_cell_whose_parts_are_of_two_classes_is_one_with_the_better_class() -> None:
+    tiles = [Tile(0, 0, 64, 40), Tile(0, 30, 64, 40)]
+    parts = [[block(20, 5, 30, 40, 0.6, 1)], [block(20, 30, 30, 65, 0.7, 2)]]  # longer than the overlap
+    assert len(stitch(tiles, parts, 64, 70)) == 2
+    assert keys(stitch(tiles, parts, 64, 70, ONE_CLASS)) == keys([block(20, 5, 30, 65, 0.7, 2)])
