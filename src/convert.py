@@ -40,7 +40,9 @@ class ConvertConfig:
     source: str | None = option(
         None, f"format of IN: {', '.join([*IMPORTERS, RESULTS])}", name="--from", metavar="FORMAT"
     )
-    images: str | None = option(None, "with --from coco: where its images lie; absent: beside IN", metavar="DIR")
+    images: str | None = option(
+        None, "with --from coco: where its images lie; absent: below the folder of IN, or the one above", metavar="DIR"
+    )
     rectangles: int | None = option(
         None, "cut each image into four, with a split by source image drawn with this seed", low=0, metavar="SEED"
     )
