@@ -41,7 +41,7 @@ class ConvertConfig:
         None, f"format of IN: {', '.join([*IMPORTERS, RESULTS])}", name="--from", metavar="FORMAT"
     )
     images: str | None = option(
-        None, "with --from coco: where its images lie; absent: below the folder of IN, or the one above", metavar="DIR"
+        None, "with --from coco: where its images lie; absent: below IN's folder, or the one above", metavar="DIR"
     )
     rectangles: int | None = option(
         None, "cut each image into four, with a split by source image drawn with this seed", low=0, metavar="SEED"
