@@ -26,7 +26,7 @@ from src.common.errors import run_command
 from src.config.settings import AugmentSettings, TileSettings
 from src.data.image_facts import ImageFacts
 from src.data.open_images import OpenImages
-from src.data.prepared import PreparedImage
+from src.data.prepared import IGNORED, PreparedImage
 from src.data.training_data import load_training_data
 from src.engine.augmentation import augmentation
 from src.engine.loading import Item, Key
@@ -125,7 +125,8 @@ class TileDataset(Dataset[Item]):
         prepared = self.images[record]
         window = prepared.label_map[tile.top : tile.bottom, tile.left : tile.right]
         shown = np.bincount(window[window > 0], minlength=len(prepared.areas))
-        return bool(is_visible(shown, prepared.areas, self.settings.min_visible).any())
+        visible = is_visible(shown, prepared.areas, self.settings.min_visible)
+        return bool((visible & prepared.is_cell).any())
 
 
 def is_visible(shown: np.ndarray, whole: np.ndarray, min_visible: float) -> np.ndarray:
@@ -144,17 +145,22 @@ def tile_target(label_map: np.ndarray, prepared: PreparedImage, min_visible: flo
 
     Returns:
         ``boxes`` (N, 4) float32 xyxy in tile px, max exclusive; ``labels`` (N,) int64 in 1..K; ``label_map`` (L, h, w)
-        as given, and ``layers`` and ``ids`` (N,) int64: where in it each object is painted.
+        as given, and ``layers`` and ``ids`` (N,) int64: where in it each object is painted. A tile that shows a region
+        to ignore has ``ignored`` (h, w) bool, too.
     """
     layers = np.ascontiguousarray(label_map.transpose(2, 0, 1))
     shown, boxes = extents(layers, len(prepared.areas) - 1)
-    ids = np.flatnonzero(is_visible(shown, prepared.areas, min_visible))
+    ids = np.flatnonzero(is_visible(shown, prepared.areas, min_visible) & prepared.is_cell)
+    regions = (shown > 0) & (prepared.class_ids == IGNORED)
+    regions[0] = False  # the background
+    ignored = {"ignored": regions[layers].any(axis=0)} if regions.any() else {}
     return {
         "boxes": boxes[ids].astype(np.float32),
         "labels": prepared.class_ids[ids],
         "label_map": layers,
         "layers": prepared.layers[ids],
         "ids": ids,
+        **ignored,
     }
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dataset import TileDataset, tile_target
 from src.config.settings import AugmentSettings, TileSettings
@@ -12,6 +13,8 @@ from src.data.cache import ImageCache
 from src.data.open_images import OpenImages
 from src.data.prepared import PreparedImage
 from src.data.records import find_records
+from src.data.tiff import write_mask
+from src.engine.loading import collate
 from src.geometry.instances import extents
 from tests.helpers import facts_about, write_dataset
 
@@ -130,3 +133,34 @@ def test_empty_tiles_are_kept_by_share(data: Path) -> None:
 
 def test_channels_are_swapped_on_demand(data: Path) -> None:
     assert np.array_equal(make(data, swap=True)[(0, 0)][0], make(data)[(0, 0)][0][..., ::-1])
+
+
+def test_regions_without_a_class_are_ignored_and_their_cells_learned(tmp_path: Path) -> None:
+    record = find_records(write_dataset(tmp_path / "train", "a"), 2)[0]
+    region = np.zeros((96, 80), np.uint16)
+    region[:40] = 1
+    write_mask(record.image.with_name("ambiguous.tif"), region)
+    plain, other = make(write_dataset(tmp_path / "plain" / "train", "a")), make(tmp_path / "train")
+    assert len(other) == len(plain) and other.tiles == plain.tiles
+    items = [other[(0, index)] for index in range(len(other))]
+    for (_, tile), (_, target, _), (_, wanted, _) in zip(
+        other.tiles, items, (plain[(0, index)] for index in range(len(plain))), strict=True
+    ):
+        for key in ("boxes", "labels"):
+            assert np.array_equal(target[key], wanted[key])
+        shown = np.zeros((64, 64), bool)
+        shown[: max(40 - tile.top, 0), : tile.width] = True
+        assert np.array_equal(target.get("ignored", np.zeros((64, 64), bool)), shown)
+    batch = collate(items)
+    assert batch.ignored.shape == (len(items), 64, 64) and batch.ignored.any()
+    assert torch.equal(batch.targets()[0]["ignored"], batch.ignored[0])
+    without = collate([plain[(0, 0)]])
+    assert without.ignored.shape == (0, 64, 64) and "ignored" not in without.targets()[0]
+
+
+def test_a_region_alone_makes_no_tile_with_cells(tmp_path: Path) -> None:
+    record = find_records(write_dataset(tmp_path / "train", "a"), 2)[0]
+    for path in record.masks.values():
+        write_mask(path, np.zeros((96, 80), np.uint16))
+    write_mask(record.image.with_name("ambiguous.tif"), np.ones((96, 80), np.uint16))
+    assert len(make(tmp_path / "train")) == 0

@@ -115,7 +115,8 @@ class ImageCache:
         """The folder that an image has in the cache, whether or not it is there."""
         digest = hashlib.sha256(self._reading().encode())
         folder, real_folder = str(files.folder), _real_folder(files.folder)
-        for class_id, name in [(0, files.image_name), *files.mask_names.items()]:
+        regions = [("ambiguous", files.ambiguous)] if files.ambiguous else []
+        for class_id, name in [(0, files.image_name), *files.mask_names.items(), *regions]:
             real, state = f"{real_folder}{os.sep}{name}", os.lstat(f"{folder}{os.sep}{name}")
             if stat.S_ISLNK(state.st_mode):
                 path = files.folder / name

@@ -67,7 +67,7 @@ class ImageFacts:
 
 def facts_of(entry: str, record: Record, prepared: PreparedImage) -> ImageFacts:
     """The facts about one image, whose cache entry has the name ``entry``."""
-    boxes = prepared.boxes[prepared.areas > 0].astype(np.int32)
+    boxes = prepared.boxes[prepared.is_cell].astype(np.int32)
     contrast = red_contrast(prepared.image)
     return ImageFacts(
         entries=np.array([entry]),

@@ -13,6 +13,8 @@ from src.data.records import Record
 from src.data.tiff import read_image
 from src.geometry.instances import extents
 
+IGNORED = 0  # class id of regions in which nothing is learned but cells
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedImage:
@@ -20,10 +22,11 @@ class PreparedImage:
 
     ``image`` is ``(H, W, 3)`` uint8 in the order of the file. ``label_map`` is ``(H, W, L)``, uint16 or int32: object
     ids 1..N, 0 for background, unique over all layers. Objects that overlap lie in different layers, and L is as small
-    as that allows, so that time and memory do not grow with the number of classes. ``class_ids``, ``layers`` and
+    as that allows, so that time and memory do not grow with the number of classes. Regions to ignore are among the
+    objects, with class id 0. ``class_ids``, ``layers`` and
     ``areas`` are ``(N + 1,)`` int64 and ``boxes`` ``(N + 1, 4)`` int64 (xyxy in px, max exclusive), indexed by object
     id; entry 0 stands for the background. An object that scaling made vanish has area 0. ``checksums`` (F,) uint32 are
-    the CRC-32 of the image's file and of those of its masks, by class.
+    the CRC-32 of the image's file and of those of its masks, by class, and of its regions to ignore.
     """
 
     image: np.ndarray
@@ -34,6 +37,11 @@ class PreparedImage:
     boxes: np.ndarray
     checksums: np.ndarray
 
+    @property
+    def is_cell(self) -> np.ndarray:
+        """``(N + 1,)`` bool: which objects are cells that scaling left, and not regions to ignore or background."""
+        return (self.areas > 0) & (self.class_ids > IGNORED)
+
     def class_counts(self, class_count: int) -> np.ndarray:
         """``(K,)`` number of objects of each class 1..K; ``class_count`` is K."""
         return np.bincount(self.class_ids[1:], minlength=class_count + 1)[1:]
@@ -43,9 +51,11 @@ def prepare(record: Record, intensity: str, scale: float, split: bool = False) -
     """Decode a record's image and masks and scale them; with ``split`` each piece of a cell is a cell of its own."""
     image = scale_image(read_image(record.image, intensity), scale)
     cells = {class_id: _scale_cells(read_cells(path, split), scale) for class_id, path in record.masks.items()}
+    if record.ambiguous:
+        cells[IGNORED] = _scale_cells(read_cells(record.ambiguous), scale)  # last, in layers of their own where needed
     label_map, class_ids, layers = stack_layers(cells, image.shape[:2])
     areas, boxes = extents(label_map.transpose(2, 0, 1), len(class_ids) - 1)
-    files = [record.image, *record.masks.values()]
+    files = [record.image, *record.masks.values(), *([record.ambiguous] if record.ambiguous else [])]
     checksums = np.array([zlib.crc32(path.read_bytes()) for path in files], np.uint32)
     return PreparedImage(image, label_map, class_ids, layers, areas, boxes, checksums)
 
@@ -109,7 +119,10 @@ def stack_layers(cells: Mapping[int, CellPixels], shape: tuple[int, int]) -> tup
 
 def count_pieces(prepared: PreparedImage) -> int:
     """The number of objects that lie in several pieces."""
-    return sum(count_split(cell_pixels(layer)) for layer in np.moveaxis(prepared.label_map, 2, 0))
+    layers = np.moveaxis(prepared.label_map, 2, 0)
+    if (prepared.class_ids[1:] == IGNORED).any():
+        layers = np.where((prepared.class_ids > IGNORED)[layers], layers, 0)
+    return sum(count_split(cell_pixels(layer)) for layer in layers)
 
 
 def pieces_warnings(in_pieces: int, cells: int) -> list[str]:

@@ -16,20 +16,21 @@ from src.data.tiff import Header, read_header
 SAMPLE_HINT = "make synthetic data with `python -m src.sample --out DIR --images 12 --seed 0`"
 IMAGE_NAME = re.compile(r"image\.tiff?", re.IGNORECASE)
 MASK_NAME = re.compile(r"class(\d+)\.(tiff?|png|bmp|jpe?g)", re.IGNORECASE)  # a JPEG is refused when it is read
-AMBIGUOUS_NAME = re.compile(r"ambiguous\.tiff?", re.IGNORECASE)  # a mask of regions without a class; not trained on
+AMBIGUOUS_NAME = re.compile(r"ambiguous\.(tiff?|png)", re.IGNORECASE)  # a mask of regions without a class
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFiles:
     """The files of one image: the names of the image and, by class id (1..K), of its masks in ``folder``.
 
-    Classes without cells may have no mask. ``unread`` are the names of other files. Names take less memory than paths
-    where there are very many images.
+    Classes without cells may have no mask. ``ambiguous`` is the name of a mask of regions without a class, ``unread``
+    are the names of other files. Names take less memory than paths where there are very many images.
     """
 
     folder: Path
     image_name: str
     mask_names: Mapping[int, str]
+    ambiguous: str | None = None
     unread: tuple[str, ...] = ()
 
 
@@ -55,6 +56,11 @@ class Record:
     def masks(self) -> dict[int, Path]:
         """The paths of the masks by class id, in its order."""
         return {class_id: self.files.folder / name for class_id, name in self.files.mask_names.items()}
+
+    @property
+    def ambiguous(self) -> Path | None:
+        """The path of the mask of regions without a class; ``None`` without one."""
+        return self.files.folder / self.files.ambiguous if self.files.ambiguous else None
 
 
 @dataclass(frozen=True)
@@ -193,7 +199,8 @@ def files_of(folder: Path, class_count: int) -> ImageFiles:
     masks = find_masks(folder, names, class_count)
     image = _find_image(folder, names)
     unread = tuple(name for name in names if name != image and name not in masks.values() and not is_known(name))
-    return ImageFiles(folder, image, _shared(tuple(masks.items())), unread)
+    ambiguous = next((name for name in names if AMBIGUOUS_NAME.fullmatch(name)), None)
+    return ImageFiles(folder, image, _shared(tuple(masks.items())), ambiguous, unread)
 
 
 def is_known(name: str) -> bool:
@@ -223,7 +230,7 @@ def read_record(folder: Path, class_count: int, check_masks: bool = True) -> Rec
     files = files_of(folder, class_count)
     header = read_header(folder / files.image_name)
     if check_masks:
-        for name in files.mask_names.values():
+        for name in filter(None, (*files.mask_names.values(), files.ambiguous)):
             _check_mask(folder / name, header)
     return Record(files, header.height, header.width)
 

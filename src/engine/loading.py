@@ -51,7 +51,8 @@ class Batch(NamedTuple):
     """Tiles and their targets in few tensors, because each tensor has a fixed cost on its way from a worker to a GPU.
 
     ``tiles`` (B, 3, S, S) uint8 RGB; ``label_maps`` (B, L, S, S) uint16 or int32; ``boxes`` (N, 4) float32 and
-    ``labels``, ``layers``, ``ids`` (N,) int64 of all tiles, concatenated; ``counts`` and ``names`` have one per tile.
+    ``labels``, ``layers``, ``ids`` (N,) int64 of all tiles, concatenated; ``ignored`` (B, S, S) bool are the regions in
+    which nothing is learned but cells, (0, S, S) where no tile shows any; ``counts`` and ``names`` have one per tile.
     """
 
     tiles: Tensor
@@ -60,6 +61,7 @@ class Batch(NamedTuple):
     labels: Tensor
     layers: Tensor
     ids: Tensor
+    ignored: Tensor
     counts: list[int]
     names: list[str]
 
@@ -73,10 +75,13 @@ class Batch(NamedTuple):
     def targets(self) -> list[dict[str, Tensor]]:
         """The target of each tile (see :func:`tile_target`), with int32 label maps: torch hardly supports uint16."""
         objects = {key: getattr(self, key).split(self.counts) for key in OBJECT_KEYS}
-        return [
+        targets = [
             {"label_map": label_map, **{key: objects[key][tile] for key in OBJECT_KEYS}}
             for tile, label_map in enumerate(self.label_maps.to(torch.int32))
         ]
+        for target, ignored in zip(targets, self.ignored, strict=False):  # there may be none
+            target["ignored"] = ignored
+        return targets
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -94,9 +99,15 @@ def collate(items: Sequence[Item]) -> Batch:
     for place, target in zip(label_maps, targets, strict=True):
         place[: len(target["label_map"])] = target["label_map"]
     objects = {key: torch.from_numpy(np.concatenate([target[key] for target in targets])) for key in OBJECT_KEYS}
+    size = images[0].shape[:2]
+    is_any = any("ignored" in target for target in targets)
+    ignored = (
+        [target.get("ignored", np.zeros(size, bool)) for target in targets] if is_any else np.zeros((0, *size), bool)
+    )
     return Batch(
         torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
         torch.from_numpy(label_maps),
+        ignored=torch.from_numpy(np.asarray(ignored)),
         counts=[len(target["ids"]) for target in targets],
         names=list(names),
         **objects,

@@ -43,7 +43,7 @@ class CellFacts:
 def facts_of(name: str, prepared: PreparedImage) -> CellFacts:
     """The facts about an image."""
     height, width = prepared.image.shape[:2]
-    seen = np.flatnonzero(prepared.areas > 0)
+    seen = np.flatnonzero(prepared.is_cell)
     return CellFacts(
         name,
         height,
@@ -61,7 +61,8 @@ def facts_of(name: str, prepared: PreparedImage) -> CellFacts:
 
 def count_overlaps(prepared: PreparedImage) -> Counter[tuple[int, int]]:
     """Pairs of cells that share pixels, by their classes, the lower first."""
-    layers = prepared.label_map.reshape(-1, prepared.label_map.shape[-1])
+    layers = np.where(prepared.is_cell[prepared.label_map], prepared.label_map, 0)
+    layers = layers.reshape(-1, layers.shape[-1])
     layers = layers[np.count_nonzero(layers, axis=1) > 1].astype(np.int64)
     pairs = [np.unique(layers[:, (i, j)], axis=0) for j in range(layers.shape[1]) for i in range(j)]
     met = np.concatenate([*pairs, np.zeros((0, 2), np.int64)])

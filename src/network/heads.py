@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection.roi_heads import RoIHeads
 
+from src.network.sampling import leave_out_ignored
 from src.network.targets import sample_mask_targets
 
 Features = dict[str, Tensor]
@@ -65,6 +66,31 @@ class TiledRoIHeads(RoIHeads):
         logits = [self._mask_logits(features, [some], own_labels, [shape]) for some, own_labels in chunks]
         return torch.cat(logits).float().sigmoid()
 
+    def select_training_samples(
+        self, proposals: list[Tensor], targets: Sequence[Target] | None
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        """The proposals that a step learns from, per tile: their boxes, objects, labels and encoded offsets.
+
+        As torchvision's, but in regions to ignore no proposal is background.
+        """
+        self.check_targets(targets)
+        targets = targets or []
+        true_boxes = [target["boxes"].to(proposals[0].dtype) for target in targets]
+        proposals = self.add_gt_proposals(proposals, true_boxes)
+        matches, labels = self.assign_targets_to_proposals(
+            proposals, true_boxes, [target["labels"] for target in targets]
+        )
+        labels = [leave_out_ignored(*part) for part in zip(labels, proposals, targets, strict=True)]
+        chosen = self.subsample(labels)
+        proposals, matches, labels = (
+            [values[index] for values, index in zip(side, chosen, strict=True)] for side in (proposals, matches, labels)
+        )
+        own_boxes = [
+            boxes[match] if len(boxes) else boxes.new_zeros(len(match), 4)
+            for boxes, match in zip(true_boxes, matches, strict=True)
+        ]
+        return proposals, matches, labels, self.box_coder.encode(own_boxes, proposals)
+
     def _losses(
         self, features: Features, proposals: list[Tensor], image_shapes: Shapes, targets: Sequence[Target]
     ) -> dict[str, Tensor]:
@@ -76,8 +102,8 @@ class TiledRoIHeads(RoIHeads):
         chosen = [self._mask_rois(tile_labels) for tile_labels in labels]
         boxes = [tile_boxes[index] for tile_boxes, index in zip(proposals, chosen, strict=True)]
         matches = [tile_matches[index] for tile_matches, index in zip(matches, chosen, strict=True)]
-        labels = torch.cat([tile_labels[index] for tile_labels, index in zip(labels, chosen, strict=True)])
-        mask_logits = self._mask_logits(features, boxes, labels, image_shapes)
+        mask_labels = torch.cat([tile_labels[index] for tile_labels, index in zip(labels, chosen, strict=True)])
+        mask_logits = self._mask_logits(features, boxes, mask_labels, image_shapes)
         return {"classifier": classifier, "box": box, "mask": mask_loss(mask_logits, boxes, matches, targets)}
 
     def _mask_rois(self, labels: Tensor) -> Tensor:
@@ -105,6 +131,8 @@ def box_head_losses(
         class_weights: ``(K + 1,)`` or ``None``.
     """
     class_logits, box_regression = class_logits.float(), box_regression.float()
+    if not len(labels):  # all that was proposed is to be ignored
+        return class_logits.sum() * 0, box_regression.sum() * 0
     classifier = F.cross_entropy(class_logits, labels, weight=class_weights)
     own = box_regression.reshape(len(labels), -1, 4)[torch.arange(len(labels), device=labels.device), labels]
     wanted = torch.where((labels > 0)[:, None], regression_targets, own.detach())  # background has no box to learn

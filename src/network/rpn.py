@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-from src.network.sampling import BalancedSampler, LowQualityMatcher
+from src.network.sampling import BalancedSampler, LowQualityMatcher, leave_out_ignored
 
 POSITIVE_IOU, NEGATIVE_IOU, NMS_IOU = 0.7, 0.3, 0.7
 ANCHORS_PER_TILE, POSITIVE_FRACTION = 256, 0.5  # that a step learns from
@@ -64,6 +64,14 @@ class TiledRPN(RegionProposalNetwork):
         )
         self.proposal_matcher = LowQualityMatcher(POSITIVE_IOU, NEGATIVE_IOU)
         self.fg_bg_sampler = BalancedSampler(ANCHORS_PER_TILE, POSITIVE_FRACTION)
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Label and box of each anchor, per tile; in regions to ignore nothing is background."""
+        labels, boxes = super().assign_targets_to_anchors(anchors, targets)
+        parts = zip(labels, anchors, targets, strict=True)
+        return [leave_out_ignored(*part) for part in parts], boxes
 
     def compute_loss(
         self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]

@@ -1,8 +1,9 @@
 """Choose the anchors and proposals that a training step learns from, without waiting for the GPU."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 
@@ -39,6 +40,25 @@ def draw(candidates: Tensor, most: int, limit: Tensor | None = None) -> Tensor:
     if limit is not None:
         drawn &= torch.arange(len(drawn), device=drawn.device) < limit
     return torch.zeros_like(candidates).scatter(0, places, drawn)
+
+
+def leave_out_ignored(labels: Tensor, boxes: Tensor, target: Mapping[str, Tensor]) -> Tensor:
+    """Labels ``(N,)`` of anchors or proposals, with -1 for background of which more than half is to be ignored.
+
+    Args:
+        labels: above 0 positive, 0 background, below 0 left out already.
+        boxes: ``(N, 4)`` float32 xyxy in px of the tile; what reaches beyond it does not count.
+        target: holds ``ignored`` (H, W) bool where the tile shows such a region.
+    """
+    if "ignored" not in target:
+        return labels
+    height, width = target["ignored"].shape
+    sums = F.pad(target["ignored"].float().cumsum(0).cumsum(1), (1, 0, 1, 0))  # float32 counts exactly to 4096² px
+    limit = torch.tensor([width, height, width, height], device=boxes.device)
+    left, top, right, bottom = boxes.round().clamp(min=0).minimum(limit).long().unbind(1)
+    covered = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    area = (right - left) * (bottom - top)
+    return torch.where((labels == 0) & (2 * covered > area), -1, labels)
 
 
 class LowQualityMatcher(Matcher):

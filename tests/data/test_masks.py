@@ -86,7 +86,7 @@ def test_a_folder_with_jpeg_masks_or_two_of_a_class_is_refused(tmp_path: Path) -
 
 def test_what_is_not_read_is_said(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", "abc")
-    for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "ambiguous.tif"):
+    for name in ("Thumbs.db", ".DS_Store", "desktop.ini"):
         (tmp_path / "data/a" / name).write_text("")
     (tmp_path / "data/@eaDir").mkdir()
     settings = DataSettings(str(tmp_path / "data"), num_classes=3, cache_dir=str(tmp_path / "cache"))

@@ -50,7 +50,7 @@ def test_records_are_found_sorted_with_their_masks(tmp_path: Path) -> None:
     masks = {1: "class1.tif", 3: "class3.tif"}
     assert find_records(tmp_path, 4) == [
         Record(ImageFiles(a, "image.tif", {}), 4, 5),
-        Record(ImageFiles(b, "image.tif", masks, ("preview.png",)), 8, 9),
+        Record(ImageFiles(b, "image.tif", masks, unread=("preview.png",)), 8, 9),
     ]
 
 
