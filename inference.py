@@ -41,7 +41,7 @@ from src.data.classes import CellClass, to_json
 from src.data.data_shift import DataStatistics, PredictionStatistics, shift_warnings
 from src.data.id_map import write_id_map
 from src.data.intensity import small_range_warnings
-from src.data.records import TestImage, find_test_images, unread_test_files
+from src.data.records import TestImage, find_test_images, turned_warnings, unread_test_files
 from src.data.splits import part_names, read_split
 from src.engine import distributed
 from src.engine.checkpoint import Checkpoint, read_checkpoint, write_export
@@ -74,7 +74,8 @@ def main(config: InferenceConfig) -> None:
     predictor, checkpoint = load_predictor(config, device)
     if world.is_main:
         print(f"predicting on {device} in {str(predictor.amp or torch.float32).removeprefix('torch.')}")
-        print("".join(f"{warning}\n" for warning in unread_test_files(config.test_dir)), end="")
+        warnings = [*unread_test_files(config.test_dir), *turned_warnings(images)]
+        print("".join(f"{warning}\n" for warning in warnings), end="")
 
     partial = PartialResults(config.output, job(config, predictor.amp), world.rank)
     entries = resumed(config, partial, images, world)

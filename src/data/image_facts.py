@@ -22,8 +22,9 @@ class ImageFacts:
     ``class_counts`` (N, K) are the numbers of objects of classes 1 to the highest that occurs. ``box_counts`` (N,) and
     ``boxes`` (M, 4) int32 (xyxy in px after --scale, max exclusive) are of the objects that scaling left.
     ``brightest`` (N,) uint8 is the highest value of an image, ``in_pieces`` (N,) the number of its objects that lie in
-    several pieces. ``contrasts`` (N,) and ``stains`` (N, D) float64 are as :func:`red_contrast` (NaN for None) and
-    :func:`stain_features` give them; ``checksums`` (N,) are those of the image with its masks, in hexadecimal.
+    several pieces, ``is_turned`` (N,) bool whether the file's tag asks viewers to turn it. ``contrasts`` (N,) and
+    ``stains`` (N, D) float64 are as :func:`red_contrast` (NaN for None) and :func:`stain_features` give them;
+    ``checksums`` (N,) are those of the image with its masks, in hexadecimal.
     """
 
     entries: np.ndarray
@@ -35,6 +36,7 @@ class ImageFacts:
     boxes: np.ndarray
     brightest: np.ndarray
     in_pieces: np.ndarray
+    is_turned: np.ndarray
     contrasts: np.ndarray
     stains: np.ndarray
     checksums: np.ndarray
@@ -79,6 +81,7 @@ def facts_of(entry: str, record: Record, prepared: PreparedImage) -> ImageFacts:
         boxes=boxes,
         brightest=np.array([prepared.image.max()]),
         in_pieces=np.array([count_pieces(prepared)]),
+        is_turned=np.array([record.is_turned]),
         contrasts=np.array([np.nan if contrast is None else contrast]),
         stains=stain_features(prepared.image)[None],
         checksums=np.array(["".join(f"{value:08x}" for value in prepared.checksums)]),
@@ -124,6 +127,7 @@ _NO_FACTS = ImageFacts(
     boxes=np.zeros((0, 4), np.int32),
     brightest=np.zeros(0, np.uint8),
     in_pieces=np.zeros(0, np.int64),
+    is_turned=np.zeros(0, bool),
     contrasts=np.zeros(0),
     stains=np.zeros((0, STAIN_FEATURES)),
     checksums=np.zeros(0, str),

@@ -36,11 +36,12 @@ class ImageFiles:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image of a data folder: its files and its size in px."""
+    """One image of a data folder: its files, its size in px, and whether its tag asks viewers to turn it."""
 
     files: ImageFiles
     height: int
     width: int
+    is_turned: bool = False
 
     @property
     def name(self) -> str:
@@ -71,6 +72,7 @@ class TestImage:
 
     image: Path
     entry: ImageId
+    is_turned: bool = False  # whether its tag asks viewers to turn it
 
 
 def find_records(data_path: str | Path, class_count: int, check_masks: bool = True) -> list[Record]:
@@ -117,6 +119,17 @@ def find_masks(folder: Path, names: Iterable[str], class_count: int) -> dict[int
     return dict(sorted(masks.items()))
 
 
+def turned_warnings(images: Iterable[Record | TestImage]) -> list[str]:
+    """A warning where TIFF files have a tag of orientation, by which viewers turn them and this program does not."""
+    turned = [image.image for image in images if image.is_turned]
+    if not turned:
+        return []
+    return [
+        f"warning: {turned[0]} {f'and {len(turned) - 1} more have' if len(turned) > 1 else 'has'} a tag of orientation;"
+        " pixels are read as they are stored, so masks and results lie as these do"
+    ]
+
+
 def find_test_images(
     test_dir: str | Path,
     id_map: str | Path | None = None,
@@ -141,7 +154,7 @@ def find_test_images(
     headers = {name: read_header(path) for name, path in images.items()}
     if id_map is None:
         return [
-            TestImage(images[name], ImageId(f"{name}.tif", number, header.height, header.width))
+            TestImage(images[name], ImageId(f"{name}.tif", number, header.height, header.width), header.is_turned)
             for number, (name, header) in enumerate(headers.items(), start=1)
         ]
     entries = {entry.name: entry for entry in read_id_map(id_map) if names is None or entry.name in images}
@@ -232,7 +245,7 @@ def read_record(folder: Path, class_count: int, check_masks: bool = True) -> Rec
     if check_masks:
         for name in filter(None, (*files.mask_names.values(), files.ambiguous)):
             _check_mask(folder / name, header)
-    return Record(files, header.height, header.width)
+    return Record(files, header.height, header.width, header.is_turned)
 
 
 def _find_image(folder: Path, names: Iterable[str]) -> str:
@@ -273,7 +286,7 @@ def _pair(path: Path, header: Header, entry: ImageId | None, id_map: str | Path)
         raise InputError(
             f"{path}: is {header.height} x {header.width} px, but {id_map} says {entry.height} x {entry.width}"
         )
-    return TestImage(path, entry)
+    return TestImage(path, entry, header.is_turned)
 
 
 def check_names(names: Iterable[str], known: Iterable[str], problem: str) -> None:

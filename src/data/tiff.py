@@ -25,17 +25,23 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 MAX_DECODERS = 4  # threads that unpack the strips of one file …
 MIN_SHARED = 1_000_000  # … of so many compressed bytes; a mask, which holds next to nothing, one unpacks sooner
+ORIENTATION = 274  # the number of the tag
 PLAIN_PHOTOMETRICS = ("MINISWHITE", "MINISBLACK", "RGB")
 
 
 @dataclass(frozen=True)
 class Header:
-    """The header of a TIFF's one image: ``height`` and ``width`` in px, ``channels`` (1 is grey) and NumPy dtype."""
+    """The header of a TIFF's one image: ``height`` and ``width`` in px, ``channels`` (1 is grey) and NumPy dtype.
+
+    ``is_turned``: its tag of orientation asks viewers to turn it. Pixels are read as they are stored, as other
+    scientific readers do.
+    """
 
     height: int
     width: int
     channels: int
     dtype: str
+    is_turned: bool = False
 
 
 def read_header(path: str | Path) -> Header:
@@ -46,7 +52,9 @@ def read_header(path: str | Path) -> Header:
             pixels than the limit.
     """
     with _open_page(path) as page:
-        return Header(page.imagelength, page.imagewidth, page.samplesperpixel, str(page.dtype))
+        tag = page.tags.get(ORIENTATION)
+        is_turned = tag is not None and tag.value not in (0, 1)
+        return Header(page.imagelength, page.imagewidth, page.samplesperpixel, str(page.dtype), is_turned)
 
 
 def read_image(path: str | Path, intensity: str = "full", first_page: bool = False) -> np.ndarray:

@@ -19,7 +19,7 @@ from src.data.data_shift import DataStatistics, data_statistics
 from src.data.image_facts import ImageFacts, concatenate_facts
 from src.data.intensity import small_range_warnings
 from src.data.prepared import pieces_warnings
-from src.data.records import Record, files_of, image_folders, read_record, unread_warnings
+from src.data.records import Record, files_of, image_folders, read_record, turned_warnings, unread_warnings
 from src.data.splits import group_by_stain, make_split, read_groups, read_split, select
 from src.data.stain import decide_channel_order
 
@@ -80,7 +80,7 @@ def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = 
     cache = ImageCache(folder, data.cache_gb, image.intensity, image.scale, image.split_pieces)
     records, facts = _read_images(Path(data.data_path), len(classes), cache, hidden)
     notes = [f"images: {cache.decoded} decoded, {len(records) - cache.decoded} known from the cache {cache.folder}"]
-    notes += unread_warnings(records)
+    notes += [*unread_warnings(records), *turned_warnings(records)]
     notes += pieces_warnings(int(facts.in_pieces.sum()), int(facts.class_counts.sum()))
     order = image.channel_order
     if order == "auto":
@@ -144,7 +144,7 @@ def _find_images(
 ) -> tuple[list[Record], list[int | None]]:
     """The records of a data folder, and for each the row of ``known`` that is about it; ``None`` for a new image."""
     row_of = {entry: row for row, entry in enumerate(known.entries.tolist())}
-    sizes = known.sizes.tolist()
+    sizes, is_turned = known.sizes.tolist(), known.is_turned.tolist()
     records, rows = [], []
     for folder in ProgressBar(image_folders(data_path), "find images", hidden=hidden):
         files = files_of(folder, class_count)
@@ -153,7 +153,8 @@ def _find_images(
         if row is None:
             record = read_record(folder, class_count)
         else:
-            record = Record(files, *sizes[row])
+            height, width = sizes[row]
+            record = Record(files, height, width, is_turned[row])
             check_pixels(record.image, record.height, record.width)
             cache.mark_used(entry)
         records.append(record)

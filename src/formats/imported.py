@@ -13,6 +13,7 @@ from src.common.files import is_system_file
 from src.data.classes import CellClass
 from src.data.id_map import check_component
 from src.data.pictures import UPRIGHT, exif_orientation, read_picture, turn
+from src.data.tiff import read_header
 from src.geometry.instances import Instance
 
 AMBIGUOUS = 0  # class id of regions that are of no class; they are kept apart
@@ -94,6 +95,8 @@ def read_matching(
         InputError: the image has another size than ``labels``.
     """
     pixels = read_picture(path, settings.intensity)
+    if path.suffix.lower() in (".tif", ".tiff") and read_header(path).is_turned:
+        source.lines.append(f"warning: {path}: has a tag of orientation; its pixels are read as they are stored")
     tag = exif_orientation(path)
     if tag != UPRIGHT:
         turned = turn(pixels, tag)

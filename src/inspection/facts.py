@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from src.data.prepared import PreparedImage, count_pieces
+from src.data.records import Record
 from src.data.stain import red_contrast
 
 SAME_IMAGE = 0.99  # correlation of two thumbnails from which their images count as near duplicates
@@ -22,7 +23,7 @@ class CellFacts:
     of cells that share pixels by their two classes; ``thumbnail`` (256,) has mean 0 and length 1, or is all 0.
     """
 
-    name: str
+    record: Record
     height: int
     width: int
     class_ids: np.ndarray
@@ -35,17 +36,22 @@ class CellFacts:
     in_pieces: int
 
     @property
+    def name(self) -> str:
+        """The name of the image's folder."""
+        return self.record.name
+
+    @property
     def at_border(self) -> np.ndarray:
         """``(N,)`` whether a cell touches the image's border."""
         return (self.boxes[:, :2] == 0).any(axis=1) | (self.boxes[:, 2:] == (self.width, self.height)).any(axis=1)
 
 
-def facts_of(name: str, prepared: PreparedImage) -> CellFacts:
+def facts_of(record: Record, prepared: PreparedImage) -> CellFacts:
     """The facts about an image."""
     height, width = prepared.image.shape[:2]
     seen = np.flatnonzero(prepared.is_cell)
     return CellFacts(
-        name,
+        record,
         height,
         width,
         prepared.class_ids[seen],

@@ -20,8 +20,8 @@ def check(
     problems: list[str] = []
     for folder in folders:
         try:
-            prepared = prepare(read_record(folder, class_count), intensity, 1.0, split)
-            facts.append(facts_of(folder.name, prepared))
+            record = read_record(folder, class_count)
+            facts.append(facts_of(record, prepare(record, intensity, 1.0, split)))
         except InputError as error:
             faults = faults_of_files(folder, class_count, intensity)
             problems += faults if str(error) in faults else [*faults, str(error)]

@@ -9,6 +9,7 @@ from src.config.checks import parse_numbers
 from src.data.classes import CellClass
 from src.data.intensity import small_range_warnings
 from src.data.prepared import pieces_warnings
+from src.data.records import turned_warnings
 from src.data.stain import decide_channel_order
 from src.geometry.anchors import DEFAULT_ANCHORS, best_anchor_ious
 from src.inspection.advice import Advice
@@ -50,6 +51,7 @@ def notes_on(facts: Sequence[CellFacts], classes: Sequence[CellClass], advice: A
         f"{len(facts)} images of {min(sides)} to {max(sides)} px per side, {min(counts)} to {max(counts)} cells each",
         f"channel order by the stain: {order} ({agreeing:.0%} of the images agree)",
     ]
+    lines += turned_warnings(image.record for image in facts)
     lines += small_range_warnings([image.brightest for image in facts])
     lines += pieces_warnings(sum(image.in_pieces for image in facts), sum(counts))
     overlaps = sum((image.overlaps for image in facts), Counter[tuple[int, int]]())

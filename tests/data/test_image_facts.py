@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from src.config.settings import DataSettings, ImageSettings
 from src.data.cache import ImageCache
 from src.data.image_facts import ImageFacts, concatenate_facts, load_facts, save_facts
 from src.data.prepared import prepare
 from src.data.records import find_records
-from src.data.tiff import write_mask
+from src.data.tiff import read_image, write_mask
 from src.data.training_data import TrainingData, load_training_data
 from tests.helpers import facts_about, write_dataset
 
@@ -146,3 +147,11 @@ def test_facts_stay_known_where_images_have_no_room(settings: DataSettings, caps
 def test_without_a_cache_nothing_is_written(settings: DataSettings) -> None:
     load(DataSettings(settings.data_path, num_classes=3, cache_dir=settings.cache_dir, cache_gb=0.0))
     assert not Path(settings.cache_dir).exists()
+
+
+def test_a_tag_of_orientation_is_said_by_file_at_every_start(settings: DataSettings) -> None:
+    path = Path(settings.data_path) / "c" / "image.tif"
+    tifffile.imwrite(path, read_image(path), photometric="rgb", extratags=[(274, "H", 1, 6, False)], metadata=None)
+    for _ in range(2):  # the second start opens no file
+        (note,) = [note for note in load(settings).notes if note.startswith("warning: ")]
+        assert str(path) in note

@@ -9,7 +9,15 @@ import tifffile
 
 from src.common.errors import InputError
 from src.data.id_map import ImageId, read_id_map, write_id_map
-from src.data.records import ImageFiles, Record, TestImage, find_records, find_test_images, unread_test_files
+from src.data.records import (
+    ImageFiles,
+    Record,
+    TestImage,
+    find_records,
+    find_test_images,
+    turned_warnings,
+    unread_test_files,
+)
 from src.data.splits import part_names, read_groups, read_split, select
 from src.data.tiff import write_image, write_mask
 
@@ -240,6 +248,16 @@ def test_what_is_not_read_of_test_images_is_said(test_dir: Path, tmp_path: Path)
     (tmp_path / "layout/list.csv").write_text("")
     (warning,) = unread_test_files(tmp_path / "layout")
     assert "1 files or folders" in warning and f"{tmp_path}/layout/list.csv" in warning
+
+
+def test_test_images_with_a_tag_of_orientation_are_named(test_dir: Path) -> None:
+    assert turned_warnings(find_test_images(test_dir)) == []
+    pixels = np.zeros((8, 9, 3), np.uint8)
+    for name in ("a", "b"):
+        more = [(274, "H", 1, 3, False)]
+        tifffile.imwrite(test_dir / f"{name}.tif", pixels, photometric="rgb", extratags=more, metadata=None)
+    (warning,) = turned_warnings(find_test_images(test_dir))
+    assert f"{test_dir}/a.tif and 1 more" in warning
 
 
 def test_one_name_with_two_suffixes_is_refused(test_dir: Path) -> None:

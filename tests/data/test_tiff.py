@@ -360,3 +360,13 @@ def test_the_homeworks_encoding_is_read_right() -> None:
     np.testing.assert_array_equal(image[..., ::-1], plain[70:176, 11:126])  # R and B are swapped on disk
     masks = [read_mask(folder / f"train/consep_train_8_m/class{k}.tif") for k in (1, 2, 3, 4)]
     assert [mask.max() for mask in masks] == [15, 2, 3, 2]  # ids of the file are unique over the image
+
+
+@pytest.mark.parametrize(("tag", "is_turned"), [(None, False), (1, False), (3, True), (6, True), (8, True)])
+def test_a_tag_of_orientation_is_noticed_and_turns_nothing(tag: int | None, is_turned: bool, tmp_path: Path) -> None:
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    more = [(274, "H", 1, tag, False)] if tag else []
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extratags=more, metadata=None)
+    header = read_header(tmp_path / "a.tif")
+    assert (header.height, header.width, header.is_turned) == (4, 6, is_turned)
+    assert np.array_equal(read_image(tmp_path / "a.tif"), pixels)

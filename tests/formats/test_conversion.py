@@ -385,6 +385,15 @@ def test_pictures_are_turned_where_their_masks_are(
                 assert np.array_equal(read_image(folder / way / "x/image.tif"), turned if way == "turned" else raw)
 
 
+def test_a_tiff_with_a_tag_of_orientation_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "in/x_masks.png", labels(A))
+    tifffile.imwrite(
+        tmp_path / "in/x.tif", PIXELS, photometric="rgb", extratags=[(274, "H", 1, 6, False)], metadata=None
+    )
+    said = convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "out")
+    assert f"{tmp_path}/in/x.tif" in said and np.array_equal(read_image(tmp_path / "out/x/image.tif"), PIXELS)
+
+
 def test_images_outside_are_not_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("../../x.png", str(tmp_path / "x.png"), "..\\..\\x.png"):
         path = write_coco(tmp_path / "a/b/cells.json", {name: tmp_path / "x.png"})
