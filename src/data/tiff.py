@@ -25,6 +25,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 MAX_DECODERS = 4  # threads that unpack the strips of one file …
 MIN_SHARED = 1_000_000  # … of so many compressed bytes; a mask, which holds next to nothing, one unpacks sooner
+MOST_PAGES = 32  # of a file whose first page is read: the levels of a pyramid, a thumbnail, a label
 ORIENTATION = 274  # the number of the tag
 PLAIN_PHOTOMETRICS = ("MINISWHITE", "MINISBLACK", "RGB")
 
@@ -141,7 +142,7 @@ def _check_layout(file: tifffile.TiffFile, path: str | Path, first_page: bool) -
     check_pixels(path, height, width)
     if page.tilelength * page.tilewidth > max_pixels():
         raise InputError(f"{path}: is stored in tiles of {page.tilelength} x {page.tilewidth} px, too many to decode")
-    if not first_page and (_has_second_page(file) or _planes(file) > 1):
+    if not first_page and (_has_other_image(file) or _planes(file) > 1):
         raise InputError(f"{path}: has several pages or planes; only single 2-D images are read")
     if channels not in (1, 3, 4):
         raise InputError(f"{path}: has {channels} channels; grey, RGB and RGBA are read")
@@ -151,12 +152,22 @@ def _check_layout(file: tifffile.TiffFile, path: str | Path, first_page: bool) -
     _check_streams(page, path)
 
 
-def _has_second_page(file: tifffile.TiffFile) -> bool:
-    """Whether there is a second page; a chain of millions of pages is not followed."""
-    try:
-        return file.pages[1] is not None
-    except IndexError:
-        return False
+def _has_other_image(file: tifffile.TiffFile) -> bool:
+    """Whether a page is another image than the first, and not a smaller copy, a thumbnail or a label of a slide.
+
+    A chain of millions of pages is not followed.
+    """
+    first = file.pages.first
+    for number in range(1, MOST_PAGES):
+        try:
+            page = file.pages[number]
+        except IndexError:
+            return False
+        if not isinstance(page, tifffile.TiffPage):  # of a stack, all of whose frames are alike
+            return True
+        if page.imagelength >= first.imagelength or page.imagewidth >= first.imagewidth:
+            return True
+    return True
 
 
 def _planes(file: tifffile.TiffFile) -> int:

@@ -15,7 +15,8 @@ from src.common.progress import ProgressBar
 from src.config.recipe import read_recipe
 from src.data.classes import CellClass, classes_of_results
 from src.data.tiff import read_rgb
-from src.evaluation.errors_by_cause import Outcomes, confusion, match_detections
+from src.evaluation.average_precision import covered_shares
+from src.evaluation.errors_by_cause import NONE, Outcomes, confusion, match_detections
 from src.evaluation.ground_truth import ImageTruth, TruthSettings, load_ground_truth
 from src.evaluation.results import cells_by_image, check_results, read_results
 from src.evaluation.scores import format_score, precision, score
@@ -103,10 +104,18 @@ def with_distinct_names(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
 def match_all_images(
     truths: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], threshold: float
 ) -> list[Outcomes]:
-    """Match the detections of every image to its true cells."""
+    """Match the detections of every image to its true cells, without those that regions to ignore swallow."""
     found = cells_by_image(entries)
-    bar = ProgressBar(truths, "match")
-    return [match_detections(truth.instances, found[truth.id], threshold) for truth in bar]
+    outcomes = []
+    for truth in ProgressBar(truths, "match"):
+        image = match_detections(truth.instances, found[truth.id], threshold)
+        covered = covered_shares(found[truth.id], truth.ignored) > 0.5
+        is_lost = covered & (image.truth_of == NONE) & (image.any_truth == NONE)
+        if is_lost.any():
+            kept = [cell for cell, lost in zip(found[truth.id], is_lost, strict=True) if not lost]
+            image = match_detections(truth.instances, kept, threshold)
+        outcomes.append(image)
+    return outcomes
 
 
 def write_report(path: Path, runs: Sequence[ReportedRun], images: str | None, threshold: float) -> None:

@@ -362,6 +362,26 @@ def test_the_homeworks_encoding_is_read_right() -> None:
     assert [mask.max() for mask in masks] == [15, 2, 3, 2]  # ids of the file are unique over the image
 
 
+@pytest.mark.parametrize("behind", [[(2, 3)], [(4, 6), (2, 3), (1, 1)], [(7, 11)]])
+def test_a_pyramid_or_a_thumbnail_behind_the_image_is_passed_over(
+    behind: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    pixels = np.arange(8 * 12 * 3, dtype=np.uint8).reshape(8, 12, 3)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(pixels, photometric="rgb", metadata=None)
+        for height, width in behind:
+            file.write(pixels[:height, :width], photometric="rgb", metadata=None, subfiletype=1)
+    assert np.array_equal(read_image(tmp_path / "a.tif"), pixels)
+
+
+@pytest.mark.parametrize("behind", [(8, 12), (8, 3), (20, 30)])
+def test_another_image_behind_the_first_is_refused(behind: tuple[int, int], tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for height, width in ((8, 12), behind):
+            file.write(np.zeros((height, width, 3), np.uint8), photometric="rgb", metadata=None)
+    check_refused(read_image, tmp_path / "a.tif", "has several pages or planes")
+
+
 @pytest.mark.parametrize(("tag", "is_turned"), [(None, False), (1, False), (3, True), (6, True), (8, True)])
 def test_a_tag_of_orientation_is_noticed_and_turns_nothing(tag: int | None, is_turned: bool, tmp_path: Path) -> None:
     pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)

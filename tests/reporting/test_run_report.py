@@ -19,6 +19,7 @@ from src.config.settings import TrainConfig
 from src.data.classes import load_classes
 from src.data.id_map import ImageId, write_id_map
 from src.data.records import find_records
+from src.data.tiff import write_mask
 from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.results import read_results, result_entries, write_results
 from src.evaluation.scores import score
@@ -75,6 +76,16 @@ def test_a_report_tells_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[st
         load_classes(run / "classes.json"),
     )
     assert f"<td>all</td><td>{scores['uncapped']['AP50']:.3f}</td>" in text
+
+
+def test_false_detections_in_regions_to_ignore_are_no_errors(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "one", 0.01)
+    region = np.zeros((96, 80), np.uint16)
+    region[:8, :8] = 1
+    write_mask(run.parent / "data/a/ambiguous.tif", region)
+    main(["--run", str(run)])
+    captions = re.findall(r'<figure class="error"><img alt="([^"]*)"', page_of(run))
+    assert [caption for caption in captions if "score 0.70" in caption] == ["edge, score 0.70, b"]
 
 
 def test_the_worst_errors_are_drawn_beside_the_truth(tmp_path: Path) -> None:
