@@ -14,6 +14,7 @@ from src.data.intensity import to_uint8
 from src.data.tiff import Header, read_header, read_image
 
 UPRIGHT = 1  # of EXIF's orientations 1 to 8
+QUARTER_TURNS = range(5, 9)  # which swap height and width
 PLANES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # Pillow's modes of one channel
 
 
@@ -44,7 +45,7 @@ def exif_orientation(path: Path) -> int:
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """An image ``(H, W, …)`` as a viewer shows it by its EXIF orientation (CIPA DC-008, 4.6.4 A)."""
-    if orientation > 4:  # rows and columns are swapped
+    if orientation in QUARTER_TURNS:
         pixels = pixels.swapaxes(0, 1)
     flipped = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
     return np.ascontiguousarray(np.flip(pixels, flipped))

@@ -87,7 +87,7 @@ def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = 
         order, note = _decide_order(facts)
         notes.append(note)
     notes += small_range_warnings(facts.brightest)
-    split, note = _split(data, [record.name for record in records], facts)
+    split, note = _split(data, [record.name for record in records], facts, len(classes))
     notes.append(note)
     train, val = (tuple(select(records, split, part)) for part in ("train", "val"))
     if not train:
@@ -179,7 +179,9 @@ def _decide_order(facts: ImageFacts) -> tuple[str, str]:
     return order, f"channel order: {order} ({stored}), decided by the stain colours ({share:.0%} of the images agree)"
 
 
-def _split(data: DataSettings, names: list[str], facts: ImageFacts) -> tuple[dict[str, list[str]], str]:
+def _split(
+    data: DataSettings, names: list[str], facts: ImageFacts, class_count: int
+) -> tuple[dict[str, list[str]], str]:
     if data.split:
         split = read_split(data.split)
         return {part: split.get(part, []) for part in ("train", "val")}, f"split: {data.split}"
@@ -192,5 +194,5 @@ def _split(data: DataSettings, names: list[str], facts: ImageFacts) -> tuple[dic
             raise InputError(f"{data.groups}: has no group for {missing[0]}")
     else:
         groups = dict(zip(names, group_by_stain(facts.stains), strict=True))
-    counts = dict(zip(names, facts.class_counts, strict=True))
+    counts = dict(zip(names, facts.counts_of(class_count), strict=True))
     return make_split(names, counts, groups, data.val_fraction, data.seed)

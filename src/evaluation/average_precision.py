@@ -103,13 +103,19 @@ def _outcomes(images: Sequence[ImageObjects], order: np.ndarray) -> np.ndarray:
 def covered_shares(found: Sequence[Instance | None], regions: Sequence[Instance]) -> np.ndarray:
     """``(D,)`` float64: the largest share of each detection that one region of its class, or of any, covers."""
     shares = np.zeros(len(found))
-    if not regions:
+    numbers = [number for number, instance in enumerate(found) if instance is not None]
+    if not regions or not numbers:
         return shares
-    for number, instance in enumerate(found):
-        if instance is not None:
-            of_class = (region for region in regions if region.class_id in (ANY_CLASS, instance.class_id))
-            most = max((intersection(instance, region) for region in of_class), default=0)
-            shares[number] = most / instance.area
+    objects = [*(instance for instance in found if instance is not None), *regions]
+    boxes = np.array([(one.top, one.left, one.bottom, one.right) for one in objects], np.int64)
+    first, second = overlapping_pairs(boxes)
+    first, second = np.minimum(first, second), np.maximum(first, second)
+    crossing = (first < len(numbers)) & (second >= len(numbers))
+    for place, other in zip(first[crossing].tolist(), second[crossing].tolist(), strict=True):
+        instance, region = objects[place], objects[other]
+        if region.class_id in (ANY_CLASS, instance.class_id):
+            share = intersection(instance, region) / instance.area
+            shares[numbers[place]] = max(shares[numbers[place]], share)
     return shares
 
 

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,16 +78,18 @@ def match_classes(
     """Category id → class id, and how they were matched where that is not by name.
 
     Names are compared without regard to case, Unicode form, and spaces around them. Where the names of either side are
-    generic (``class1``, ``1``) the ids decide: as they are where they lie in 1..K, else in their order. Categories that
-    no annotation has need no class.
+    generic (``class1``, ``1``) the ids decide where they lie in 1..K, else the numbers in the names where these do,
+    else the ids of those that annotations have, and at last their order. Categories that no annotation has need no
+    class.
 
     Raises:
         InputError: names that differ, or more categories than classes.
     """
-    class_of = {plain(cell_class.name): cell_class.id for cell_class in classes}
-    by_name = {
-        category.id: class_of[plain(category.name)] for category in categories if plain(category.name) in class_of
-    }
+    exact = {cell_class.name: cell_class.id for cell_class in classes}
+    alike = Counter(plain(cell_class.name) for cell_class in classes)
+    like = {plain(c.name): c.id for c in classes if alike[plain(c.name)] == 1}
+    numbers = {category.id: exact.get(category.name, like.get(plain(category.name))) for category in categories}
+    by_name = {category_id: number for category_id, number in numbers.items() if number is not None}
     unknown = [category for category in categories if category.id in used and category.id not in by_name]
     if not unknown:
         return by_name, ""
@@ -96,18 +99,17 @@ def match_classes(
             f"{path}: has the categories {some([category.name for category in unknown])}, which are none of the classes"
             f" {some([cell_class.name for cell_class in classes])} (see --classes)"
         )
-    ids = [category.id for category in categories]
-    if not all(1 <= number <= len(classes) for number in ids):
-        if len(ids) > len(classes):
-            raise InputError(f"{path}: has {len(ids)} categories for {len(classes)} classes (see --classes)")
-        by_order = {number: place for place, number in enumerate(ids, start=1)}
-        return (
-            by_order,
-            f"{path}: categories and classes are matched in the order of their ids, because names are generic",
-        )
-    return {
-        number: number for number in ids
-    }, f"{path}: categories and classes are matched by id, because names are generic"
+    said = f"{path}: categories and classes are matched by {{}}, because names are generic"
+    known, ids = range(1, len(classes) + 1), [category.id for category in categories]
+    named = [int(match[0]) if (match := re.search(r"[0-9]+$", category.name)) else 0 for category in categories]
+    if not all(number in known for number in ids):
+        if len(set(named)) == len(named) and all(number in known for number in named):
+            return dict(zip(ids, named, strict=True)), said.format("the numbers in the names")
+        if not all(number in known for number in used):
+            if len(ids) > len(classes):
+                raise InputError(f"{path}: has {len(ids)} categories for {len(classes)} classes (see --classes)")
+            return dict(zip(ids, known, strict=False)), said.format("the order of their ids")
+    return {number: number for number in ids}, said.format("id")
 
 
 def plain(name: str) -> str:

@@ -235,7 +235,7 @@ def read_coco(data: Any, path: Path, class_count: int, crowds: str = "auto") -> 
     except RleError as error:
         raise InputError(f"{path}: annotation {error.index}: {error}") from error
     items = [
-        (bool(item.get("iscrowd")), entry["image_id"], instance, isinstance(item["segmentation"], dict))
+        (bool(integer(item.get("iscrowd") or 0)), entry["image_id"], instance, isinstance(item["segmentation"], dict))
         for item, entry, instance in zip(data["annotations"], entries, instances, strict=True)
         if instance is not None
     ]

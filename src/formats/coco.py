@@ -11,7 +11,7 @@ from src.common.errors import InputError
 from src.common.files import read_json
 from src.data.classes import name_classes, parse_classes, to_json
 from src.data.id_map import check_component
-from src.data.pictures import read_size
+from src.data.pictures import QUARTER_TURNS, exif_orientation, read_size
 from src.evaluation.categories import plain, read_categories, renumbered
 from src.evaluation.ground_truth import ImageTruth, read_coco
 from src.formats.imported import AMBIGUOUS, PICTURES, Imported, ImportSettings, Source, add, is_there, read_matching
@@ -37,10 +37,13 @@ def import_coco(path: Path, settings: ImportSettings) -> Source:
     dropped = Counter(f"category {name!r}, which only stands above the others" for name in roots)
 
     files = _find_images(data.get("images"), path, settings.images)
-    data = {**data, "images": [_with_size(item, files) for item in data.get("images") or []]}
+    if isinstance(items := data.get("images"), list):
+        data = {**data, "images": [_with_size(item, files, settings.orientation) for item in items]}
     if isinstance(annotations := data.get("annotations"), list):
-        data["annotations"] = _cells(annotations, numbers, path, dropped)
+        data = {**data, "annotations": _cells(annotations, numbers, path, dropped)}
     truths, note = read_coco(data, path, len(classes), settings.crowds)
+    kept = sum(len(truth.instances) + len(truth.ignored) for truth in truths)
+    dropped["annotation without a pixel in its image"] += len(data["annotations"]) - kept
     source = Source({}, classes, dropped, lines=[note] if note else [])
     readers: dict[str, Callable[[], Imported]] = {}
     for name, truth in zip(_names([truth.file_name for truth in truths]), truths, strict=True):
@@ -91,8 +94,10 @@ def _is_degenerate(polygon: Any) -> bool:
 
 def _find_images(items: Any, path: Path, images: Path | None) -> dict[str, Path]:
     """The file of each image by its ``file_name``; what is malformed is left to be refused by its reader."""
-    roots = [images] if images else [path.parent, path.parent / "images", path.parent.parent]
+    folder = path.absolute().parent
+    roots = [images] if images else [folder, folder / "images", folder.parent]
     found: dict[str, Path] = {}
+    owners: dict[Path, str] = {}
     listings: dict[Path, dict[str, Path]] = {}
     for item in items if isinstance(items, list) else []:
         name = item.get("file_name") if isinstance(item, dict) else None
@@ -103,6 +108,9 @@ def _find_images(items: Any, path: Path, images: Path | None) -> dict[str, Path]
             file = file or next(filter(None, (_of_like_name(file, listings) for file in candidates)), None)
             if file is None:
                 raise InputError(f"{path}: names {name}, which is not in {roots[0]} (see --images)")
+            owner = owners.setdefault(file, name)
+            if owner != name:
+                raise InputError(f"{path}: names {owner} and {name}, but there is only {file} for both (see --images)")
             found[name] = file
     return found
 
@@ -124,13 +132,16 @@ def _parts(name: str, path: Path) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _with_size(item: Any, files: Mapping[str, Path]) -> Any:
-    """An image's entry with the size of its file where it has none."""
-    if not isinstance(item, dict) or item.get("file_name") not in files:
+def _with_size(item: Any, files: Mapping[str, Path], orientation: str) -> Any:
+    """An image's entry with the size of its file where it has none, turned by its EXIF tag unless that is ``raw``."""
+    name = item.get("file_name") if isinstance(item, dict) else None
+    if not isinstance(name, str) or name not in files:
         return item
     if item.get("height") is not None and item.get("width") is not None:
         return item
-    height, width = read_size(files[item["file_name"]])
+    height, width = read_size(files[name])
+    if orientation != "raw" and exif_orientation(files[name]) in QUARTER_TURNS:
+        height, width = width, height
     return {**item, "height": height, "width": width}
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from src.common.errors import InputError
 from src.data.classes import HOMEWORK_CLASSES, name_classes
+from src.evaluation.categories import Category, match_classes
 from src.evaluation.ground_truth import TruthSettings, load_ground_truth
 from src.evaluation.results import result_entries
 from src.evaluation.scores import score
@@ -89,6 +90,35 @@ def test_generic_names_match_by_id_and_are_said(
     assert ap50(path, [1, 2, 2, 4]) == pytest.approx(1)
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "gt.json" in said and "id" in said
+
+
+@pytest.mark.parametrize(
+    ("ids", "names", "used", "wanted"),
+    [
+        ([0, 1, 2, 3], ["class0", "class1", "class2", "class3"], {1, 3}, {1: 1, 3: 3}),  # 0 is their background
+        ([0, 1, 2, 3], ["1", "2", "3", "4"], {1, 3}, {1: 2, 3: 4}),
+        ([0, 1, 2, 3], ["a1", "class1", "x", "y"], {0}, None),
+        ([5, 7], ["class 10", "class 20"], {5, 7}, {5: 1, 7: 2}),
+        ([0, 1, 2, 3, 4], ["c", "1", "2", "3", "4"], {1, 4}, None),
+    ],
+)
+def test_generic_names_by_hand(
+    ids: list[int], names: list[str], used: set[int], wanted: dict[int, int] | None, tmp_path: Path
+) -> None:
+    categories = [Category(number, name, "") for number, name in zip(ids, names, strict=True)]
+    classes = name_classes(["epithelial", "lymphocyte", "neutrophil", "macrophage"])
+    if wanted is None:
+        with pytest.raises(InputError, match="--classes"):
+            match_classes(categories, used, classes, tmp_path)
+        return
+    found, said = match_classes(categories, used, classes, tmp_path)
+    assert {number: found[number] for number in used} == wanted and said
+
+
+def test_names_that_differ_in_case_alone_are_two_classes(tmp_path: Path) -> None:
+    classes = name_classes(["T", "t"])
+    categories = [Category(1, "t", ""), Category(2, "T", "")]
+    assert match_classes(categories, {1, 2}, classes, tmp_path)[0] == {1: 2, 2: 1}
 
 
 def test_names_that_differ_are_refused(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_ambiguous_regions_of_a_folder_are_ignored(tmp_path: Path) -> None:
     assert scores(truth, square(5, 5), square(105, 105, class_id=3, score=0.9))["F1"] == 1
 
 
-def coco_file(path: Path, cells: list[tuple[Instance, int, bool]]) -> Path:
+def coco_file(path: Path, cells: list[tuple[Instance, int | str, bool]]) -> Path:
     """Squares, each with its ``iscrowd`` and whether it is an RLE or a polygon."""
     annotations = []
     for number, (one, crowd, is_rle) in enumerate(cells):
@@ -134,10 +134,11 @@ SMALL, OTHER, LARGE = square(5, 5), square(30, 5), square(50, 50, 60)
         ([(SMALL, 0, False), (LARGE, 1, True)], "cells", (2, 0)),
         ([(SMALL, 1, True), (OTHER, 1, True)], "ignore", (0, 2)),
         ([(SMALL, 0, True), (OTHER, 0, False)], "auto", (2, 0)),
+        ([(SMALL, "0", True), (OTHER, "1", True)], "auto", (1, 1)),
     ],
 )
 def test_crowds_are_cells_or_regions_and_said(
-    cells: list[tuple[Instance, int, bool]],
+    cells: list[tuple[Instance, int | str, bool]],
     crowds: str,
     counts: tuple[int, int],
     tmp_path: Path,
@@ -145,6 +146,6 @@ def test_crowds_are_cells_or_regions_and_said(
 ) -> None:
     (truth,) = load_ground_truth(coco_file(tmp_path / "gt.json", cells), 4, settings=TruthSettings(crowds=crowds))
     assert (len(truth.instances), len(truth.ignored)) == counts
-    number = sum(crowd for _, crowd, _ in cells)
+    number = sum(int(crowd) for _, crowd, _ in cells)
     said = capsys.readouterr().err
     assert ("--crowds" in said and f" {number} annotations" in said) if number else said == ""

@@ -407,6 +407,39 @@ def test_one_name_in_two_folders_is_two_images(tmp_path: Path, capsys: pytest.Ca
     assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} == {"1_x", "2_x", "y"}
 
 
+def test_one_file_for_two_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = dict.fromkeys(("1/x.png", "2/x.png"), tmp_path / "in/x.png")
+    with pytest.raises(InputError, match=r"cells\.json: names 1/x\.png and 2/x\.png, but .*x\.png"):
+        convert(capsys, "--from", "coco", write_coco(tmp_path / "in/cells.json", files), tmp_path / "out")
+
+
+def test_malformed_images_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_coco(tmp_path / "in/cells.json", {"x.png": tmp_path / "in/x.png"})
+    data = json.loads(path.read_text())
+    for images in (5, [{"id": 0, "file_name": ["x.png"]}], [3], None):
+        path.write_text(json.dumps({**data, "images": images}))
+        with pytest.raises(InputError, match=r"cells\.json: "):
+            convert(capsys, "--from", "coco", path, tmp_path / "out")
+
+
+def test_cells_outside_of_their_image_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_coco(tmp_path / "in/cells.json", {"x.png": tmp_path / "in/x.png"})
+    data = json.loads(path.read_text())
+    data["annotations"].append({**data["annotations"][0], "segmentation": [[52, 44, 60, 44, 60, 50, 52, 50]]})
+    path.write_text(json.dumps(data))
+    assert "1 x annotation without a pixel" in convert(capsys, "--from", "coco", path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("way", "wanted"), [(None, (50, 40)), ("turned", (50, 40)), ("raw", (40, 50))])
+def test_a_missing_size_is_that_of_the_turned_picture(
+    way: str | None, wanted: tuple[int, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_coco(tmp_path / "in/cells.json", {"x.jpg": tmp_path / "in/x.jpg"}, height=None)
+    save_turned(tmp_path / "in/x.jpg", PIXELS, 6)
+    convert(capsys, "--from", "coco", path, tmp_path / "out", *(["--orientation", way] if way else []))
+    assert read_image(tmp_path / "out/x/image.tif").shape[:2] == wanted
+
+
 def test_numbers_as_tools_write_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_coco(tmp_path / "in/cells.json", {"x.png": tmp_path / "in/x.png"}, height=None)
     data = json.loads(path.read_text())
