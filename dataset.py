@@ -24,9 +24,10 @@ from torch.utils.data import Dataset
 
 from src.common.errors import run_command
 from src.config.settings import AugmentSettings, TileSettings
+from src.data.classes import ANY_CLASS
 from src.data.image_facts import ImageFacts
 from src.data.open_images import OpenImages
-from src.data.prepared import IGNORED, PreparedImage
+from src.data.prepared import PreparedImage
 from src.data.training_data import load_training_data
 from src.engine.augmentation import augmentation
 from src.engine.loading import Item, Key
@@ -151,7 +152,7 @@ def tile_target(label_map: np.ndarray, prepared: PreparedImage, min_visible: flo
     layers = np.ascontiguousarray(label_map.transpose(2, 0, 1))
     shown, boxes = extents(layers, len(prepared.areas) - 1)
     ids = np.flatnonzero(is_visible(shown, prepared.areas, min_visible) & prepared.is_cell)
-    regions = (shown > 0) & (prepared.class_ids == IGNORED)
+    regions = (shown > 0) & (prepared.class_ids == ANY_CLASS)
     regions[0] = False  # the background
     ignored = {"ignored": regions[layers].any(axis=0)} if regions.any() else {}
     return {

@@ -9,7 +9,7 @@ import numpy as np
 
 from src.data.cache import ImageCache
 from src.data.image_facts import ImageFacts, concatenate_facts
-from src.data.records import Record
+from src.data.records import Record, image_folders, read_record
 from src.data.tiff import write_image, write_mask
 
 # The smallest network that trains, predicts and is done in a second.
@@ -56,6 +56,11 @@ def write_many(folder: Path, count: int) -> Path:
         for path in (originals / "abc"[number % 3]).iterdir():
             os.link(path, folder / f"{number:06d}" / path.name)
     return folder
+
+
+def find_records(data_path: str | Path, class_count: int, check_masks: bool = True) -> list[Record]:
+    """All images of a data folder, by name."""
+    return [read_record(folder, class_count, check_masks) for folder in image_folders(data_path)]
 
 
 def facts_about(records: Sequence[Record], cache: ImageCache) -> ImageFacts:

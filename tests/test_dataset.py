@@ -12,11 +12,10 @@ from src.config.settings import AugmentSettings, TileSettings
 from src.data.cache import ImageCache
 from src.data.open_images import OpenImages
 from src.data.prepared import PreparedImage
-from src.data.records import find_records
 from src.data.tiff import write_mask
 from src.engine.loading import collate
 from src.geometry.instances import extents
-from tests.helpers import facts_about, write_dataset
+from tests.helpers import facts_about, find_records, write_dataset
 
 pytestmark = pytest.mark.torch
 TILES = TileSettings(tile_size=64, overlap=16)

@@ -15,10 +15,9 @@ from src.config.recipe import read_recipe, to_toml
 from src.config.settings import AugmentSettings, TileSettings, TrainConfig
 from src.data.cache import ImageCache
 from src.data.open_images import OpenImages
-from src.data.records import find_records
 from src.engine.loading import EpochSampler, collate, start_worker
 from src.evaluation.ground_truth import ImageTruth
-from tests.helpers import TINY, facts_about, write_dataset
+from tests.helpers import TINY, facts_about, find_records, write_dataset
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[1]

@@ -52,7 +52,7 @@ class ImageCache:
     max_gb: float
     intensity: str
     scale: float
-    split: bool = False  # each piece of a cell is a cell of its own
+    split_pieces: bool = False  # each piece of a cell is a cell of its own
     decoded: int = field(default=0, init=False)  # images, since the cache was opened
     opened: float = field(default_factory=time.time, init=False)  # when, in seconds since the epoch
     _full: bool = field(default=False, init=False)
@@ -65,7 +65,7 @@ class ImageCache:
         found = self.load(entry)
         if found is not None:
             return found
-        prepared = prepare(record, self.intensity, self.scale, self.split)
+        prepared = prepare(record, self.intensity, self.scale, self.split_pieces)
         with _STORING:
             self.decoded += 1
             is_stored = self._store(entry, prepared)
@@ -103,17 +103,17 @@ class ImageCache:
             with suppress(InputError):  # without them the next run computes them again
                 save_facts(self._facts_file(data_path), facts)
 
-    def _reading(self) -> str:
-        """What is done to the files."""
-        return f"{_VERSION} {self.intensity} {self.scale!r}{' pieces' if self.split else ''}"
+    def _key_start(self) -> str:
+        """What each key begins with: the version, and how files are read."""
+        return f"{_VERSION} {self.intensity} {self.scale!r}{' pieces' if self.split_pieces else ''}"
 
     def _facts_file(self, data_path: Path) -> Path:
-        name = hashlib.sha256(f"{self._reading()} {data_path.resolve()}".encode()).hexdigest()
+        name = hashlib.sha256(f"{self._key_start()} {data_path.resolve()}".encode()).hexdigest()
         return self.folder / f"{name[:32]}.npz"
 
     def entry(self, files: ImageFiles) -> Path:
         """The folder that an image has in the cache, whether or not it is there."""
-        digest = hashlib.sha256(self._reading().encode())
+        digest = hashlib.sha256(self._key_start().encode())
         folder, real_folder = str(files.folder), _real_folder(files.folder)
         regions = [("ambiguous", files.ambiguous)] if files.ambiguous else []
         for class_id, name in [(0, files.image_name), *files.mask_names.items(), *regions]:

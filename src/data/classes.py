@@ -9,6 +9,8 @@ from typing import Any
 from src.common.errors import InputError
 from src.common.files import companion, read_json
 
+ANY_CLASS = 0  # class id of regions to ignore, which concern every class
+
 
 @dataclass(frozen=True)
 class CellClass:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from src.common.files import replacing
-from src.data.prepared import PreparedImage, count_pieces
+from src.data.prepared import PreparedImage, cells_in_pieces
 from src.data.records import Record
 from src.data.stain import STAIN_FEATURES, red_contrast, stain_features
 
@@ -80,7 +80,7 @@ def facts_of(entry: str, record: Record, prepared: PreparedImage) -> ImageFacts:
         box_counts=np.array([len(boxes)]),
         boxes=boxes,
         brightest=np.array([prepared.image.max()]),
-        in_pieces=np.array([count_pieces(prepared)]),
+        in_pieces=np.array([cells_in_pieces(prepared)]),
         is_turned=np.array([record.is_turned]),
         contrasts=np.array([np.nan if contrast is None else contrast]),
         stains=stain_features(prepared.image)[None],

@@ -12,7 +12,7 @@ SMALL_SHARE = 1 / 8  # of the type's range; 12 bits in uint16 use 1 / 16, a dark
 
 
 def check_intensity(intensity: str) -> None:
-    """Refuse an unknown way; the flag knows them, too."""
+    """Refuse a mapping that :func:`to_uint8` does not know."""
     if intensity not in INTENSITIES:
         raise InputError(f"--intensity must be {' or '.join(INTENSITIES)}, got {intensity}")
 

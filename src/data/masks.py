@@ -32,16 +32,16 @@ class CellPixels(NamedTuple):
         return mask.reshape(self.shape)
 
 
-def read_mask(path: str | Path, split: bool = False) -> np.ndarray:
+def read_mask(path: str | Path, split_pieces: bool = False) -> np.ndarray:
     """Read an instance mask as ``(H, W)`` int32: 0 is background, the rest as :func:`read_cells` has it."""
-    return read_cells(path, split).to_mask()
+    return read_cells(path, split_pieces).to_mask()
 
 
-def read_cells(path: str | Path, split: bool = False) -> CellPixels:
+def read_cells(path: str | Path, split_pieces: bool = False) -> CellPixels:
     """Read an instance mask: 0 is background, ids are renumbered 1..N in ascending order.
 
-    Any integer or integral float dtype is read; ids may be sparse, huge, or cover several pieces, which ``split`` makes
-    cells of their own. N may be 0.
+    Any integer or integral float dtype is read; ids may be sparse, huge, or cover several pieces. With
+    ``split_pieces`` each connected piece is a cell of its own. N may be 0.
 
     Raises:
         InputError: as :func:`src.data.tiff.read_plane`, a JPEG, which changes ids, and NaN, infinite, negative or
@@ -50,7 +50,7 @@ def read_cells(path: str | Path, split: bool = False) -> CellPixels:
     mask = pictures.read_plane(Path(path)) if _is_picture(path) else tiff.read_plane(path)
     _check_ids(mask, path)
     cells = cell_pixels(mask)
-    return split_pieces(cells) if split else cells
+    return connected_pieces(cells) if split_pieces else cells
 
 
 def cell_pixels(mask: np.ndarray) -> CellPixels:
@@ -65,7 +65,7 @@ def cell_pixels(mask: np.ndarray) -> CellPixels:
     return CellPixels(mask.shape, places, (np.unique(ids, return_inverse=True)[1] + 1).astype(np.int32))
 
 
-def split_pieces(cells: CellPixels) -> CellPixels:
+def connected_pieces(cells: CellPixels) -> CellPixels:
     """Make each connected piece (by sides or corners) of each cell a cell of its own, in the order of first pixels.
 
     Time grows with the cells' pixels: runs of them in a row are joined with those of the row above.
@@ -96,9 +96,9 @@ def split_pieces(cells: CellPixels) -> CellPixels:
     return CellPixels(cells.shape, cells.places, np.repeat(rank[piece].astype(np.int32), lengths))
 
 
-def count_split(cells: CellPixels) -> int:
+def count_in_pieces(cells: CellPixels) -> int:
     """The number of cells that lie in several pieces."""
-    pieces = split_pieces(cells).ids
+    pieces = connected_pieces(cells).ids
     id_of = np.zeros(int(pieces.max(initial=0)) + 1, np.int64)
     id_of[pieces] = cells.ids
     return int(np.count_nonzero(np.bincount(id_of[1:]) > 1))

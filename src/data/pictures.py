@@ -15,12 +15,13 @@ from src.data.tiff import Header, read_header, read_image
 
 UPRIGHT = 1  # of EXIF's orientations 1 to 8
 QUARTER_TURNS = range(5, 9)  # which swap height and width
+TIFF_SUFFIXES = (".tif", ".tiff", ".svs")
 PLANES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # Pillow's modes of one channel
 
 
 def read_picture(path: Path, intensity: str = "full") -> np.ndarray:
     """An image file of any common type as ``(H, W, 3)`` uint8; alpha is dropped, 16 bits are as in a TIFF."""
-    if path.suffix.lower() in (".tif", ".tiff", ".svs"):
+    if path.suffix.lower() in TIFF_SUFFIXES:
         return read_image(path, intensity, first_page=path.suffix.lower() == ".svs")
     picture = open_picture(path)
     if not _has_16_bits(path):
@@ -61,8 +62,7 @@ def read_plane(path: Path) -> np.ndarray:
 
 def read_size(path: Path) -> tuple[int, int]:
     """The (H, W) of an image file of any common type, without decoding pixels."""
-    is_tiff = path.suffix.lower() in (".tif", ".tiff")
-    header = read_header(path) if is_tiff else read_picture_header(path)
+    header = read_header(path) if path.suffix.lower() in TIFF_SUFFIXES else read_picture_header(path)
     return header.height, header.width
 
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from src.data.masks import CellPixels, cell_pixels, count_split, read_cells
+from src.data.classes import ANY_CLASS
+from src.data.masks import CellPixels, cell_pixels, count_in_pieces, read_cells
 from src.data.records import Record
 from src.data.tiff import read_image
 from src.geometry.instances import extents
-
-IGNORED = 0  # class id of regions in which nothing is learned but cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,19 +39,21 @@ class PreparedImage:
     @property
     def is_cell(self) -> np.ndarray:
         """``(N + 1,)`` bool: which objects are cells that scaling left, and not regions to ignore or background."""
-        return (self.areas > 0) & (self.class_ids > IGNORED)
+        return (self.areas > 0) & (self.class_ids > ANY_CLASS)
 
     def class_counts(self, class_count: int) -> np.ndarray:
         """``(K,)`` number of objects of each class 1..K; ``class_count`` is K."""
         return np.bincount(self.class_ids[1:], minlength=class_count + 1)[1:]
 
 
-def prepare(record: Record, intensity: str, scale: float, split: bool = False) -> PreparedImage:
-    """Decode a record's image and masks and scale them; with ``split`` each piece of a cell is a cell of its own."""
+def prepare(record: Record, intensity: str, scale: float, split_pieces: bool = False) -> PreparedImage:
+    """Decode a record's image and masks and scale them; with ``split_pieces`` each piece of a cell is a cell."""
     image = scale_image(read_image(record.image, intensity), scale)
-    cells = {class_id: _scale_cells(read_cells(path, split), scale) for class_id, path in record.masks.items()}
+    cells = {class_id: _scale_cells(read_cells(path, split_pieces), scale) for class_id, path in record.masks.items()}
     if record.ambiguous:
-        cells[IGNORED] = _scale_cells(read_cells(record.ambiguous), scale)  # last, in layers of their own where needed
+        cells[ANY_CLASS] = _scale_cells(
+            read_cells(record.ambiguous), scale
+        )  # last, in layers of their own where needed
     label_map, class_ids, layers = stack_layers(cells, image.shape[:2])
     areas, boxes = extents(label_map.transpose(2, 0, 1), len(class_ids) - 1)
     files = [record.image, *record.masks.values(), *([record.ambiguous] if record.ambiguous else [])]
@@ -117,12 +118,12 @@ def stack_layers(cells: Mapping[int, CellPixels], shape: tuple[int, int]) -> tup
     return label_map, np.array(class_ids), np.concatenate(layer_of)
 
 
-def count_pieces(prepared: PreparedImage) -> int:
+def cells_in_pieces(prepared: PreparedImage) -> int:
     """The number of objects that lie in several pieces."""
     layers = np.moveaxis(prepared.label_map, 2, 0)
-    if (prepared.class_ids[1:] == IGNORED).any():
-        layers = np.where((prepared.class_ids > IGNORED)[layers], layers, 0)
-    return sum(count_split(cell_pixels(layer)) for layer in layers)
+    if (prepared.class_ids[1:] == ANY_CLASS).any():
+        layers = np.where((prepared.class_ids > ANY_CLASS)[layers], layers, 0)
+    return sum(count_in_pieces(cell_pixels(layer)) for layer in layers)
 
 
 def pieces_warnings(in_pieces: int, cells: int) -> list[str]:

@@ -75,20 +75,6 @@ class TestImage:
     is_turned: bool = False  # whether its tag asks viewers to turn it
 
 
-def find_records(data_path: str | Path, class_count: int, check_masks: bool = True) -> list[Record]:
-    """Find ``<data_path>/<name>/image.tif`` with ``class1.tif … classK.tif`` beside it, sorted by name.
-
-    Args:
-        class_count: K, without the background.
-        check_masks: compare the masks' sizes and channels with the image's (headers only, nothing is decoded).
-
-    Raises:
-        InputError: no such folder, no images in it, a folder without ``image.tif``, an unreadable file, a mask for
-            a class above K, or a mask of another size. Hidden files and files beside the folders are ignored.
-    """
-    return [read_record(folder, class_count, check_masks) for folder in image_folders(data_path)]
-
-
 def image_folders(data_path: str | Path) -> list[Path]:
     """The image folders of a data folder, sorted by name; an :class:`InputError` where there are none."""
     names = _list_folder(Path(data_path), _missing_data(data_path), os.DirEntry.is_dir)
@@ -128,6 +114,14 @@ def turned_warnings(images: Iterable[Record | TestImage]) -> list[str]:
         f"warning: {turned[0]} {f'and {len(turned) - 1} more have' if len(turned) > 1 else 'has'} a tag of orientation;"
         " pixels are read as they are stored, so masks and results lie as these do"
     ]
+
+
+def find_ambiguous(folder: Path, names: Iterable[str]) -> str | None:
+    """The mask of regions without a class among the names of a folder's files; two are an :class:`InputError`."""
+    found = [name for name in names if AMBIGUOUS_NAME.fullmatch(name)]
+    if len(found) > 1:
+        raise InputError(f"{folder / found[1]}: is a second mask of ambiguous regions beside {found[0]}")
+    return found[0] if found else None
 
 
 def find_test_images(
@@ -211,9 +205,8 @@ def files_of(folder: Path, class_count: int) -> ImageFiles:
     names = _list_folder(folder, f"{folder}: no such folder")
     masks = find_masks(folder, names, class_count)
     image = _find_image(folder, names)
-    unread = tuple(name for name in names if name != image and name not in masks.values() and not is_known(name))
-    ambiguous = next((name for name in names if AMBIGUOUS_NAME.fullmatch(name)), None)
-    return ImageFiles(folder, image, _shared(tuple(masks.items())), ambiguous, unread)
+    unread = tuple(name for name in names if not is_known(name))
+    return ImageFiles(folder, image, _shared(tuple(masks.items())), find_ambiguous(folder, names), unread)
 
 
 def is_known(name: str) -> bool:
@@ -239,7 +232,16 @@ def _shared(masks: tuple[tuple[int, str], ...]) -> Mapping[int, str]:
 
 
 def read_record(folder: Path, class_count: int, check_masks: bool = True) -> Record:
-    """One image of a data folder (see :func:`find_records`)."""
+    """Read one image folder ``<name>/image.tif`` with ``class1.tif … classK.tif`` beside it.
+
+    Args:
+        class_count: K, without the background.
+        check_masks: compare the masks' sizes and channels with the image's (headers only, nothing is decoded).
+
+    Raises:
+        InputError: a folder without ``image.tif``, an unreadable file, a mask for a class above K, or a mask of another
+            size.
+    """
     files = files_of(folder, class_count)
     header = read_header(folder / files.image_name)
     if check_masks:

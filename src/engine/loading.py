@@ -51,8 +51,9 @@ class Batch(NamedTuple):
     """Tiles and their targets in few tensors, because each tensor has a fixed cost on its way from a worker to a GPU.
 
     ``tiles`` (B, 3, S, S) uint8 RGB; ``label_maps`` (B, L, S, S) uint16 or int32; ``boxes`` (N, 4) float32 and
-    ``labels``, ``layers``, ``ids`` (N,) int64 of all tiles, concatenated; ``ignored`` (B, S, S) bool are the regions in
-    which nothing is learned but cells, (0, S, S) where no tile shows any; ``counts`` and ``names`` have one per tile.
+    ``labels``, ``layers``, ``ids`` (N,) int64 of all tiles, concatenated; ``ignored`` (B, S, S) bool are the regions to
+    ignore, where nothing counts as background, (0, S, S) where no tile shows any; ``counts`` and ``names`` have one per
+    tile.
     """
 
     tiles: Tensor

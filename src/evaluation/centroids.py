@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.evaluation.ground_truth import ANY_CLASS
+from src.data.classes import ANY_CLASS
 from src.geometry.instances import Instance
 
 RADIUS = 12.0  # px at 40x

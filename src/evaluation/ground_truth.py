@@ -13,10 +13,10 @@ import numpy as np
 from src.common.errors import InputError
 from src.common.files import is_system_file, read_json
 from src.common.limits import max_pixels
-from src.data.classes import CellClass
+from src.data.classes import ANY_CLASS, CellClass
 from src.data.id_map import TIFF_SUFFIX, ImageId, check_component, read_id_map, refuse_repeats
 from src.data.masks import read_mask
-from src.data.records import AMBIGUOUS_NAME, find_masks, read_record
+from src.data.records import find_ambiguous, find_masks, read_record
 from src.evaluation.categories import integer, match_classes, read_categories, renumbered, used_ids
 from src.evaluation.crowds import crowd_note, crowds_are_cells
 from src.evaluation.rle import MAX_PIXELS as MAX_RLE_PIXELS
@@ -24,7 +24,6 @@ from src.evaluation.rle import RleError, compress, decode_entries
 from src.geometry.instances import Instance, from_label_map
 from src.geometry.polygons import fill_as_coco
 
-ANY_CLASS = 0  # class id of regions to ignore that are of every class
 MAX_OUTLINE = 1e6  # px, of the polygons of one object
 
 
@@ -130,7 +129,11 @@ def _renumber(truths: Sequence[ImageTruth], entries: Sequence[ImageId], id_map: 
 
 
 def _read_folder(
-    path: Path, class_count: int, names: Collection[str] | None, sizes: Mapping[str, tuple[int, int]], split: bool
+    path: Path,
+    class_count: int,
+    names: Collection[str] | None,
+    sizes: Mapping[str, tuple[int, int]],
+    split_pieces: bool,
 ) -> list[ImageTruth]:
     """Read masks; ``sizes`` serves the images that have neither a mask nor ``image.tif``."""
     folders = {folder.name: folder for folder in path.iterdir() if folder.is_dir() and not is_system_file(folder.name)}
@@ -141,7 +144,7 @@ def _read_folder(
     has_images = any(path.glob("*/[iI]mage.tif*"))
     list_masks = _masks_and_size if has_images else _masks_alone
     return [
-        _read_image(folders[name], *list_masks(folders[name], class_count), sizes, number, split)
+        _read_image(folders[name], *list_masks(folders[name], class_count), sizes, number, split_pieces)
         for number, name in enumerate(chosen, start=1)
     ]
 
@@ -164,11 +167,11 @@ def _read_image(
     size: tuple[int, int] | None,
     sizes: Mapping[str, tuple[int, int]],
     number: int,
-    split: bool,
+    split_pieces: bool,
 ) -> ImageTruth:
     instances: list[Instance] = []
     for class_id, mask_path in masks.items():
-        mask = read_mask(mask_path, split)
+        mask = read_mask(mask_path, split_pieces)
         size = size or mask.shape
         if mask.shape != size:
             height, width = mask.shape
@@ -182,14 +185,13 @@ def _read_image(
 
 def _read_ambiguous(folder: Path, size: tuple[int, int]) -> list[Instance]:
     """The regions of ``ambiguous.tif``, which are of any class, where there is one."""
-    found = [path for path in folder.iterdir() if AMBIGUOUS_NAME.fullmatch(path.name)] if folder.is_dir() else []
-    if not found:
+    name = find_ambiguous(folder, sorted(path.name for path in folder.iterdir()))
+    if name is None:
         return []
-    mask = read_mask(found[0])
+    mask = read_mask(folder / name)
     if mask.shape != size:
-        raise InputError(
-            f"{found[0]}: is {mask.shape[0]} x {mask.shape[1]} px, but its image is {size[0]} x {size[1]} px"
-        )
+        height, width = mask.shape
+        raise InputError(f"{folder / name}: is {height} x {width} px, but its image is {size[0]} x {size[1]} px")
     return [replace(instance, class_id=ANY_CLASS) for instance in from_label_map(mask[None])]
 
 

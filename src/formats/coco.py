@@ -9,12 +9,12 @@ from typing import Any
 
 from src.common.errors import InputError
 from src.common.files import read_json
-from src.data.classes import name_classes, parse_classes, to_json
+from src.data.classes import ANY_CLASS, name_classes, parse_classes, to_json
 from src.data.id_map import check_component
 from src.data.pictures import QUARTER_TURNS, exif_orientation, read_size
 from src.evaluation.categories import plain, read_categories, renumbered
 from src.evaluation.ground_truth import ImageTruth, read_coco
-from src.formats.imported import AMBIGUOUS, PICTURES, Imported, ImportSettings, Source, add, is_there, read_matching
+from src.formats.imported import PICTURES, Imported, ImportSettings, Source, add, is_there, read_matching
 
 POINT = 6  # numbers; a polygon has three points or more
 
@@ -51,7 +51,7 @@ def import_coco(path: Path, settings: ImportSettings) -> Source:
 
         def read(file: Path = file, truth: ImageTruth = truth) -> Imported:
             pixels = read_matching(file, path, (truth.height, truth.width), source, settings)
-            regions = [replace(region, class_id=AMBIGUOUS) for region in truth.ignored]
+            regions = [replace(region, class_id=ANY_CLASS) for region in truth.ignored]
             return Imported(pixels, [*truth.instances, *regions])
 
         add(readers, name, file, read)

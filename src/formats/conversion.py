@@ -13,14 +13,14 @@ import numpy as np
 from src.common.errors import InputError, nearest_path, some
 from src.common.files import write_json, writing
 from src.common.progress import ProgressBar
-from src.data.classes import CellClass, to_json
+from src.data.classes import ANY_CLASS, CellClass, to_json
 from src.data.id_map import ImageId
 from src.data.intensity import small_range_warnings
 from src.data.splits import make_split
 from src.data.tiff import write_image, write_mask
 from src.evaluation.results import cells_by_image, check_results, read_results
 from src.formats.exporters import EXPORTERS, export_coco
-from src.formats.imported import AMBIGUOUS, Imported, ImportSettings, Source
+from src.formats.imported import Imported, ImportSettings, Source
 from src.formats.importers import IMPORTERS
 from src.geometry.instances import clip, resolve_overlaps, to_label_map
 from src.geometry.tiles import Tile
@@ -42,7 +42,7 @@ def write_imported(folder: Path, imported: Imported, class_count: int) -> Counte
     height, width = imported.image.shape[:2]
     write_image(folder / "image.tif", imported.image)
     for class_id in range(class_count + 1):
-        path = folder / (f"class{class_id}.tif" if class_id != AMBIGUOUS else "ambiguous.tif")
+        path = folder / (f"class{class_id}.tif" if class_id != ANY_CLASS else "ambiguous.tif")
         cells = [replace(cell, score=1.0) for cell in imported.instances if cell.class_id == class_id]
         if not cells:
             path.unlink(missing_ok=True)
@@ -50,7 +50,7 @@ def write_imported(folder: Path, imported: Imported, class_count: int) -> Counte
         label_map = to_label_map(cells, height, width)
         write_mask(path, label_map)
         left = np.bincount(label_map.ravel(), minlength=len(cells) + 1)[1:]
-        counts["ambiguous regions" if class_id == AMBIGUOUS else "cells"] += int(np.count_nonzero(left))
+        counts["ambiguous regions" if class_id == ANY_CLASS else "cells"] += int(np.count_nonzero(left))
         counts["hidden"] += int(np.count_nonzero(left == 0))
         counts["covered in part"] += int(np.count_nonzero((left > 0) & (left < [cell.area for cell in cells])))
     return counts

@@ -12,18 +12,17 @@ from src.common.errors import InputError
 from src.common.files import is_system_file
 from src.data.classes import CellClass
 from src.data.id_map import check_component
-from src.data.pictures import UPRIGHT, exif_orientation, read_picture, turn
+from src.data.pictures import TIFF_SUFFIXES, UPRIGHT, exif_orientation, read_picture, turn
 from src.data.tiff import read_header
 from src.geometry.instances import Instance
 
-AMBIGUOUS = 0  # class id of regions that are of no class; they are kept apart
 NOTE_TURNED = "pictures that were turned by their EXIF tag; --orientation raw leaves them as they are stored"
 PICTURES = re.compile(r"\.(tiff?|png|jpe?g|bmp)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """An image ``(H, W, 3)`` uint8 RGB with its objects; those of class ``AMBIGUOUS`` are no cells."""
+    """An image ``(H, W, 3)`` uint8 RGB with its objects; those of class ``ANY_CLASS`` are no cells."""
 
     image: np.ndarray
     instances: list[Instance]
@@ -95,7 +94,7 @@ def read_matching(
         InputError: the image has another size than ``labels``.
     """
     pixels = read_picture(path, settings.intensity)
-    if path.suffix.lower() in (".tif", ".tiff") and read_header(path).is_turned:
+    if path.suffix.lower() in TIFF_SUFFIXES and read_header(path).is_turned:
         source.lines.append(f"warning: {path}: has a tag of orientation; its pixels are read as they are stored")
     tag = exif_orientation(path)
     if tag != UPRIGHT:

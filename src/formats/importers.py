@@ -11,13 +11,12 @@ import numpy as np
 
 from src.common.errors import InputError
 from src.common.limits import check_pixels
-from src.data.classes import HOMEWORK_CLASSES, name_classes
-from src.data.masks import cell_pixels, count_split, read_mask
+from src.data.classes import ANY_CLASS, HOMEWORK_CLASSES, name_classes
+from src.data.masks import cell_pixels, count_in_pieces, read_mask
 from src.data.pictures import open_picture, read_picture, read_size
 from src.formats.coco import import_coco
 from src.formats.imagescope import draw_regions, read_regions
 from src.formats.imported import (
-    AMBIGUOUS,
     PICTURES,
     Imported,
     ImportSettings,
@@ -57,7 +56,7 @@ def import_labels(folder: Path, settings: ImportSettings) -> Source:
             found = read_mask(label, settings.split_pieces)
             pixels = read_matching(path, label, found.shape, source, settings)
             source.notes["label images with one id alone: are they masks of 0 and 255?"] += int(found.max()) == 1
-            source.notes["cells in several pieces; --split-pieces makes each piece a cell"] += count_split(
+            source.notes["cells in several pieces; --split-pieces makes each piece a cell"] += count_in_pieces(
                 cell_pixels(found)
             )
             return Imported(pixels, from_label_map(found[None]))
@@ -157,7 +156,7 @@ def _read_mat(path: Path) -> tuple[np.ndarray, dict[int, int]]:
 def import_monusac(folder: Path, settings: ImportSettings) -> Source:
     """MoNuSAC: ``x.svs`` or ``x.tif`` with ``x.xml``, whose annotations name the class of the regions drawn in them."""
     source = Source({}, HOMEWORK_CLASSES)
-    numbers = {cell_class.name: cell_class.id for cell_class in HOMEWORK_CLASSES} | {"ambiguous": AMBIGUOUS}
+    numbers = {cell_class.name: cell_class.id for cell_class in HOMEWORK_CLASSES} | {"ambiguous": ANY_CLASS}
     readers: dict[str, Callable[[], Imported]] = {}
     for xml in files_in(folder):
         if xml.suffix.lower() != ".xml":

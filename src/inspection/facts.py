@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from src.data.prepared import PreparedImage, count_pieces
+from src.data.prepared import PreparedImage, cells_in_pieces
 from src.data.records import Record
 from src.data.stain import red_contrast
 
@@ -61,7 +61,7 @@ def facts_of(record: Record, prepared: PreparedImage) -> CellFacts:
         thumbnail(prepared.image),
         red_contrast(prepared.image),
         int(prepared.image.max()),
-        count_pieces(prepared),
+        cells_in_pieces(prepared),
     )
 
 

@@ -13,7 +13,7 @@ from src.inspection.facts import CellFacts, facts_of
 
 
 def check(
-    folders: Iterable[Path], class_count: int, intensity: str = "full", split: bool = False
+    folders: Iterable[Path], class_count: int, intensity: str = "full", split_pieces: bool = False
 ) -> tuple[list[CellFacts], list[str]]:
     """Decode every image with its masks: the facts about usable images, and one line per fault."""
     facts: list[CellFacts] = []
@@ -21,7 +21,7 @@ def check(
     for folder in folders:
         try:
             record = read_record(folder, class_count)
-            facts.append(facts_of(record, prepare(record, intensity, 1.0, split)))
+            facts.append(facts_of(record, prepare(record, intensity, 1.0, split_pieces)))
         except InputError as error:
             faults = faults_of_files(folder, class_count, intensity)
             problems += faults if str(error) in faults else [*faults, str(error)]

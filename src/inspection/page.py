@@ -25,7 +25,7 @@ def write_html(
     classes: Sequence[CellClass],
     content: dict[str, Any],
     intensity: str,
-    split: bool,
+    split_pieces: bool,
 ) -> None:
     """Write the page."""
     places = np.linspace(0, len(facts) - 1, min(SAMPLES, len(facts))).astype(int)
@@ -38,7 +38,9 @@ def write_html(
         summary=f"{folder}, checked by python -m src.check",
         colors={f"{cell_class.id} {cell_class.name}": cell_class.color for cell_class in classes},
         plots=plots_of(facts, classes),
-        samples=[(name, picture(sample(folder / name, classes, is_bgr, intensity, split), 90)) for name in chosen],
+        samples=[
+            (name, picture(sample(folder / name, classes, is_bgr, intensity, split_pieces), 90)) for name in chosen
+        ],
         **content,
     )
 
@@ -85,9 +87,9 @@ def plots_of(facts: Sequence[CellFacts], classes: Sequence[CellClass]) -> list[t
     return [(caption, plot(draw)) for caption, draw in zip(captions, (sizes, areas, numbers, shapes), strict=True)]
 
 
-def sample(folder: Path, classes: Sequence[CellClass], is_bgr: bool, intensity: str, split: bool) -> np.ndarray:
+def sample(folder: Path, classes: Sequence[CellClass], is_bgr: bool, intensity: str, split_pieces: bool) -> np.ndarray:
     """The middle of an image with its cells outlined."""
-    prepared = prepare(read_record(folder, len(classes)), intensity, 1.0, split)
+    prepared = prepare(read_record(folder, len(classes)), intensity, 1.0, split_pieces)
     height, width = prepared.image.shape[:2]
     top, left = max(height - SAMPLE_SIDE, 0) // 2, max(width - SAMPLE_SIDE, 0) // 2
     window = np.s_[top : top + SAMPLE_SIDE, left : left + SAMPLE_SIDE]

@@ -104,7 +104,7 @@ def with_distinct_names(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
 def match_all_images(
     truths: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], threshold: float
 ) -> list[Outcomes]:
-    """Match the detections of every image to its true cells, without those that regions to ignore swallow."""
+    """Match the detections of every image to its true cells, without false ones in regions to ignore."""
     found = cells_by_image(entries)
     outcomes = []
     for truth in ProgressBar(truths, "match"):

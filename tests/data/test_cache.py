@@ -10,9 +10,8 @@ import pytest
 from src.data.cache import ImageCache, folder_bytes, remove_unused
 from src.data.masks import cell_pixels
 from src.data.prepared import prepare, stack_layers
-from src.data.records import find_records
 from src.data.tiff import write_mask
-from tests.helpers import write_dataset
+from tests.helpers import find_records, write_dataset
 
 
 def test_layers_hold_overlapping_objects_apart() -> None:

@@ -10,10 +10,9 @@ from src.config.settings import DataSettings, ImageSettings
 from src.data.cache import ImageCache
 from src.data.image_facts import ImageFacts, concatenate_facts, load_facts, save_facts
 from src.data.prepared import prepare
-from src.data.records import find_records
 from src.data.tiff import read_image, write_mask
 from src.data.training_data import TrainingData, load_training_data
-from tests.helpers import facts_about, write_dataset
+from tests.helpers import facts_about, find_records, write_dataset
 
 
 def equal(one: ImageFacts, other: ImageFacts) -> bool:

@@ -9,13 +9,12 @@ from skimage.measure import label
 
 from src.common.errors import InputError
 from src.config.settings import DataSettings, ImageSettings
-from src.data.masks import cell_pixels, count_split, read_mask, read_mask_header, split_pieces
+from src.data.masks import cell_pixels, connected_pieces, count_in_pieces, read_mask, read_mask_header
 from src.data.prepared import prepare
-from src.data.records import find_records
 from src.data.tiff import write_mask
 from src.data.training_data import load_training_data
 from src.evaluation.ground_truth import TruthSettings, load_ground_truth
-from tests.helpers import write_dataset
+from tests.helpers import find_records, write_dataset
 
 IDS = np.array([[0, 3, 3], [900, 0, 70]])
 RANKS = [[0, 1, 1], [3, 0, 2]]
@@ -102,16 +101,16 @@ def test_pieces_are_the_connected_parts_of_each_id(seed: int) -> None:
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(1, 14, 2).tolist())
     mask = rng.integers(0, 4, shape) * (rng.random(shape) < rng.choice([0.3, 0.6, 0.9]))
-    found = split_pieces(cell_pixels(mask)).to_mask()
+    found = connected_pieces(cell_pixels(mask)).to_mask()
     wanted = label(mask, background=0, connectivity=2)
     assert np.array_equal(found, wanted)  # both number pieces in the order of their first pixels
     in_several = [len(np.unique(wanted[mask == number])) > 1 for number in np.unique(mask[mask > 0])]
-    assert count_split(cell_pixels(mask)) == sum(in_several)
+    assert count_in_pieces(cell_pixels(mask)) == sum(in_several)
 
 
 def test_pieces_of_a_mask_without_cells() -> None:
     empty = cell_pixels(np.zeros((4, 5), int))
-    assert len(split_pieces(empty).ids) == 0 and count_split(empty) == 0
+    assert len(connected_pieces(empty).ids) == 0 and count_in_pieces(empty) == 0
 
 
 def test_training_says_and_splits_masks_without_an_id_per_cell(tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from src.config.settings import DataSettings, ImageSettings
 from src.convert import main as convert
 from src.data.id_map import ImageId, write_id_map
 from src.data.pictures import read_picture
-from src.data.records import find_records, find_test_images
+from src.data.records import find_test_images
 from src.data.tiff import read_rgb
 from src.data.training_data import load_training_data
 from src.engine.loading import start_worker
 from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.results import write_results
-from tests.helpers import write_dataset
+from tests.helpers import find_records, write_dataset
 
 LIMIT = 96 * 80  # px, of the images that `write_dataset` makes
 

@@ -11,8 +11,8 @@ import pytest
 from src.data.cache import ImageCache
 from src.data.open_images import MOST_DECODED, MOST_MAPPED, OpenImages
 from src.data.prepared import prepare
-from src.data.records import Record, find_records
-from tests.helpers import write_many
+from src.data.records import Record
+from tests.helpers import find_records, write_many
 
 FEW = 256  # descriptors, as macOS allows a process
 

@@ -9,17 +9,10 @@ import tifffile
 
 from src.common.errors import InputError
 from src.data.id_map import ImageId, read_id_map, write_id_map
-from src.data.records import (
-    ImageFiles,
-    Record,
-    TestImage,
-    find_records,
-    find_test_images,
-    turned_warnings,
-    unread_test_files,
-)
+from src.data.records import ImageFiles, Record, TestImage, find_test_images, turned_warnings, unread_test_files
 from src.data.splits import part_names, read_groups, read_split, select
 from src.data.tiff import write_image, write_mask
+from tests.helpers import find_records
 
 DATA = Path(__file__).parents[3] / "shared/data"
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.records import find_records, find_test_images
+from src.data.records import find_test_images
 from src.data.splits import group_by_stain, make_split
 from src.data.stain import decide_channel_order, red_contrast, stain_features
 from src.data.tiff import read_image
+from tests.helpers import find_records
 
 DATA = Path(__file__).parents[3] / "shared/data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared real data are absent")

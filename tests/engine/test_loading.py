@@ -12,9 +12,8 @@ from src.common.errors import InputError
 from src.config.settings import AugmentSettings, TileSettings
 from src.data.cache import ImageCache
 from src.data.open_images import OpenImages
-from src.data.records import find_records
 from src.engine.loading import EpochSampler, build_loader, choose_workers, collate, worker_errors
-from tests.helpers import facts_about, write_dataset
+from tests.helpers import facts_about, find_records, write_dataset
 
 pytestmark = pytest.mark.torch
 

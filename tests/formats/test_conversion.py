@@ -18,7 +18,6 @@ from skimage.draw import polygon
 from src.common.errors import InputError
 from src.convert import main
 from src.data.masks import read_mask
-from src.data.records import find_records
 from src.data.splits import read_split
 from src.data.tiff import read_image
 from src.evaluation.ground_truth import load_ground_truth
@@ -26,6 +25,7 @@ from src.evaluation.results import result_entries, write_results
 from src.formats.conversion import rectangles
 from src.geometry.instances import Instance, from_label_map, to_label_map
 from src.geometry.polygons import fill, outlines
+from tests.helpers import find_records
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
 A, B = np.s_[4:12, 5:15], np.s_[20:33, 22:40]

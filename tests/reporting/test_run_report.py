@@ -18,7 +18,6 @@ from src.config.recipe import write_toml
 from src.config.settings import TrainConfig
 from src.data.classes import load_classes
 from src.data.id_map import ImageId, write_id_map
-from src.data.records import find_records
 from src.data.tiff import write_mask
 from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.results import read_results, result_entries, write_results
@@ -26,7 +25,7 @@ from src.evaluation.scores import score
 from src.geometry.instances import Instance
 from src.report import main
 from src.reporting.viewers import svg_path
-from tests.helpers import write_dataset
+from tests.helpers import find_records, write_dataset
 
 CLASSES = [{"id": 1, "name": "large", "color": "#ff0000"}, {"id": 2, "name": "small", "color": "#00aa00"}]
 LOSSES = dict.fromkeys(("classifier", "box", "mask", "objectness", "rpn_box"), 0.2)

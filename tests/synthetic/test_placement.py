@@ -13,7 +13,7 @@ from src.common.errors import run_command
 from src.common.files import read_json
 from src.data.classes import HOMEWORK_CLASSES
 from src.data.masks import read_mask
-from src.data.records import find_records, find_test_images
+from src.data.records import find_test_images
 from src.data.splits import read_split
 from src.data.tiff import read_image
 from src.evaluation.ground_truth import ImageTruth, load_ground_truth
@@ -24,6 +24,7 @@ from src.sample import main
 from src.synthetic.dataset import draw_size, write_sample
 from src.synthetic.placement import MIN_FRAGMENT, MIN_SIZE, make_tissue
 from src.synthetic.tissue import KINDS, Shape, distance_to_outline, reach
+from tests.helpers import find_records
 
 Tissues = list[tuple[np.ndarray, np.ndarray]]
 
