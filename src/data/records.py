@@ -205,8 +205,10 @@ def files_of(folder: Path, class_count: int) -> ImageFiles:
     names = _list_folder(folder, f"{folder}: no such folder")
     masks = find_masks(folder, names, class_count)
     image = _find_image(folder, names)
-    unread = tuple(name for name in names if not is_known(name))
-    return ImageFiles(folder, image, _shared(tuple(masks.items())), find_ambiguous(folder, names), unread)
+    ambiguous = find_ambiguous(folder, names)
+    known = {image, ambiguous, *masks.values()}
+    unread = tuple(name for name in names if name not in known)
+    return ImageFiles(folder, image, _shared(tuple(masks.items())), ambiguous, unread)
 
 
 def is_known(name: str) -> bool:
