@@ -101,5 +101,10 @@ def table(rows: Sequence[Row]) -> str:
 def _spread(samples: Sequence[float], unit: str) -> str:
     if not samples:
         return ""
-    middle = f"{median(samples):.3g} {unit}"
-    return middle if len(samples) == 1 else f"{middle} ({min(samples):.3g}-{max(samples):.3g})"
+    middle = f"{_figure(median(samples))} {unit}"
+    return middle if len(samples) == 1 else f"{middle} ({_figure(min(samples))}-{_figure(max(samples))})"
+
+
+def _figure(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
