@@ -29,12 +29,13 @@ from src.data.image_facts import ImageFacts
 from src.data.open_images import OpenImages
 from src.data.prepared import PreparedImage
 from src.data.training_data import load_training_data
-from src.engine.augmentation import augmentation
+from src.engine.augmentation import augmentation, zoom_factor, zoomed
 from src.engine.loading import Item, Key
 from src.engine.preview import draw_tiles
 from src.geometry.instances import extents
 from src.geometry.tile_lists import TileGrids
-from src.geometry.tiles import Tile, pad_to
+from src.geometry.tiles import FILL, Tile, pad_to
+from src.network.backbones import architecture
 from src.reporting.draw import write_png
 
 CANDIDATES = 64  # tiles that are searched for the densest one
@@ -42,6 +43,8 @@ CANDIDATES = 64  # tiles that are searched for the densest one
 
 class TileDataset(Dataset[Item]):
     """Augmented tiles of ``images``; ``facts`` are about these images, in the same order.
+
+    ``fill`` is the colour, RGB in 0..255, of what a tile shows outside of its image.
 
     An item is a pure function of ``(epoch, index)`` and ``seed``: workers have no state, and a resumed run sees the
     same data.
@@ -55,13 +58,15 @@ class TileDataset(Dataset[Item]):
         augment: AugmentSettings,
         swap_channels: bool,
         seed: int,
+        fill: tuple[int, ...] = FILL,
     ) -> None:
         self.images = images
         self.settings = tiles
         self.swap_channels = swap_channels
         self.seed = seed
         cv2.setNumThreads(0)  # a tile is too small to share out, and workers forked beside its threads would hang
-        self._transform = augmentation(augment)
+        self._augment, self._fill = augment, fill
+        self._transform = augmentation(augment, fill)
         self._deepest = int(facts.label_bytes.max())  # bytes of a pixel of the label map, at most
         self._tiles = self._choose_tiles(facts)
 
@@ -83,18 +88,25 @@ class TileDataset(Dataset[Item]):
         epoch, index = key
         record, tile = self.tile(index)
         prepared = self.images[record]
-        image, label_map = self._crop(prepared, tile)
-        self._transform.set_random_seed(int(np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]))
+        seeds = np.random.SeedSequence((self.seed, epoch, index))
+        zoom = zoom_factor(self._augment, np.random.default_rng(seeds))
+        image, label_map = self._crop(prepared, tile, zoom)
+        self._transform.set_random_seed(int(seeds.generate_state(1)[0]))
         augmented = self._transform(image=image, mask=label_map)
-        target = tile_target(augmented["mask"], prepared, self.settings.min_visible)
+        target = tile_target(augmented["mask"], prepared, self.settings.min_visible * zoom**2)
         return augmented["image"], target, f"{self.images.records[record].name} at row {tile.top}, column {tile.left}"
 
-    def _crop(self, prepared: PreparedImage, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
-        """A tile's image and label map, padded on the right and below to the full tile size."""
-        window = np.s_[tile.top : tile.bottom, tile.left : tile.right]
-        image = prepared.image[window][..., ::-1] if self.swap_channels else prepared.image[window]
+    def _crop(self, prepared: PreparedImage, tile: Tile, zoom: float) -> tuple[np.ndarray, np.ndarray]:
+        """A tile's image and label map, resized about its centre, padded on the right and below to the full size."""
         size = self.settings.tile_size
-        return pad_to(image, size), pad_to(prepared.label_map[window], size, value=0)
+        if zoom != 1:
+            tile = tile.resized(size / zoom, *prepared.image.shape[:2])
+        window = np.s_[tile.top : tile.bottom, tile.left : tile.right]
+        image, label_map = prepared.image[window], prepared.label_map[window]
+        image = image[..., ::-1] if self.swap_channels else image
+        if zoom != 1:
+            image, label_map = zoomed(image, label_map, zoom, size)
+        return pad_to(image, size, self._fill), pad_to(label_map, size, 0)
 
     def bytes_per_tile(self) -> int:
         """The most bytes of one item: a tile's image and its label map."""
@@ -169,8 +181,9 @@ def draw_previews(config: PreviewConfig) -> None:
     """Draw tiles without augmentation beside their augmented versions, one PNG per tile."""
     data = load_training_data(config.data, config.image)
     images = OpenImages(data.train, data.cache)
+    fill = architecture(config.model.backbone).fill
     plainly, augmented = (
-        TileDataset(images, data.train_facts, config.tiles, augment, data.swap_channels, config.data.seed)
+        TileDataset(images, data.train_facts, config.tiles, augment, data.swap_channels, config.data.seed, fill)
         for augment in (replace(config.augment, augment="none"), config.augment)
     )
     places = np.unique(np.linspace(0, len(plainly) - 1, config.pictures).astype(int)).tolist()

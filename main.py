@@ -113,7 +113,7 @@ def build_run(config: TrainConfig, world: distributed.World, device: torch.devic
 
     # Loader
     images, seed = OpenImages(data.train, data.cache), config.data.seed
-    dataset = TileDataset(images, data.train_facts, config.tiles, config.augment, data.swap_channels, seed)
+    dataset = TileDataset(images, data.train_facts, config.tiles, config.augment, data.swap_channels, seed, model.fill)
     sampler = EpochSampler(len(dataset), config.data.seed, world.rank, world.size)
     if config.run.batch_size == "auto":
         config, note = choose_batch_size(config, world, model, dataset, len(sampler))

@@ -5,20 +5,17 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import convnext_base, resnet
 from torchvision.models.detection._utils import overwrite_eps
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from src.common.errors import InputError
 from src.config.checks import parse_anchors
 from src.config.settings import ModelSettings, PredictSettings
 from src.geometry.anchors import ASPECT_RATIOS, DEFAULT_ANCHORS
+from src.network.backbones import NORMS, Architecture, architecture, build_backbone
 from src.network.heads import Target, TiledRoIHeads
-from src.network.norms import IMAGE_MEAN, IMAGE_STD, FrozenBatchNorm2d, GroupNorm
 from src.network.pyramid import PyramidRoIAlign
 from src.network.rpn import TiledRPN
 from src.network.sampling import BalancedSampler
@@ -35,14 +32,17 @@ class TiledMaskRCNN(nn.Module):
     The state dict has torchvision's names (``backbone.body…``, ``rpn…``, ``roi_heads…``), so its weights load.
     """
 
-    def __init__(self, backbone: nn.Module, rpn: TiledRPN, roi_heads: TiledRoIHeads) -> None:
+    def __init__(
+        self, backbone: nn.Module, rpn: TiledRPN, roi_heads: TiledRoIHeads, architecture: Architecture
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.rpn = rpn
         self.roi_heads = roi_heads
         self.limits_reached: Counter[str] = Counter()  # in prediction: tiles, and those cut off by a limit, by its flag
-        self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN).view(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("image_std", torch.tensor(IMAGE_STD).view(3, 1, 1) * 255, persistent=False)
+        self.fill = architecture.fill
+        self.register_buffer("image_mean", torch.tensor(architecture.mean).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("image_std", torch.tensor(architecture.std).view(3, 1, 1) * 255, persistent=False)
 
     image_mean: Tensor
     image_std: Tensor
@@ -65,7 +65,7 @@ class TiledMaskRCNN(nn.Module):
 
         Returns:
             Detections hold ``boxes`` (N, 4) float32 xyxy in tile px, ``scores`` (N,), ``labels`` (N,) int64 in 1..K and
-            ``masks`` (N, M, M) float32 probabilities inside the boxes, best score first.
+            ``masks`` (N, M, M) float32 probabilities inside ``mask_rois`` (N, 4), best score first.
         """
         images = self.normalize(tiles)
         features = self.backbone(images.tensors)
@@ -112,8 +112,9 @@ def build_skeleton(settings: ModelSettings, class_count: int) -> TiledMaskRCNN:
 
 def _assemble(settings: ModelSettings, class_count: int, predict: PredictSettings) -> TiledMaskRCNN:
     norm_layer = _new_layers_norm(settings)
-    backbone, rpn = _backbone(settings, norm_layer), _rpn(settings)
-    model = TiledMaskRCNN(backbone, rpn, _roi_heads(settings, class_count, predict, norm_layer))
+    backbone, rpn = build_backbone(settings, norm_layer), _rpn(settings)
+    heads = _roi_heads(settings, class_count, predict, norm_layer)
+    model = TiledMaskRCNN(backbone, rpn, heads, architecture(settings.backbone))
     if settings.weights == "coco" and settings.detector == "v1":
         overwrite_eps(model, 0.0)  # as these weights were trained
     return model
@@ -126,49 +127,11 @@ def anchor_sizes(settings: ModelSettings) -> tuple[float, ...]:
     return parse_anchors(settings.anchors)
 
 
-def _backbone(settings: ModelSettings, norm_layer: Callable[..., nn.Module] | None) -> BackboneWithFPN:
-    body, stages, channels = _body(settings)
-    freeze(body, stages, len(stages) + 1 if settings.trainable_layers == "auto" else settings.trainable_layers)
-    names = {stage: str(level) for level, stage in enumerate(stages[-4:])}
-    extra = LastLevelMaxPool()
-    return BackboneWithFPN(body, names, channels, settings.fpn_channels, extra, norm_layer)
-
-
-def _body(settings: ModelSettings) -> tuple[nn.Module, list[str], list[int]]:
-    """The backbone, its stages from the stem up, and the channels of the four that feed the pyramid."""
-    if settings.backbone == "convnext_base":
-        # ConvNeXt has layer norms alone: there is nothing to freeze or replace.
-        return convnext_base(weights=None).features, [str(i) for i in (1, 3, 5, 7)], [128, 256, 512, 1024]
-    body = getattr(resnet, settings.backbone)(weights=None, norm_layer=_NORMS[settings.norm])
-    width = body.inplanes // 8
-    return body, ["layer1", "layer2", "layer3", "layer4"], [width, width * 2, width * 4, width * 8]
-
-
-def _group_norm(channels: int) -> GroupNorm:
-    return GroupNorm(min(32, channels // 4), channels)
-
-
-_NORMS: dict[str, Callable[..., nn.Module]] = {
-    "frozen": FrozenBatchNorm2d,
-    "batch": nn.BatchNorm2d,
-    "group": _group_norm,
-}
-
-
 def _new_layers_norm(settings: ModelSettings) -> Callable[..., nn.Module] | None:
     """Norms in the pyramid and the mask head: v2 has them, v1's pretrained weights have none."""
     if settings.detector == "v2":
         return nn.BatchNorm2d
-    return _NORMS[settings.norm] if settings.head_norm == "on" else None
-
-
-def freeze(body: nn.Module, stages: Sequence[str], trainable_layers: int) -> None:
-    """Train only the top ``trainable_layers`` stages of the backbone; more than there are trains the stem too."""
-    if trainable_layers > len(stages):
-        return
-    trained = stages[len(stages) - trainable_layers :]
-    for name, parameter in body.named_parameters():
-        parameter.requires_grad_(any(name.startswith(f"{stage}.") for stage in trained))
+    return NORMS[settings.norm] if settings.head_norm == "on" else None
 
 
 def _rpn(settings: ModelSettings) -> TiledRPN:
@@ -203,5 +166,5 @@ def _roi_heads(
         mask_predictor=MaskRCNNPredictor(settings.mask_head_channels, settings.mask_head_channels, class_count + 1),
     )
     heads.fg_bg_sampler = BalancedSampler(settings.rois_per_tile, 0.25)
-    heads.mask_rois_per_tile = settings.mask_rois_per_tile
+    heads.mask_rois_per_tile, heads.mask_roi_scale = settings.mask_rois_per_tile, settings.mask_roi_scale
     return heads

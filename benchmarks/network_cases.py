@@ -161,10 +161,11 @@ def prediction(folder: Path, repeats: int) -> list[Row]:
         ]
         answers.append(
             {
-                "boxes": torch.tensor(boxes, dtype=torch.float32),
+                "boxes": (true_boxes := torch.tensor(boxes, dtype=torch.float32)),
                 "scores": torch.rand(len(boxes)),
                 "labels": torch.ones(len(boxes), dtype=torch.int64),
                 "masks": torch.from_numpy(np.repeat(disc[None], len(boxes), axis=0)),
+                "mask_rois": true_boxes,
             }
         )
     settings = ModelSettings(weights="none", norm="frozen", head_norm="off", trainable_layers=5, anchors="default")

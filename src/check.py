@@ -18,6 +18,7 @@ from src.config.settings import ImageSettings, MachineSettings
 from src.data.classes import classes_of_data
 from src.data.records import image_folders
 from src.inspection.advice import ImageCells, advise
+from src.inspection.facts import classes_in
 from src.inspection.faults import check
 from src.inspection.manifest import NAME, verify, write_manifest
 from src.inspection.page import write_html
@@ -56,10 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     changed = verify(folder) if flags.verify else []
     facts, problems = check(ProgressBar(folders, "check"), len(classes), flags.intensity, flags.split_pieces)
     problems += changed
+    shown = classes_in(facts, classes)
     images = [ImageCells(image.height, image.width, image.boxes) for image in facts]
     advice = advise(images) if any(len(image.class_ids) for image in facts) else None
     if facts:
-        rows, notes = class_rows(facts, classes), notes_on(facts, classes, advice)
+        rows, notes = class_rows(facts, shown), notes_on(facts, shown, advice)
         print(describe(rows, notes, advice))
     for problem in problems:
         print("problem: " + problem.replace("\n", "\\n"))  # file names may hold any character
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if flags.html and facts:
         advised = advice.flags() if advice else "no cells, no advice"
         content = {"rows": rows, "notes": notes, "flags": advised, "problems": problems}
-        write_html(Path(flags.html), folder, facts, classes, content, flags.intensity, flags.split_pieces)
+        write_html(Path(flags.html), folder, facts, shown, content, flags.intensity, flags.split_pieces)
     if flags.html:
         print(f"wrote {flags.html}" if facts else f"{flags.html}: not written, because no image could be read")
     if problems:

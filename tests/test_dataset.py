@@ -10,11 +10,13 @@ import torch
 from dataset import TileDataset, tile_target
 from src.config.settings import AugmentSettings, TileSettings
 from src.data.cache import ImageCache
+from src.data.classes import UNKNOWN_CLASS
 from src.data.open_images import OpenImages
 from src.data.prepared import PreparedImage
 from src.data.tiff import write_mask
 from src.engine.loading import collate
 from src.geometry.instances import extents
+from src.geometry.tiles import FILL
 from tests.helpers import facts_about, find_records, write_dataset
 
 pytestmark = pytest.mark.torch
@@ -163,3 +165,52 @@ def test_a_region_alone_makes_no_tile_with_cells(tmp_path: Path) -> None:
         write_mask(path, np.zeros((96, 80), np.uint16))
     write_mask(record.image.with_name("ambiguous.tif"), np.ones((96, 80), np.uint16))
     assert len(make(tmp_path / "train")) == 0
+
+
+def test_cells_of_unknown_class_are_learned_beside_the_others(tmp_path: Path) -> None:
+    record = find_records(write_dataset(tmp_path / "train", "a"), 2)[0]
+    plain = make(write_dataset(tmp_path / "plain" / "train", "a"))
+    record.masks[1].rename(record.image.with_name("unknown.tif"))
+    other = make(tmp_path / "train")
+    assert other.tiles == plain.tiles
+    seen = set()
+    for index in range(len(other)):
+        target, wanted = other[(0, index)][1], plain[(0, index)][1]
+        known = {1: UNKNOWN_CLASS, 2: 2}
+        pairs = [
+            sorted(zip(boxes["boxes"].tolist(), labels, strict=True))
+            for boxes, labels in (
+                (target, target["labels"].tolist()),
+                (wanted, [known[label] for label in wanted["labels"].tolist()]),
+            )
+        ]
+        assert pairs[0] == pairs[1]
+        seen |= set(target["labels"].tolist())
+    assert seen == {2, UNKNOWN_CLASS}
+    cache = ImageCache(tmp_path / "other", 1.0, "full", 1.0)
+    counts = facts_about(find_records(tmp_path / "train", 2), cache).counts_of(2)
+    assert counts[0, 0] == 0 and counts[0, 1] > 0
+
+
+def test_zoomed_tiles_show_what_surrounds_them(data: Path) -> None:
+    full = AugmentSettings(augment="full", affine_prob=0.0, jitter_prob=0.0)
+    for zoom in (0.5, 2.0):
+        dataset = make(data, augment=replace(full, min_zoom=zoom, max_zoom=zoom))
+        image, target, _ = dataset[(0, 0)]
+        assert image.shape == (64, 64, 3) and target["label_map"].shape[1:] == (64, 64)
+        height, width = (min(64, round(side * zoom)) for side in dataset.images[0].image.shape[:2])
+        shown = np.zeros((64, 64), bool)
+        shown[:height, :width] = True
+        turned = [np.rot90(flipped, turns) for flipped in (shown, shown[::-1]) for turns in range(4)]
+        outside = (image == FILL).all(axis=2)
+        assert any(np.array_equal(outside, ~one) for one in turned)
+        assert 0 < (target["label_map"] > 0).mean() < 1 and len(target["ids"]) > 0
+
+
+def test_cells_cut_by_a_zoomed_tile_count_by_their_share_all_the_same() -> None:
+    label_map = np.zeros((40, 40, 1), np.uint16)
+    label_map[10:20, 10:20] = 1
+    prepared = image_of(label_map, [0, 1])
+    small = label_map[1::2, 1::2]  # 25 of its 100 px
+    assert len(tile_target(small, prepared, 0.9 * 0.5**2)["ids"]) == 1
+    assert len(tile_target(small[:7], prepared, 0.9 * 0.5**2)["ids"]) == 0

@@ -15,6 +15,9 @@ def check_training(config: TrainConfig) -> None:
     """
     check_overlap("--overlap", config.tiles.overlap, config.tiles.tile_size)
     check_overlap("--predict-overlap", config.predict.predict_overlap, config.tiles.tile_size)
+    zoom = config.augment
+    if zoom.min_zoom > zoom.max_zoom:
+        raise InputError(f"--min-zoom {zoom.min_zoom:g} is above --max-zoom {zoom.max_zoom:g}")
     check_model(config.model)
     _check_losses(config.optimizer, config.data.class_count)
     _check_amp(config.optimizer.amp, config.machine.device)

@@ -41,7 +41,7 @@ def option(
         help: one line for ``--help`` and the table of flags.
         acts_on: what a change of the setting changes: ``learning`` (the weights), ``prediction`` (what they find),
             ``budget`` (when training ends) or ``nothing`` (where and how fast it runs).
-        choices: the words that are accepted; N stands for a whole number: ``cuda:N`` accepts cuda:1.
+        choices: the words that are accepted; N stands for a whole number, NAME for a name: ``cuda:N`` accepts cuda:1.
         low: the least number.
         high: the greatest number.
         auto: whether a flag for numbers accepts the word auto too.
@@ -140,7 +140,8 @@ class Flag:
 
 
 def _is_choice(value: Any, choice: str) -> bool:
-    return re.fullmatch(re.escape(choice).replace("N", "[0-9]{1,9}"), value) is not None
+    pattern = re.escape(choice).replace("NAME", r"[\w.-]+").replace("N", "[0-9]{1,9}")
+    return re.fullmatch(pattern, value) is not None
 
 
 _KIND_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

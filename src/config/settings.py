@@ -12,7 +12,7 @@ prediction = partial(option, acts_on="prediction")  # what the same weights find
 budget = partial(option, acts_on="budget")  # when training ends
 nothing = partial(option, acts_on="nothing")  # neither: where and how fast it runs
 
-BACKBONES = ("resnet18", "resnet50", "resnet101", "resnext101_32x8d", "convnext_base")
+BACKBONES = ("resnet18", "resnet50", "resnet101", "resnext101_32x8d", "convnext_base", "timm/NAME")
 DEVICES = ("auto", "cuda", "cuda:N", "mps", "cpu")
 PRECISIONS = ("auto", "bf16", "fp16", "off")
 HOMEWORK_TRAIN = "./hw3-data-release/train"
@@ -69,14 +69,31 @@ class AugmentSettings:
         choices=("none", "flips", "full"),
     )
     affine_prob: float = learning(0.5, "probability of shift-scale-rotate, with --augment full", low=0, high=1)
+    min_zoom: float = learning(
+        1.0, "least factor by which a tile and what surrounds it are resized, with --augment full", low=0.1, high=10
+    )
+    max_zoom: float = learning(1.0, "greatest factor of that, drawn for each tile", low=0.1, high=10)
+    stain_jitter: float = learning(
+        0.0,
+        "largest relative change of the strength of haematoxylin, eosin and the rest, with --augment full; 0.3 is strong",
+        low=0,
+        high=1,
+    )
     jitter_prob: float = learning(0.3, "probability of colour jitter, with --augment full", low=0, high=1)
+    jitter: float = learning(
+        0.2, "largest relative change of brightness, contrast and saturation by colour jitter", low=0, high=1
+    )
+    blur_prob: float = learning(0.0, "probability of Gaussian blur, with --augment full", low=0, high=1)
+    jpeg_prob: float = learning(0.0, "probability of JPEG compression, with --augment full", low=0, high=1)
 
 
 @dataclass(frozen=True)
 class ModelSettings:
     """The Mask R-CNN."""
 
-    backbone: str = learning("resnet50", "backbone under the feature pyramid", choices=BACKBONES)
+    backbone: str = learning(
+        "resnet50", "backbone under the feature pyramid; timm/NAME is one of the package timm", choices=BACKBONES
+    )
     detector: str = learning("v1", "torchvision's Mask R-CNN v1 or v2; v2 needs resnet50", choices=("v1", "v2"))
     weights: str = learning("coco", "start from coco, imagenet, none (scratch), or a file of weights or checkpoint")
     norm: str = learning(
@@ -108,6 +125,12 @@ class ModelSettings:
     rois_per_tile: int = learning(512, "proposals per tile that train the box head", low=8, high=10_000)
     mask_rois_per_tile: int = learning(
         128, "positive proposals per tile that train the mask head, at most", low=1, high=10_000
+    )
+    mask_roi_scale: float = learning(
+        1.0,
+        "sides of the mask head's RoI as a multiple of the box's; above 1 a mask may reach out of a box that is too small",
+        low=1,
+        high=3,
     )
     roi_samples: int = learning(
         2,

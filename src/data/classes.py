@@ -10,6 +10,7 @@ from src.common.errors import InputError
 from src.common.files import companion, read_json
 
 ANY_CLASS = 0  # class id of regions to ignore, which concern every class
+UNKNOWN_CLASS = 1 << 15  # class id of cells whose class is not known; above every other
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ HOMEWORK_CLASSES = (
     CellClass(3, "neutrophil", "#2ca02c"),
     CellClass(4, "macrophage", "#ff7f0e"),
 )
+
+
+UNKNOWN = CellClass(UNKNOWN_CLASS, "unknown class", "#808080")  # for tables and pictures
 
 
 def name_classes(names: Sequence[str]) -> tuple[CellClass, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from src.common.files import replacing
+from src.data.classes import UNKNOWN_CLASS
 from src.data.prepared import PreparedImage, cells_in_pieces
 from src.data.records import Record
 from src.data.stain import STAIN_FEATURES, red_contrast, stain_features
@@ -19,7 +20,8 @@ class ImageFacts:
 
     ``entries`` (N,) are the names of the images' cache entries. ``sizes`` (N, 2) int64 are the (H, W) of the files and
     ``prepared_sizes`` those after --scale, in px; ``label_bytes`` (N,) is the size of one pixel of the label map.
-    ``class_counts`` (N, K) are the numbers of objects of classes 1 to the highest that occurs. ``box_counts`` (N,) and
+    ``class_counts`` (N, K) are the numbers of objects of classes 1 to the highest that occurs, ``unknown_counts`` (N,)
+    those of unknown class. ``box_counts`` (N,) and
     ``boxes`` (M, 4) int32 (xyxy in px after --scale, max exclusive) are of the objects that scaling left.
     ``brightest`` (N,) uint8 is the highest value of an image, ``in_pieces`` (N,) the number of its objects that lie in
     several pieces, ``is_turned`` (N,) bool whether the file's tag asks viewers to turn it. ``contrasts`` (N,) and
@@ -32,6 +34,7 @@ class ImageFacts:
     prepared_sizes: np.ndarray
     label_bytes: np.ndarray
     class_counts: np.ndarray
+    unknown_counts: np.ndarray
     box_counts: np.ndarray
     boxes: np.ndarray
     brightest: np.ndarray
@@ -76,7 +79,8 @@ def facts_of(entry: str, record: Record, prepared: PreparedImage) -> ImageFacts:
         sizes=np.array([(record.height, record.width)]),
         prepared_sizes=np.array([prepared.image.shape[:2]]),
         label_bytes=np.array([prepared.label_map.itemsize * prepared.label_map.shape[2]]),
-        class_counts=np.bincount(prepared.class_ids[1:], minlength=2)[None, 1:],
+        class_counts=prepared.class_counts()[None],
+        unknown_counts=np.array([np.count_nonzero(prepared.class_ids == UNKNOWN_CLASS)]),
         box_counts=np.array([len(boxes)]),
         boxes=boxes,
         brightest=np.array([prepared.image.max()]),
@@ -123,6 +127,7 @@ _NO_FACTS = ImageFacts(
     prepared_sizes=np.zeros((0, 2), np.int64),
     label_bytes=np.zeros(0, np.int64),
     class_counts=np.zeros((0, 1), np.int64),
+    unknown_counts=np.zeros(0, np.int64),
     box_counts=np.zeros(0, np.int64),
     boxes=np.zeros((0, 4), np.int32),
     brightest=np.zeros(0, np.uint8),

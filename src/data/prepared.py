@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from src.data.classes import ANY_CLASS
+from src.data.classes import ANY_CLASS, UNKNOWN_CLASS
 from src.data.masks import CellPixels, cell_pixels, count_in_pieces, read_cells
 from src.data.records import Record
 from src.data.tiff import read_image
@@ -22,10 +22,10 @@ class PreparedImage:
     ``image`` is ``(H, W, 3)`` uint8 in the order of the file. ``label_map`` is ``(H, W, L)``, uint16 or int32: object
     ids 1..N, 0 for background, unique over all layers. Objects that overlap lie in different layers, and L is as small
     as that allows, so that time and memory do not grow with the number of classes. Regions to ignore are among the
-    objects, with class id 0. ``class_ids``, ``layers`` and
-    ``areas`` are ``(N + 1,)`` int64 and ``boxes`` ``(N + 1, 4)`` int64 (xyxy in px, max exclusive), indexed by object
-    id; entry 0 stands for the background. An object that scaling made vanish has area 0. ``checksums`` (F,) uint32 are
-    the CRC-32 of the image's file and of those of its masks, by class, and of its regions to ignore.
+    objects, with class id ``ANY_CLASS``, and cells of ``UNKNOWN_CLASS``. ``class_ids``, ``layers`` and ``areas`` are
+    ``(N + 1,)`` int64 and ``boxes`` ``(N + 1, 4)`` int64 (xyxy in px, max exclusive), indexed by object id; entry 0
+    stands for the background. An object that scaling made vanish has area 0. ``checksums`` (F,) uint32 are the CRC-32
+    of the image's file and of those of its masks, by class, and of its regions to ignore.
     """
 
     image: np.ndarray
@@ -41,9 +41,10 @@ class PreparedImage:
         """``(N + 1,)`` bool: which objects are cells that scaling left, and not regions to ignore or background."""
         return (self.areas > 0) & (self.class_ids > ANY_CLASS)
 
-    def class_counts(self, class_count: int) -> np.ndarray:
-        """``(K,)`` number of objects of each class 1..K; ``class_count`` is K."""
-        return np.bincount(self.class_ids[1:], minlength=class_count + 1)[1:]
+    def class_counts(self, class_count: int | None = None) -> np.ndarray:
+        """``(K,)`` number of objects of each class 1..K; ``class_count`` is K, if absent the highest that occurs."""
+        known = self.class_ids[self.class_ids < UNKNOWN_CLASS]
+        return np.bincount(known[1:], minlength=2 if class_count is None else class_count + 1)[1:]
 
 
 def prepare(record: Record, intensity: str, scale: float, split_pieces: bool = False) -> PreparedImage:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from src.common.errors import InputError, nearest, nearest_path
 from src.common.files import is_system_file
+from src.data.classes import UNKNOWN_CLASS
 from src.data.id_map import TIFF_SUFFIX, ImageId, read_id_map, refuse_repeats
 from src.data.masks import read_mask_header
 from src.data.tiff import Header, read_header
@@ -16,15 +17,17 @@ from src.data.tiff import Header, read_header
 SAMPLE_HINT = "make synthetic data with `python -m src.sample --out DIR --images 12 --seed 0`"
 IMAGE_NAME = re.compile(r"image\.tiff?", re.IGNORECASE)
 MASK_NAME = re.compile(r"class(\d+)\.(tiff?|png|bmp|jpe?g)", re.IGNORECASE)  # a JPEG is refused when it is read
+UNKNOWN_NAME = re.compile(r"unknown\.(tiff?|png|bmp|jpe?g)", re.IGNORECASE)  # a mask of cells of unknown class
 AMBIGUOUS_NAME = re.compile(r"ambiguous\.(tiff?|png)", re.IGNORECASE)  # a mask of regions without a class
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFiles:
-    """The files of one image: the names of the image and, by class id (1..K), of its masks in ``folder``.
+    """The files of one image: the names of the image and, by class id, of its masks in ``folder``.
 
-    Classes without cells may have no mask. ``ambiguous`` is the name of a mask of regions without a class, ``unread``
-    are the names of other files. Names take less memory than paths where there are very many images.
+    Class ids are 1..K, and ``UNKNOWN_CLASS`` for a mask of cells whose class is not known. Classes without cells may
+    have no mask. ``ambiguous`` is the name of a mask of regions without a class, ``unread`` are the names of other
+    files. Names take less memory than paths where there are very many images.
     """
 
     folder: Path
@@ -84,23 +87,25 @@ def image_folders(data_path: str | Path) -> list[Path]:
 
 
 def find_masks(folder: Path, names: Iterable[str], class_count: int) -> dict[int, str]:
-    """The masks ``class1.tif … classK.tif`` among the names of a folder's files, by class id and in its order.
+    """The masks ``class1.tif … classK.tif`` and ``unknown.tif`` among a folder's files, by class id and in its order.
 
     Raises:
         InputError: a class above K, or two masks of one class.
     """
     masks: dict[int, str] = {}
     for name in names:
-        if not (match := MASK_NAME.fullmatch(name)):
+        match = MASK_NAME.fullmatch(name)
+        if not match and not UNKNOWN_NAME.fullmatch(name):
             continue
-        class_id = int(match[1])
-        if not 1 <= class_id <= class_count:
+        class_id = int(match[1]) if match else UNKNOWN_CLASS
+        if match and not 1 <= class_id <= class_count:
             raise InputError(
                 f"{folder / name}: there is no class {class_id}; classes are 1 to {class_count} (see --classes; in"
                 " main.py also --num-classes, which counts the background)"
             )
         if class_id in masks:
-            raise InputError(f"{folder / name}: is a second mask of class {class_id} beside {masks[class_id]}")
+            of = f"class {class_id}" if match else "cells of unknown class"
+            raise InputError(f"{folder / name}: is a second mask of {of} beside {masks[class_id]}")
         masks[class_id] = name
     return dict(sorted(masks.items()))
 
@@ -213,7 +218,7 @@ def files_of(folder: Path, class_count: int) -> ImageFiles:
 
 def is_known(name: str) -> bool:
     """Whether a file of an image folder has a name that is read."""
-    return any(pattern.fullmatch(name) for pattern in (IMAGE_NAME, MASK_NAME, AMBIGUOUS_NAME))
+    return any(pattern.fullmatch(name) for pattern in (IMAGE_NAME, MASK_NAME, UNKNOWN_NAME, AMBIGUOUS_NAME))
 
 
 def unread_warnings(records: Iterable[Record]) -> list[str]:
@@ -223,7 +228,7 @@ def unread_warnings(records: Iterable[Record]) -> list[str]:
         return []
     return [
         f"warning: {len(unread)} files are not read, such as {unread[0]}; the names are image.tif, class1.tif or"
-        " class1.png, … and ambiguous.tif"
+        " class1.png, …, unknown.tif and ambiguous.tif"
     ]
 
 

@@ -19,7 +19,7 @@ from src.data.tiff import read_rgb
 from src.geometry.detections import Detections, from_network, to_instances
 from src.geometry.instances import Instance
 from src.geometry.stitch import StitchSettings, stitch
-from src.geometry.tiles import Tile, pad_to, tile_grid
+from src.geometry.tiles import FILL, Tile, pad_to, tile_grid
 from src.geometry.views import VIEWS, View, merge, undo
 
 Outputs = list[dict[str, torch.Tensor]]
@@ -51,6 +51,11 @@ class Predictor:
     image: ImageSettings
     tile_size: int
     settings: PredictSettings
+
+    @property
+    def fill(self) -> tuple[int, ...]:
+        """The colour, RGB in 0..255, of what a tile shows outside of its image: what the first model sees as zero."""
+        return getattr(self.models[0], "fill", FILL)
 
     def limits_reached(self) -> Counter[str]:
         """How many tiles were predicted since the last call, and how many of them a limit cut off, by its flag."""
@@ -139,7 +144,7 @@ def _batches(image: np.ndarray, tiles: Sequence[Tile], predictor: Predictor) -> 
     size = predictor.settings.predict_batch_size
     for start in range(0, len(tiles), size):
         windows = [image[tile.top : tile.bottom, tile.left : tile.right] for tile in tiles[start : start + size]]
-        yield np.stack([pad_to(window, predictor.tile_size) for window in windows])
+        yield np.stack([pad_to(window, predictor.tile_size, predictor.fill) for window in windows])
 
 
 def _forward(predictor: Predictor, tiles: np.ndarray) -> tuple[tuple[int, int], list[Outputs]]:
@@ -174,4 +179,4 @@ def _merge_views(predictor: Predictor, forwarded: tuple[tuple[int, int], list[Ou
 
 
 def _to_numpy(output: dict[str, torch.Tensor]) -> Detections:
-    return from_network(*(output[name].cpu().numpy() for name in ("boxes", "scores", "labels", "masks")))
+    return from_network(*(output[name].cpu().numpy() for name in ("boxes", "scores", "labels", "masks", "mask_rois")))

@@ -219,7 +219,9 @@ def warnings_on(run: TrainingRun) -> list[str]:
 def write_setup(run: TrainingRun, notes: Sequence[str]) -> None:
     """Print what the run works on, and write its configuration, split, classes and id map into its folder."""
     data, config, tiles = run.data, run.config, run.sampler.length
-    cells = ", ".join(f"{c.name} {n}" for c, n in zip(data.classes, data.class_counts, strict=True))
+    counts = [(c.name, int(n)) for c, n in zip(data.classes, data.class_counts, strict=True)]
+    unknown = int(data.train_facts.unknown_counts.sum())
+    cells = ", ".join(f"{name} {n}" for name, n in (*counts, *([("unknown class", unknown)] if unknown else [])))
     for note in notes:
         run.say(note)
     run.say(f"train: {len(data.train)} images, {tiles} tiles; val: {len(data.val)} images; cells: {cells}")

@@ -13,7 +13,7 @@ import numpy as np
 from src.common.errors import InputError
 from src.common.files import is_system_file, read_json
 from src.common.limits import max_pixels
-from src.data.classes import ANY_CLASS, CellClass
+from src.data.classes import ANY_CLASS, UNKNOWN_CLASS, CellClass
 from src.data.id_map import TIFF_SUFFIX, ImageId, check_component, read_id_map, refuse_repeats
 from src.data.masks import read_mask
 from src.data.records import find_ambiguous, find_masks, read_record
@@ -170,17 +170,23 @@ def _read_image(
     split_pieces: bool,
 ) -> ImageTruth:
     instances: list[Instance] = []
+    ignored: list[Instance] = []
     for class_id, mask_path in masks.items():
         mask = read_mask(mask_path, split_pieces)
         size = size or mask.shape
         if mask.shape != size:
             height, width = mask.shape
             raise InputError(f"{mask_path}: is {height} x {width} px, but its image is {size[0]} x {size[1]} px")
-        instances += [replace(instance, class_id=class_id) for instance in from_label_map(mask[None])]
+        cells = from_label_map(mask[None])
+        if class_id == UNKNOWN_CLASS:  # a detection of such a cell is neither right nor wrong, whatever its class
+            ignored += [replace(cell, class_id=ANY_CLASS) for cell in cells]
+        else:
+            instances += [replace(cell, class_id=class_id) for cell in cells]
     size = size or sizes.get(folder.name)
     if size is None:
         raise InputError(f"{folder}: holds neither a mask nor image.tif, so its size is unknown; pass --id-map")
-    return ImageTruth(number, f"{folder.name}.tif", *size, instances, _read_ambiguous(folder, size))
+    ignored += _read_ambiguous(folder, size)
+    return ImageTruth(number, f"{folder.name}.tif", *size, instances, ignored)
 
 
 def _read_ambiguous(folder: Path, size: tuple[int, int]) -> list[Instance]:

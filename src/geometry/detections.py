@@ -1,6 +1,6 @@
 """Detections of the network in a tile, and how their small masks become objects of an image."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,8 @@ class Detections:
     """N detections in a tile or an image. Boxes are float32 xyxy in px, a pixel reaching from n to n + 1.
 
     ``boxes`` (N, 4) hold the objects; ``scores`` (N,) float32 are in [0, 1], ``labels`` (N,) int64 in 1..K; ``masks``
-    (N, M, M) float32 are probabilities whose cells fill ``mask_boxes`` (N, 4) evenly.
+    (N, M, M) float32 are probabilities whose cells fill ``mask_boxes`` (N, 4) evenly. Pixels outside of ``mask_rois``
+    (N, 4), which the mask head saw, belong to no object.
     """
 
     boxes: np.ndarray
@@ -27,6 +28,7 @@ class Detections:
     labels: np.ndarray
     masks: np.ndarray
     mask_boxes: np.ndarray
+    mask_rois: np.ndarray
 
     def placed(self, left: float, top: float, scales: tuple[float, float]) -> "Detections":
         """Move detections from a tile at ``left, top`` of a scaled image to the px of the image itself.
@@ -34,25 +36,35 @@ class Detections:
         ``scales`` are the factors of its height and of its width.
         """
         offset, factor = np.array([left, top, left, top], np.float32), np.array(scales[::-1] * 2, np.float32)
-        boxes, mask_boxes = ((side + offset) / factor for side in (self.boxes, self.mask_boxes))
-        return replace(self, boxes=boxes, mask_boxes=mask_boxes)
+        return self.with_boxes(lambda boxes: (boxes + offset) / factor)
+
+    def with_boxes(self, change: Callable[[np.ndarray], np.ndarray]) -> "Detections":
+        """These detections with ``change`` of their boxes, and of those of their masks."""
+        boxes, mask_boxes, mask_rois = (change(boxes) for boxes in (self.boxes, self.mask_boxes, self.mask_rois))
+        return replace(self, boxes=boxes, mask_boxes=mask_boxes, mask_rois=mask_rois)
 
 
-def from_network(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, masks: np.ndarray) -> Detections:
-    """Detections of a tile from the network's output, masks placed as training sampled them (:data:`MASK_SHIFT`)."""
-    return Detections(boxes, scores, labels, masks, boxes + np.float32(MASK_SHIFT))
+def from_network(
+    boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, masks: np.ndarray, mask_rois: np.ndarray | None = None
+) -> Detections:
+    """Detections of a tile from the network's output, masks placed as training sampled them (:data:`MASK_SHIFT`).
+
+    ``mask_rois`` are absent where they are the boxes.
+    """
+    rois = boxes if mask_rois is None else mask_rois
+    return Detections(boxes, scores, labels, masks, rois + np.float32(MASK_SHIFT), rois)
 
 
 def to_instances(detections: Detections, height: int, width: int) -> list[Instance]:
     """Turn detections into objects of a ``height × width`` image, in the same order, without a full-size mask.
 
-    A pixel belongs to an object where its centre lies in the box and the probability there, bilinear between the
-    centres of the mask's cells, exceeds 0.5. Detections without such a pixel are left out. torchvision's own
-    ``paste_masks_in_image`` rounds the box to whole pixels first, which makes small cells too large.
+    A pixel belongs to an object where its centre lies in the RoI of the mask and the probability there, bilinear
+    between the centres of the mask's cells, exceeds 0.5. Detections without such a pixel are left out. torchvision's
+    own ``paste_masks_in_image`` rounds the box to whole pixels first, which makes small cells too large.
     """
     found: list[Instance | None] = [None] * len(detections.boxes)
-    start = np.ceil(detections.boxes[:, :2] - 0.5).clip(0).astype(int)
-    stop = np.ceil(detections.boxes[:, 2:] - 0.5).clip(max=(width, height)).astype(int)
+    start = np.ceil(detections.mask_rois[:, :2] - 0.5).clip(0).astype(int)
+    stop = np.ceil(detections.mask_rois[:, 2:] - 0.5).clip(max=(width, height)).astype(int)
     sides = (stop - start).max(axis=1) * (stop > start).all(axis=1)
     for chunk in _chunks(sides):
         _place(detections, chunk, start[chunk], stop[chunk], found)
@@ -73,7 +85,7 @@ def _chunks(sides: np.ndarray) -> Iterator[np.ndarray]:
 def _place(
     detections: Detections, chunk: np.ndarray, start: np.ndarray, stop: np.ndarray, found: list[Instance | None]
 ) -> None:
-    """Put the objects of a chunk, whose boxes hold the pixels ``start`` to ``stop`` (x, y), into ``found``."""
+    """Put the objects of a chunk, whose RoIs hold the pixels ``start`` to ``stop`` (x, y), into ``found``."""
     boxes, masks = detections.mask_boxes[chunk], detections.masks[chunk]
     columns, rows = (_pixel_weights(boxes[:, [k, k + 2]], start[:, k], stop[:, k], masks.shape[-1]) for k in (0, 1))
     inside = rows @ masks @ columns.transpose(0, 2, 1) > 0.5

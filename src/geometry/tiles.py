@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FILL = (124, 116, 104)  # the mean colour of ImageNet: what the network sees as zero
+FILL = (124, 116, 104)  # the mean colour of ImageNet, RGB: what most pretrained networks see as zero
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,13 @@ class Tile:
     def right(self) -> int:
         """The first column right of the tile."""
         return self.left + self.width
+
+    def resized(self, side: float, height: int, width: int) -> "Tile":
+        """A square of ``side`` px about the centre of this tile, moved and cut to lie in a ``height × width`` image."""
+        size = max(round(side), 1)
+        top = min(max(round(self.top + (self.height - size) / 2), 0), max(height - size, 0))
+        left = min(max(round(self.left + (self.width - size) / 2), 0), max(width - size, 0))
+        return Tile(top, left, min(size, height), min(size, width))
 
     def unscaled(self, scales: tuple[float, float], height: int, width: int) -> "Tile":
         """This tile of a scaled image in pixels of the unscaled ``height × width`` image, rounded, never empty.

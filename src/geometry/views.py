@@ -33,8 +33,7 @@ def undo(detections: Detections, view: View, height: int, width: int) -> Detecti
         masks = masks[:, :, ::-1]
     if view.transpose:
         masks = masks.transpose(0, 2, 1)
-    boxes, mask_boxes = (_undo_boxes(side, view, height, width) for side in (detections.boxes, detections.mask_boxes))
-    return replace(detections, boxes=boxes, masks=masks, mask_boxes=mask_boxes)
+    return replace(detections, masks=masks).with_boxes(lambda boxes: _undo_boxes(boxes, view, height, width))
 
 
 def _undo_boxes(boxes: np.ndarray, view: View, height: int, width: int) -> np.ndarray:
@@ -75,14 +74,14 @@ def _mean(found: Detections, groups: Sequence[np.ndarray], view_count: int) -> D
     scores = found.scores[members]
     sums = np.add.reduceat(scores, starts)
     shares = scores / np.repeat(np.maximum(sums, 1e-12), sizes)
-    boxes, mask_boxes = (
-        np.add.reduceat(side[members] * shares[:, None], starts) for side in (found.boxes, found.mask_boxes)
-    )
-    masks = resample(found.masks[members], found.mask_boxes[members], np.repeat(mask_boxes, sizes, axis=0))
-    masks = np.add.reduceat(masks * shares[:, None, None], starts)
     order = np.argsort(-sums, kind="stable")
-    labels = found.labels[members[starts]]
-    return Detections(boxes[order], sums[order] / view_count, labels[order], masks[order], mask_boxes[order])
+    mean = found.with_boxes(lambda boxes: np.add.reduceat(boxes[members] * shares[:, None], starts))
+    masks = resample(found.masks[members], found.mask_boxes[members], np.repeat(mean.mask_boxes, sizes, axis=0))
+    masks = np.add.reduceat(masks * shares[:, None, None], starts)[order]
+    labels = found.labels[members[starts]][order]
+    return replace(mean, scores=sums[order] / view_count, labels=labels, masks=masks).with_boxes(
+        lambda boxes: boxes[order]
+    )
 
 
 def _clusters(boxes: np.ndarray, scores: np.ndarray, source: np.ndarray, iou_threshold: float) -> list[np.ndarray]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from src.data.classes import UNKNOWN, CellClass
 from src.data.prepared import PreparedImage, cells_in_pieces
 from src.data.records import Record
 from src.data.stain import red_contrast
@@ -63,6 +64,12 @@ def facts_of(record: Record, prepared: PreparedImage) -> CellFacts:
         int(prepared.image.max()),
         cells_in_pieces(prepared),
     )
+
+
+def classes_in(facts: Sequence[CellFacts], classes: tuple[CellClass, ...]) -> tuple[CellClass, ...]:
+    """The classes to list: all, and :data:`UNKNOWN` where there are cells of unknown class."""
+    has_unknown = any((image.class_ids == UNKNOWN.id).any() for image in facts)
+    return (*classes, UNKNOWN) if has_unknown else classes
 
 
 def count_overlaps(prepared: PreparedImage) -> Counter[tuple[int, int]]:

@@ -1,12 +1,13 @@
 """The output of ``src.check`` as a page, with plots and a contact sheet."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from src.data.classes import CellClass
+from src.data.classes import UNKNOWN, CellClass
 from src.data.prepared import prepare
 from src.data.records import read_record
 from src.data.stain import decide_channel_order
@@ -36,7 +37,7 @@ def write_html(
         "check.html",
         title=f"{folder.resolve().name}: images and cells",
         summary=f"{folder}, checked by python -m src.check",
-        colors={f"{cell_class.id} {cell_class.name}": cell_class.color for cell_class in classes},
+        colors={row[0]: cell_class.color for row, cell_class in zip(content["rows"][1:], classes, strict=True)},
         plots=plots_of(facts, classes),
         samples=[
             (name, picture(sample(folder / name, classes, is_bgr, intensity, split_pieces), 90)) for name in chosen
@@ -89,12 +90,13 @@ def plots_of(facts: Sequence[CellFacts], classes: Sequence[CellClass]) -> list[t
 
 def sample(folder: Path, classes: Sequence[CellClass], is_bgr: bool, intensity: str, split_pieces: bool) -> np.ndarray:
     """The middle of an image with its cells outlined."""
-    prepared = prepare(read_record(folder, len(classes)), intensity, 1.0, split_pieces)
+    class_count = sum(cell_class != UNKNOWN for cell_class in classes)
+    prepared = prepare(read_record(folder, class_count), intensity, 1.0, split_pieces)
     height, width = prepared.image.shape[:2]
     top, left = max(height - SAMPLE_SIDE, 0) // 2, max(width - SAMPLE_SIDE, 0) // 2
     window = np.s_[top : top + SAMPLE_SIDE, left : left + SAMPLE_SIDE]
     labels = prepared.label_map[window].transpose(2, 0, 1).astype(np.int32)
     of_classes = [np.where((prepared.class_ids == c.id)[labels], labels, 0).max(axis=0) for c in classes]
-    cells = from_label_map(np.stack(of_classes))
+    cells = [replace(cell, class_id=classes[cell.class_id - 1].id) for cell in from_label_map(np.stack(of_classes))]
     image = prepared.image[window][..., ::-1] if is_bgr else prepared.image[window]
     return draw_outlines(image, cells, classes, zoom=2)

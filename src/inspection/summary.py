@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from src.config.checks import parse_numbers
-from src.data.classes import CellClass
+from src.data.classes import UNKNOWN, CellClass
 from src.data.intensity import small_range_warnings
 from src.data.prepared import pieces_warnings
 from src.data.records import turned_warnings
@@ -28,7 +28,8 @@ def class_rows(facts: Sequence[CellFacts], classes: Sequence[CellClass]) -> list
         border = sum(int(image.at_border[image.class_ids == cell_class.id].sum()) for image in facts)
         counts = [int((image.class_ids == cell_class.id).sum()) for image in facts]
         spread = (*_median_and_range(diameters), *_median_and_range(np.pi * diameters**2 / 4))
-        name, images = f"{cell_class.id} {cell_class.name}", sum(map(bool, counts))
+        name = cell_class.name if cell_class == UNKNOWN else f"{cell_class.id} {cell_class.name}"
+        images = sum(map(bool, counts))
         rows.append((name, f"{sum(counts):,}", f"{images}", f"{np.mean(counts):.1f}", *spread, f"{border:,}"))
     return rows
 

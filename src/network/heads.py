@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection.roi_heads import RoIHeads
 
+from src.data.classes import UNKNOWN_CLASS
 from src.network.sampling import leave_out_ignored
 from src.network.targets import sample_mask_targets
 
@@ -20,12 +21,14 @@ TARGET_KEYS = ("boxes", "labels", "label_map", "layers", "ids")
 class TiledRoIHeads(RoIHeads):
     """Box and mask heads for dense tiles.
 
-    In training a target holds ``boxes`` (N, 4) float32 xyxy, ``labels`` (N,) int64 in 1..K and, in place of dense
-    masks, ``label_map`` (L, H, W) with each object's ``layers`` and ``ids`` (N,) in it. In evaluation a tile's answer
-    is ``boxes``, ``scores``, ``labels`` and ``masks`` (N, M, M): probabilities of the detection's class in its box.
+    In training a target holds ``boxes`` (N, 4) float32 xyxy, ``labels`` (N,) int64 in 1..K or ``UNKNOWN_CLASS`` and, in
+    place of dense masks, ``label_map`` (L, H, W) with each object's ``layers`` and ``ids`` (N,) in it. In evaluation a
+    tile's answer is ``boxes``, ``scores``, ``labels`` and ``masks`` (N, M, M): probabilities of the detection's class
+    in its mask RoI, ``mask_rois`` (N, 4), which is the box enlarged ``mask_roi_scale`` times.
     """
 
     mask_rois_per_tile: int = 128
+    mask_roi_scale: float = 1.0
     class_weights: Tensor | None = None
 
     def check_targets(self, targets: Sequence[Target] | None) -> None:
@@ -44,25 +47,26 @@ class TiledRoIHeads(RoIHeads):
         class_logits, box_regression = self._box_outputs(features, proposals, image_shapes)
         found = self.postprocess_detections(class_logits.float(), box_regression.float(), proposals, image_shapes)
         boxes, scores, labels = found
+        rois = [enlarge(of_tile, self.mask_roi_scale) for of_tile in boxes]
         masks = [
             self._tile_masks({name: level[tile : tile + 1] for name, level in features.items()}, *found)
-            for tile, found in enumerate(zip(boxes, labels, image_shapes, strict=True))
+            for tile, found in enumerate(zip(rois, labels, image_shapes, strict=True))
         ]
-        keys = ("boxes", "scores", "labels", "masks")
-        return [dict(zip(keys, values, strict=True)) for values in zip(boxes, scores, labels, masks, strict=True)], {}
+        keys, parts = ("boxes", "scores", "labels", "masks", "mask_rois"), (boxes, scores, labels, masks, rois)
+        return [dict(zip(keys, values, strict=True)) for values in zip(*parts, strict=True)], {}
 
     def _box_outputs(self, features: Features, proposals: list[Tensor], image_shapes: Shapes) -> tuple[Tensor, Tensor]:
         return self.box_predictor(self.box_head(self.box_roi_pool(features, proposals, image_shapes)))
 
-    def _mask_logits(self, features: Features, boxes: list[Tensor], labels: Tensor, image_shapes: Shapes) -> Tensor:
+    def _mask_logits(self, features: Features, rois: list[Tensor], labels: Tensor, image_shapes: Shapes) -> Tensor:
         """``(R, M, M)`` logits of each RoI's own class."""
-        logits = self.mask_predictor(self.mask_head(self.mask_roi_pool(features, boxes, image_shapes)))
+        logits = self.mask_predictor(self.mask_head(self.mask_roi_pool(features, rois, image_shapes)))
         return logits[torch.arange(len(labels), device=labels.device), labels]
 
-    def _tile_masks(self, features: Features, boxes: Tensor, labels: Tensor, shape: tuple[int, int]) -> Tensor:
+    def _tile_masks(self, features: Features, rois: Tensor, labels: Tensor, shape: tuple[int, int]) -> Tensor:
         """Mask probabilities ``(R, M, M)`` of one tile's detections, computed in chunks to bound the memory."""
-        at_once = MASKS_AT_ONCE.get(boxes.device.type, 64)
-        chunks = zip(boxes.split(at_once), labels.split(at_once), strict=True)
+        at_once = MASKS_AT_ONCE.get(rois.device.type, 64)
+        chunks = zip(rois.split(at_once), labels.split(at_once), strict=True)
         logits = [self._mask_logits(features, [some], own_labels, [shape]) for some, own_labels in chunks]
         return torch.cat(logits).float().sigmoid()
 
@@ -96,15 +100,16 @@ class TiledRoIHeads(RoIHeads):
     ) -> dict[str, Tensor]:
         proposals, matches, labels, regression_targets = self.select_training_samples(proposals, targets)
         class_logits, box_regression = self._box_outputs(features, proposals, image_shapes)
-        classifier, box = box_head_losses(
-            class_logits, box_regression, torch.cat(labels), torch.cat(regression_targets), self.class_weights
-        )
+        classifier = classifier_loss(class_logits, torch.cat(labels), self.class_weights)
+        counts = [len(of_tile) for of_tile in labels]
+        labels = list(supposed_labels(class_logits, torch.cat(labels)).split(counts))
+        box = box_loss(box_regression, torch.cat(labels), torch.cat(regression_targets))
         chosen = [self._mask_rois(tile_labels) for tile_labels in labels]
-        boxes = [tile_boxes[index] for tile_boxes, index in zip(proposals, chosen, strict=True)]
+        rois = [enlarge(boxes[index], self.mask_roi_scale) for boxes, index in zip(proposals, chosen, strict=True)]
         matches = [tile_matches[index] for tile_matches, index in zip(matches, chosen, strict=True)]
         mask_labels = torch.cat([tile_labels[index] for tile_labels, index in zip(labels, chosen, strict=True)])
-        mask_logits = self._mask_logits(features, boxes, mask_labels, image_shapes)
-        return {"classifier": classifier, "box": box, "mask": mask_loss(mask_logits, boxes, matches, targets)}
+        mask_logits = self._mask_logits(features, rois, mask_labels, image_shapes)
+        return {"classifier": classifier, "box": box, "mask": mask_loss(mask_logits, rois, matches, targets)}
 
     def _mask_rois(self, labels: Tensor) -> Tensor:
         """Up to ``mask_rois_per_tile`` of a tile's positive proposals, drawn at random."""
@@ -114,45 +119,73 @@ class TiledRoIHeads(RoIHeads):
         return positive[torch.randperm(len(positive), device=positive.device)[: self.mask_rois_per_tile]]
 
 
-def box_head_losses(
-    class_logits: Tensor,
-    box_regression: Tensor,
-    labels: Tensor,
-    regression_targets: Tensor,
-    class_weights: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Classification and box loss of Fast R-CNN as torchvision's ``fastrcnn_loss``, with class weights.
+def enlarge(boxes: Tensor, factor: float) -> Tensor:
+    """Boxes ``(N, 4)`` xyxy with sides ``factor`` times as long, about the same centres."""
+    if factor == 1:
+        return boxes
+    margin = (boxes[:, 2:] - boxes[:, :2]) * ((factor - 1) / 2)
+    return torch.cat([boxes[:, :2] - margin, boxes[:, 2:] + margin], dim=1)
+
+
+def supposed_labels(class_logits: Tensor, labels: Tensor) -> Tensor:
+    """``labels`` (R,) with the likeliest class by ``class_logits`` (R, K + 1) in place of ``UNKNOWN_CLASS``.
+
+    Boxes and masks are predicted for each class by itself; a cell of unknown class teaches those that would be used.
+    """
+    likeliest = class_logits[:, 1:].argmax(dim=1) + 1
+    return torch.where(labels == UNKNOWN_CLASS, likeliest, labels)
+
+
+def classifier_loss(class_logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Mean cross-entropy; of a cell of unknown class it is only asked that it is no background.
 
     Args:
         class_logits: ``(R, K + 1)``.
+        labels: ``(R,)`` int64: 0 for background, 1..K or ``UNKNOWN_CLASS``.
+        class_weights: ``(K + 1,)`` or ``None``; a cell of unknown class has the mean weight of the classes.
+    """
+    if not len(labels):  # all that was proposed is to be ignored
+        return class_logits.float().sum() * 0
+    log_shares = class_logits.float().log_softmax(dim=1)
+    is_unknown = labels == UNKNOWN_CLASS
+    known = labels.masked_fill(is_unknown, 0)
+    own = log_shares.gather(1, known[:, None])[:, 0]
+    own = torch.where(is_unknown, log_shares[:, 1:].logsumexp(dim=1), own)
+    if class_weights is None:
+        return -own.mean()
+    weights = torch.where(is_unknown, class_weights[1:].mean(), class_weights[known])
+    return -(weights * own).sum() / weights.sum()
+
+
+def box_loss(box_regression: Tensor, labels: Tensor, regression_targets: Tensor) -> Tensor:
+    """Box loss of Fast R-CNN, as in torchvision's ``fastrcnn_loss``.
+
+    Args:
         box_regression: ``(R, 4 (K + 1))``, encoded offsets for each class.
         labels: ``(R,)`` int64, 0 for background.
         regression_targets: ``(R, 4)``, encoded offsets.
-        class_weights: ``(K + 1,)`` or ``None``.
     """
-    class_logits, box_regression = class_logits.float(), box_regression.float()
-    if not len(labels):  # all that was proposed is to be ignored
-        return class_logits.sum() * 0, box_regression.sum() * 0
-    classifier = F.cross_entropy(class_logits, labels, weight=class_weights)
+    box_regression = box_regression.float()
+    if not len(labels):
+        return box_regression.sum() * 0
     own = box_regression.reshape(len(labels), -1, 4)[torch.arange(len(labels), device=labels.device), labels]
     wanted = torch.where((labels > 0)[:, None], regression_targets, own.detach())  # background has no box to learn
-    box = F.smooth_l1_loss(own, wanted, beta=1 / 9, reduction="sum") / max(labels.numel(), 1)
-    return classifier, box
+    return F.smooth_l1_loss(own, wanted, beta=1 / 9, reduction="sum") / labels.numel()
 
 
 def mask_loss(
-    mask_logits: Tensor, boxes: Sequence[Tensor], matches: Sequence[Tensor], targets: Sequence[Target]
+    mask_logits: Tensor, rois: Sequence[Tensor], matches: Sequence[Tensor], targets: Sequence[Target]
 ) -> Tensor:
     """Mean binary cross-entropy of mask logits ``(R, M, M)`` against targets sampled from the label maps.
 
-    ``boxes[b]`` (r, 4) are tile b's RoIs and ``matches[b]`` (r,) the object of ``targets[b]`` that each belongs to.
+    ``rois[b]`` (r, 4) are those of tile b and ``matches[b]`` (r,) the object of ``targets[b]`` that each belongs to.
     """
     if not len(mask_logits):
         return mask_logits.sum() * 0  # keeps the mask head in the graph, as torch.distributed demands
-    places = [torch.full((len(tile_boxes),), tile, device=mask_logits.device) for tile, tile_boxes in enumerate(boxes)]
+    places = [torch.full((len(of_tile),), tile, device=mask_logits.device) for tile, of_tile in enumerate(rois)]
     wanted = sample_mask_targets(
         torch.stack([target["label_map"] for target in targets]),
-        torch.cat(list(boxes)),
+        torch.cat(list(rois)),
         torch.cat(places),
         torch.cat([target["layers"][match] for target, match in zip(targets, matches, strict=True) if len(match)]),
         torch.cat([target["ids"][match] for target, match in zip(targets, matches, strict=True) if len(match)]),

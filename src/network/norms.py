@@ -10,7 +10,7 @@ from torchvision.ops import misc
 
 from src.common.errors import InputError
 
-IMAGE_MEAN = (0.485, 0.456, 0.406)  # RGB, of ImageNet, which all pretrained backbones expect
+IMAGE_MEAN = (0.485, 0.456, 0.406)  # RGB, of ImageNet, which torchvision's pretrained backbones expect
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 
@@ -57,3 +57,29 @@ class GroupNorm(nn.GroupNorm):
         """Normalise ``(B, C, H, W)`` by the mean and variance of each group of channels."""
         with torch.autocast(x.device.type, enabled=False):
             return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+class FrozenBatchNormAct2d(FrozenBatchNorm2d):
+    """A frozen batch norm followed by ``act``, as timm's networks have both in one layer; it has no other tensors."""
+
+    def __init__(self, act: nn.Module, channels: int, eps: float) -> None:
+        super().__init__(channels, eps)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(B, C, H, W)`` and apply the activation."""
+        activated: Tensor = self.act(super().forward(x))
+        return activated
+
+
+class GroupNormAct(GroupNorm):
+    """A group norm followed by ``act``, as timm's networks have both in one layer; it has no other tensors."""
+
+    def __init__(self, act: nn.Module, groups: int, channels: int, eps: float) -> None:
+        super().__init__(groups, channels, eps)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(B, C, H, W)`` and apply the activation."""
+        activated: Tensor = self.act(super().forward(x))
+        return activated

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
+
+from src.network.cpu_kernels import roi_align
 
 POOLED_LEVELS = ("0", "1", "2", "3")
 POOLED_STRIDES = (4, 8, 16, 32)  # px of the tile per cell of these levels

@@ -12,11 +12,13 @@ from src.common.errors import InputError
 from src.config.checks import EXPORT_SUFFIX, check_model
 from src.config.settings import ModelSettings
 from src.geometry.anchors import auto_anchors
+from src.network.backbones import TIMM, architecture
 from src.network.foreign_weights import unwrap, with_detector_names
 from src.network.tensor_files import check_weights, is_intact, read_tensors
 
 SCRATCH_LAYERS, PRETRAINED_LAYERS = 5, 3
-_PYRAMID_NORM, _STEM_NORM = "backbone.fpn.inner_blocks.0.1", "backbone.body.bn1"
+_PYRAMID_NORM = "backbone.fpn.inner_blocks.0.1"
+_STEM_NORMS = ("backbone.body.bn1", "backbone.body.stem.bn")  # of most networks, and of RegNet
 _COCO_WEIGHTS = {"v1": "MaskRCNN_ResNet50_FPN_Weights", "v2": "MaskRCNN_ResNet50_FPN_V2_Weights"}
 _IMAGENET_WEIGHTS = {
     "resnet18": "ResNet18_Weights",
@@ -82,10 +84,13 @@ def read_weights(settings: ModelSettings) -> dict[str, Tensor] | None:
         InputError: where they cannot be had, are damaged, or are not for this network.
     """
     check_model(settings)  # before anything is downloaded
+    architecture(settings.backbone)
     if settings.weights == "none":
         return None
     if settings.weights == "coco":
         state = _download(_COCO_WEIGHTS[settings.detector], "COCO_V1", "coco")
+    elif settings.weights == "imagenet" and settings.backbone.startswith(TIMM):
+        state = _download_timm(settings.backbone)
     elif settings.weights == "imagenet":
         state = _download(_IMAGENET_WEIGHTS[settings.backbone], "IMAGENET1K_V1", "imagenet")
     else:
@@ -98,7 +103,8 @@ def norms_of(weights: Mapping[str, Tensor]) -> tuple[str, str] | None:
     if not any(name.startswith("rpn.") for name in weights):
         return None
     head_norm = "on" if f"{_PYRAMID_NORM}.weight" in weights else "off"
-    norm = _PYRAMID_NORM if head_norm == "on" else _STEM_NORM
+    norms = (_PYRAMID_NORM,) if head_norm == "on" else _STEM_NORMS
+    norm = next((name for name in norms if f"{name}.weight" in weights), norms[0])
     if f"{norm}.weight" in weights and f"{norm}.running_mean" not in weights:
         return "group", head_norm
     return "batch" if f"{norm}.num_batches_tracked" in weights else "frozen", head_norm
@@ -107,6 +113,8 @@ def norms_of(weights: Mapping[str, Tensor]) -> tuple[str, str] | None:
 def load_matching(model: nn.Module, given: Mapping[str, Tensor], source: str) -> LoadReport:
     """Load the tensors of :func:`read_weights` that fit; an :class:`InputError` where none fits the backbone."""
     own = model.state_dict()
+    name_of = {_without_nesting(name): name for name in own}
+    given = {name_of.get(_without_nesting(name), name): tensor for name, tensor in given.items()}
     fitting = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
     if not any(name.startswith("backbone.body.") for name in fitting):
         raise InputError(f"--weights {source}: no tensor in it fits the backbone (flags: --backbone, --norm)")
@@ -115,6 +123,24 @@ def load_matching(model: nn.Module, given: Mapping[str, Tensor], source: str) ->
     left = (name for name in given if name not in fitting and not name.endswith("num_batches_tracked"))
     random = (name for name in own if name not in fitting and not name.endswith("num_batches_tracked"))
     return LoadReport(tuple(fitting), tuple(left), tuple(random))
+
+
+def _without_nesting(name: str) -> str:
+    """The name of a tensor alike in timm's whole networks (``stages.0.…``) and in its features (``stages_0.…``)."""
+    return name.replace("_", ".").replace("backbone.body.features.", "backbone.body.")
+
+
+def _download_timm(backbone: str) -> Mapping[str, Tensor]:
+    import timm  # slow to import
+
+    try:
+        return timm.create_model(backbone.removeprefix(TIMM), pretrained=True, features_only=True).state_dict()
+    except (OSError, RuntimeError, ValueError) as error:  # no network, or timm has no weights for this backbone
+        reason = (str(error) or repr(error)).splitlines()[0]
+        raise InputError(
+            f"--weights imagenet: those of {backbone} cannot be loaded ({reason}); pass a file of them, or use "
+            "--weights none"
+        ) from error
 
 
 def _download(weights: str, version: str, flag: str) -> Mapping[str, Tensor]:

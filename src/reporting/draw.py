@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from src.common.files import replacing
-from src.data.classes import CellClass
+from src.data.classes import UNKNOWN, CellClass
 from src.geometry.instances import Instance
 
 FONT = (cv2.FONT_HERSHEY_SIMPLEX, 0.42)
@@ -23,7 +23,7 @@ def draw_outlines(
     """
     size = (image.shape[1] * zoom, image.shape[0] * zoom)
     picture = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_CUBIC)
-    colors = {cell_class.id: cell_class.rgb for cell_class in classes}
+    colors = {cell_class.id: cell_class.rgb for cell_class in (*classes, UNKNOWN)}
     for instance in sorted(instances, key=lambda instance: instance.score):
         mask = instance.mask.repeat(zoom, axis=0).repeat(zoom, axis=1).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)

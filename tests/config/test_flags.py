@@ -197,3 +197,10 @@ def test_numbers() -> None:
     assert parse_numbers("8,16.5", "--anchors") == (8.0, 16.5)
     with pytest.raises(InputError, match="--anchors: 'a' is not a number"):
         parse_numbers("8,a", "--anchors")
+
+
+def test_a_choice_may_hold_a_name() -> None:
+    assert build(TrainConfig, {"backbone": "timm/tf_efficientnet_lite0.in1k"}).model.backbone.endswith(".in1k")
+    for wrong in ("timm/", "timm/a b", "tim/resnet18", "timm/a/b"):
+        with pytest.raises(InputError, match="--backbone"):
+            build(TrainConfig, {"backbone": wrong})

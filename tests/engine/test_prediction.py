@@ -28,10 +28,11 @@ class SquareFinder(nn.Module):
             box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if found else []
             answers.append(
                 {
-                    "boxes": torch.tensor(box, dtype=torch.float32).reshape(-1, 4),
+                    "boxes": (boxes := torch.tensor(box, dtype=torch.float32).reshape(-1, 4)),
                     "scores": torch.full((found,), 0.9),
                     "labels": torch.ones(found, dtype=torch.int64),
                     "masks": torch.ones(found, 28, 28),
+                    "mask_rois": boxes,
                 }
             )
         return answers
@@ -74,10 +75,11 @@ class BlobFinder(nn.Module):
             box = [sides[0][0], sides[1][0], sides[0][1], sides[1][1]]
             answers.append(
                 {
-                    "boxes": torch.tensor(box, dtype=torch.float32)[None],
+                    "boxes": (boxes := torch.tensor(box, dtype=torch.float32)[None]),
                     "scores": torch.tensor([0.9]),
                     "labels": torch.tensor([1]),
                     "masks": torch.ones(1, 28, 28),
+                    "mask_rois": boxes,
                 }
             )
         return answers

@@ -109,6 +109,20 @@ def test_ambiguous_regions_of_a_folder_are_ignored(tmp_path: Path) -> None:
     assert scores(truth, square(5, 5), square(105, 105, class_id=3, score=0.9))["F1"] == 1
 
 
+def test_cells_of_unknown_class_are_ignored(tmp_path: Path) -> None:
+    mask = np.zeros((SIDE, SIDE), np.uint16)
+    mask[5:15, 5:15] = 1
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_mask(tmp_path / name / "unknown.tif", mask)
+        write_mask(tmp_path / name / "class2.tif", mask[::-1, ::-1])
+    write_image(tmp_path / "a/image.tif", np.zeros((SIDE, SIDE, 3), np.uint8))
+    write_image(tmp_path / "b/image.tif", np.zeros((SIDE, SIDE, 3), np.uint8))
+    for truth in load_ground_truth(tmp_path, 4):
+        assert [cell.class_id for cell in truth.instances] == [2]
+        assert [(region.class_id, region.top, region.left) for region in truth.ignored] == [(0, 5, 5)]
+
+
 def coco_file(path: Path, cells: list[tuple[Instance, int | str, bool]]) -> Path:
     """Squares, each with its ``iscrowd`` and whether it is an RLE or a polygon."""
     annotations = []

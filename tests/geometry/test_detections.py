@@ -156,3 +156,12 @@ def test_resampling_by_hand() -> None:
     assert np.array_equal(resample(ramp, box, box), ramp)
     moved = resample(ramp, box, box + np.float32([1, 0, 1, 0]))  # half a cell to the right; the last is held
     assert moved[0, 0].tolist() == [0.5, 1.5, 2.5, 3.0]
+
+
+def test_a_mask_reaches_out_of_its_box_as_far_as_its_roi() -> None:
+    box, roi = np.array([[10, 10, 20, 20]], np.float32), np.array([[8, 8, 22, 22]], np.float32)
+    ones, sure = np.ones((1, 28, 28), np.float32), np.ones(1, np.float32)
+    (narrow,) = to_instances(from_network(box, sure, np.ones(1, int), ones), 40, 40)
+    (wide,) = to_instances(from_network(box, sure, np.ones(1, int), ones, roi), 40, 40)
+    assert (narrow.top, narrow.bottom, narrow.left, narrow.right) == (10, 20, 10, 20)
+    assert (wide.top, wide.bottom, wide.left, wide.right) == (8, 22, 8, 22)

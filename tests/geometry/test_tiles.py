@@ -55,3 +55,9 @@ def test_unscaled_tiles_cover_the_unscaled_image(scale: float, height: int, widt
         assert place.top >= 0 and place.left >= 0 and place.bottom <= height and place.right <= width
         covered[place.top : place.bottom, place.left : place.right] = True
     assert covered.all()
+
+
+def test_a_tile_is_resized_about_its_centre_and_stays_inside() -> None:
+    assert Tile(40, 60, 20, 20).resized(10, 200, 300) == Tile(45, 65, 10, 10)
+    assert Tile(0, 280, 20, 20).resized(40, 200, 300) == Tile(0, 260, 40, 40)
+    assert Tile(0, 0, 20, 30).resized(60, 20, 50) == Tile(0, 0, 20, 50)

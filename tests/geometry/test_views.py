@@ -14,7 +14,7 @@ def look(image: np.ndarray, view: View) -> np.ndarray:
 def detection(boxes: list[list[float]], scores: list[float], labels: list[int], mask: float = 1.0) -> Detections:
     places = np.array(boxes, np.float32).reshape(-1, 4)
     masks = np.full((len(boxes), 2, 2), mask, np.float32)
-    return Detections(places, np.array(scores, np.float32), np.array(labels, np.int64), masks, places)
+    return Detections(places, np.array(scores, np.float32), np.array(labels, np.int64), masks, places, places)
 
 
 @pytest.mark.parametrize("view", VIEWS["full"])
@@ -26,7 +26,7 @@ def test_undo_brings_boxes_and_masks_back(view: View) -> None:
     box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     mask = seen[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     place = np.array([box], np.float32)
-    found = Detections(place, np.ones(1), np.ones(1, int), mask[None].astype(np.float32), place)
+    found = Detections(place, np.ones(1), np.ones(1, int), mask[None].astype(np.float32), place, place)
     back = undo(found, view, 6, 9)
     assert back.boxes.tolist() == back.mask_boxes.tolist() == [[4, 1, 8, 3]]
     assert (back.masks[0] == image[1:3, 4:8]).all()

@@ -219,3 +219,21 @@ def test_the_page_holds_it_all_and_nothing_from_elsewhere(data: Path, capsys: py
     assert text.count("<svg") == 4 and text.count("data:image/jpeg;base64,") == 3 and "--scale" in text
     assert "<script>alert" not in text and "&lt;script&gt;alert" in text
     assert not re.search(r"(?:src|href)=.https?:", text)
+
+
+def test_cells_of_unknown_class_are_listed_apart(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(data)
+    before = capsys.readouterr().out.splitlines()
+    for name in "ab":
+        (data / name / "class1.tif").rename(data / name / "unknown.tif")
+    page = data.parent / "check.html"
+    run(data, "--html", str(page))
+    said = capsys.readouterr().out.splitlines()
+    counts = [int(line.split()[2]) for line in (before[1], said[1], said[3])]
+    assert said[3].startswith("unknown class") and counts[0] == counts[1] + counts[2] and counts[2] > 0
+    assert "unknown class with small: 1" in "\n".join(said) or "small with unknown class: 1" in "\n".join(said)
+    assert "unknown class" in page.read_text()
+    (data / "c" / "UNKNOWN.PNG").write_bytes((data / "c" / "class1.tif").read_bytes())
+    (data / "c" / "unknown.tif").write_bytes((data / "c" / "class1.tif").read_bytes())
+    run_with_problems(data)
+    assert "unknown.tif" in capsys.readouterr().out

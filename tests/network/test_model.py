@@ -13,10 +13,10 @@ from inference import restore_model
 from model import anchor_sizes, build_model
 from src.common.errors import InputError
 from src.config.settings import ModelSettings, PredictSettings, TrainConfig
-from src.data.classes import HOMEWORK_CLASSES
+from src.data.classes import HOMEWORK_CLASSES, UNKNOWN_CLASS
 from src.engine.checkpoint import Checkpoint
 from src.geometry.anchors import auto_anchors
-from src.network.heads import box_head_losses, mask_loss
+from src.network.heads import box_loss, classifier_loss, enlarge, mask_loss, supposed_labels
 from src.network.targets import sample_mask_targets
 from src.network.weights import count_parameters, load_matching, norms_of, read_weights, resolve
 
@@ -112,7 +112,7 @@ def test_box_losses_are_torchvisions_without_class_weights() -> None:
     logits, regression = torch.randn(50, 4, generator=random), torch.randn(50, 16, generator=random)
     labels, targets = torch.randint(4, (50,), generator=random), torch.randn(50, 4, generator=random)
     theirs = fastrcnn_loss(logits, regression, [labels], [targets])
-    ours = box_head_losses(logits, regression, labels, targets, None)
+    ours = classifier_loss(logits, labels, None), box_loss(regression, labels, targets)
     assert [loss.item() for loss in ours] == pytest.approx([loss.item() for loss in theirs], abs=1e-6)
 
 
@@ -120,20 +120,57 @@ def test_what_background_is_matched_with_does_not_matter() -> None:
     """In a tile without cells torchvision encodes against an empty box: the targets are infinite."""
     regression = torch.randn(2, 8, requires_grad=True)
     targets = torch.tensor([[0.0, 0, -math.inf, -math.inf], [math.nan] * 4])
-    _, box = box_head_losses(torch.zeros(2, 2), regression, torch.tensor([0, 0]), targets, None)
+    box = box_loss(regression, torch.tensor([0, 0]), targets)
     (gradient,) = torch.autograd.grad(box, regression)
     assert box.item() == 0 and not gradient.any()
 
 
 def test_class_weights_move_the_classifier_loss() -> None:
     logits, labels = torch.tensor([[2.0, 0], [0, 2.0]]), torch.tensor([0, 0])
-    arguments = (torch.zeros(2, 8), labels, torch.zeros(2, 4))
-    plain, _ = box_head_losses(logits, *arguments, None)
-    mixed, _ = box_head_losses(
-        logits, torch.zeros(2, 8), torch.tensor([0, 1]), torch.zeros(2, 4), torch.tensor([1.0, 0])
-    )
+    plain = classifier_loss(logits, labels, None)
+    mixed = classifier_loss(logits, torch.tensor([0, 1]), torch.tensor([1.0, 0]))
     assert plain.item() == pytest.approx((0.126928 + 2.126928) / 2, abs=1e-5)
     assert mixed.item() == pytest.approx(0.126928, abs=1e-5)
+
+
+def test_a_cell_of_unknown_class_is_only_told_from_background() -> None:
+    logits = torch.tensor([[0.3, 1.2, -0.4], [1.0, 0.1, 0.7]], requires_grad=True)
+    loss = classifier_loss(logits, torch.tensor([UNKNOWN_CLASS, 2]), None)
+    shares = logits.detach().softmax(dim=1)
+    assert loss.item() == pytest.approx(-(math.log(1 - shares[0, 0].item()) + math.log(shares[1, 2].item())) / 2)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    ratio = (gradient[0, 1] / gradient[0, 2]).item()  # both classes rise as they are, so their ratio stays
+    assert ratio == pytest.approx((shares[0, 1] / shares[0, 2]).item(), rel=1e-5) and gradient[0, 0] > 0
+    weighted = classifier_loss(logits, torch.tensor([UNKNOWN_CLASS, 2]), torch.tensor([1.0, 1.0, 3.0]))
+    wanted = -(2 * math.log(1 - shares[0, 0].item()) + 3 * math.log(shares[1, 2].item())) / 5
+    assert weighted.item() == pytest.approx(wanted)
+    assert supposed_labels(logits, torch.tensor([UNKNOWN_CLASS, 2])).tolist() == [1, 2]
+
+
+def test_training_on_cells_of_unknown_class_reaches_boxes_and_masks() -> None:
+    torch.manual_seed(0)
+    model = build_model(resolve(TINY, 20), 2).train()
+    target = cells(8)
+    target["labels"] = torch.full_like(target["labels"], UNKNOWN_CLASS)
+    losses = model(torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8), [target])
+    assert all(math.isfinite(loss.item()) and loss.item() > 0 for loss in losses.values())
+    losses["mask"].backward()
+    assert model.roi_heads.mask_predictor.mask_fcn_logits.weight.grad.abs().sum() > 0
+
+
+def test_boxes_are_enlarged_about_their_centres() -> None:
+    boxes = torch.tensor([[10.0, 20, 30, 60]])
+    assert enlarge(boxes, 1.5).tolist() == [[5, 10, 35, 70]] and enlarge(boxes, 1) is boxes
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.25])
+def test_the_mask_head_sees_the_enlarged_box(scale: float) -> None:
+    torch.manual_seed(0)
+    settings = resolve(replace(TINY, mask_roi_scale=scale), 20)
+    model = build_model(settings, 2, PredictSettings(score_thresh=0.0, detections_per_tile=10)).eval()
+    with torch.inference_mode():
+        (found,) = model(torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8))
+    assert len(found["boxes"]) and torch.equal(found["mask_rois"], enlarge(found["boxes"], scale))
 
 
 @pytest.mark.parametrize(("detector", "name"), [("v1", "maskrcnn_resnet50_fpn"), ("v2", "maskrcnn_resnet50_fpn_v2")])
