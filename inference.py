@@ -5,8 +5,8 @@ several GPUs:  torchrun --standalone --nproc-per-node 4 inference.py [the same f
 resume:        python inference.py [the same flags] --resume
 share weights: python inference.py --ckpt logs/best.pt --export weights.safetensors
 
-Prediction settings that are not given are those of the checkpoint. The id map and the classes are written beside the
-results.
+Prediction settings that are not given are those of the checkpoint. The id map, the classes and a table of counts are
+written beside the results.
 """
 
 import os
@@ -36,7 +36,7 @@ from src.common.files import companion, file_digest, write_json
 from src.common.limits import set_max_pixels
 from src.common.progress import ProgressBar
 from src.config.checks import check_overlap
-from src.config.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, PredictSettings
+from src.config.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, LEAST_SCALE, MOST_SCALE, PredictSettings
 from src.data.classes import CellClass, to_json
 from src.data.data_shift import DataStatistics, PredictionStatistics, shift_warnings
 from src.data.id_map import write_id_map
@@ -49,13 +49,15 @@ from src.engine.devices import AMP_TYPES, prediction_amp
 from src.engine.memory import memory_errors
 from src.engine.prediction import Predictor, predict_images, warnings_on_limits
 from src.evaluation.partial_results import PartialResults
-from src.evaluation.results import check_results, result_entries, write_results, write_submission_zip
-from src.geometry.instances import resolve_overlaps
+from src.evaluation.results import cells_by_image, check_results, result_entries, write_results, write_submission_zip
+from src.geometry.instances import confident
 from src.network.tensor_files import check_fits, load_state
-from src.reporting.draw import CONFIDENT, write_overlay
+from src.reporting.counts import write_counts
+from src.reporting.draw import write_overlay
 from utils import share_cores, to_device
 
 Entries = dict[int, list[dict[str, Any]]]  # result entries by image id
+Counts = dict[int, Counter[int]]  # the number of cells by class id, by image id
 
 
 @memory_errors(
@@ -76,30 +78,41 @@ def main(config: InferenceConfig) -> None:
         print(f"predicting on {device} in {str(predictor.amp or torch.float32).removeprefix('torch.')}")
         warnings = [*unread_test_files(config.test_dir), *turned_warnings(images)]
         print("".join(f"{warning}\n" for warning in warnings), end="")
+        print(f"classes: {', '.join(f'{c.id} {c.name}' for c in checkpoint.classes)}")
 
     partial = PartialResults(config.output, job(config, predictor.amp), world.rank)
     entries = resumed(config, partial, images, world)
     waiting = [image for image in images if image.entry.id not in entries]
-    prediction = PredictionStatistics()
+    prediction, counts = PredictionStatistics(), counts_of(entries, images, predictor.settings.min_score)
     bar = ProgressBar(waiting[world.rank :: world.size], "predict", hidden=not world.is_main)
     for image, pixels, instances in predict_images(predictor, bar):
         found = result_entries(image.entry.id, instances, image.entry.height, image.entry.width)
-        confident = [instance for instance in instances if instance.score >= CONFIDENT]
-        prediction.add(pixels, confident)
+        cells = confident(instances, predictor.settings.min_score, *pixels.shape[:2])
+        counts[image.entry.id] = Counter(cell.class_id for cell in cells)
+        prediction.add(pixels, cells)
         if config.overlay:
-            drawn = resolve_overlaps(confident, *pixels.shape[:2])  # one class per cell
-            write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, drawn, checkpoint.classes)
+            write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, cells, checkpoint.classes)
         partial.add(image, found)
         entries[image.entry.id] = found
 
-    shares = world.gather(entries)
+    shares = world.gather((entries, counts))
     warnings = find_warnings(world, predictor, checkpoint.statistics, prediction)
     if world.is_main:
         print("".join(f"{warning}\n" for warning in warnings), end="")
-        found_in_all = {image_id: found for share in shares for image_id, found in share.items()}
-        write(config, images, found_in_all, checkpoint.classes)
+        found_in_all = {image_id: found for share, _ in shares for image_id, found in share.items()}
+        counted_in_all = {image_id: counted for _, share in shares for image_id, counted in share.items()}
+        write(config, images, found_in_all, counted_in_all, checkpoint.classes)
         partial.remove()
     distributed.stop(world)
+
+
+def counts_of(entries: Entries, images: Sequence[TestImage], min_score: float) -> Counts:
+    """The cells of each class in the images of an interrupted prediction, from its results."""
+    counts: Counts = {}
+    for entry in (image.entry for image in images if image.entry.id in entries):
+        found = cells_by_image(entries[entry.id])[entry.id]
+        counts[entry.id] = Counter(cell.class_id for cell in confident(found, min_score, entry.height, entry.width))
+    return counts
 
 
 def find_warnings(
@@ -131,15 +144,38 @@ def load_predictor(config: InferenceConfig, device: torch.device) -> tuple[Predi
         trained.image,
         channel_order=config.channel_order or trained.image.channel_order,
         intensity=config.intensity or trained.image.intensity,
+        scale=scale_of(config, first),
     )
     predictor = Predictor(models, device, amp, image, trained.tiles.tile_size, settings)
     return predictor, replace(first, weights={}, snapshot=None)
 
 
+def scale_of(config: InferenceConfig, checkpoint: Checkpoint) -> float:
+    """The factor by which images are resized, so that cells are as large as in training.
+
+    Raises:
+        InputError: ``--mpp`` where the training did not have it, or where it asks for a factor out of bounds.
+    """
+    trained = checkpoint.config.image
+    if config.mpp is None:
+        return trained.scale if config.scale is None else config.scale
+    if trained.mpp is None:
+        raise InputError(f"--mpp: {checkpoint.source} does not say the resolution of its training; pass --scale")
+    scale = trained.scale * config.mpp / trained.mpp
+    if not LEAST_SCALE <= scale <= MOST_SCALE:
+        raise InputError(
+            f"--mpp {config.mpp:g}: in training it was {trained.mpp:g}, so images would be resized by {scale:.3g}, "
+            f"which is not within {LEAST_SCALE:g} and {MOST_SCALE:g}"
+        )
+    return scale
+
+
 def check_alike(first: Checkpoint, other: Checkpoint) -> None:
     """Refuse to merge checkpoints that see different tiles or classes."""
     settings, others = flatten(first.config), flatten(other.config)
-    differing = [key for key in ("scale", "tile_size", "intensity", "channel_order") if settings[key] != others[key]]
+    differing = [
+        key for key in ("scale", "mpp", "tile_size", "intensity", "channel_order") if settings[key] != others[key]
+    ]
     if [c.name for c in first.classes] != [c.name for c in other.classes]:
         differing.append("classes")
     if differing:
@@ -195,8 +231,14 @@ def resumed(
     return done
 
 
-def write(config: InferenceConfig, images: Sequence[TestImage], found: Entries, classes: tuple[CellClass, ...]) -> None:
-    """Check and write the results, classes and id map beside them, and the zip; list images without detections."""
+def write(
+    config: InferenceConfig,
+    images: Sequence[TestImage],
+    found: Entries,
+    counts: Counts,
+    classes: tuple[CellClass, ...],
+) -> None:
+    """Check and write the results, classes, id map and counts beside them, and the zip; list images without cells."""
     id_map = [image.entry for image in images]
     entries = [entry for of_image in found.values() for entry in of_image]
     entries.sort(key=lambda entry: (entry["image_id"], -entry["score"]))
@@ -208,14 +250,16 @@ def write(config: InferenceConfig, images: Sequence[TestImage], found: Entries, 
     if config.id_map is None or Path(config.id_map).resolve() != beside.resolve():
         write_id_map(beside, id_map)
     write_json(companion(output, "classes"), to_json(classes))
+    table = companion(output, "counts", ".csv")
+    write_counts(table, [(entry.file_name, entry.id) for entry in id_map], counts, classes)
     if config.zip:
         write_submission_zip(config.zip, output)
     empty = [entry.file_name for entry in id_map if not found[entry.id]]
     if empty:
         print(f"no detections in {len(empty)} images: {', '.join(empty)}")
     print(
-        f"wrote {config.output}: {len(entries)} detections in {len(images)} images"
-        + (f", and {config.zip}" if config.zip else "")
+        f"wrote {config.output}: {len(entries)} detections in {len(images)} images; {table}: "
+        f"{sum(counted.total() for counted in counts.values())} cells" + (f"; {config.zip}" if config.zip else "")
     )
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ import torch
 import inference
 import main
 from src.common.errors import InputError
+from src.config.checks import check_prediction
 from src.config.flags import build
 from src.config.recipe import read_recipe
-from src.config.settings import InferenceConfig, TrainConfig
+from src.config.settings import ImageSettings, InferenceConfig, TrainConfig
+from src.data.classes import HOMEWORK_CLASSES
 from src.data.tiff import write_image
-from src.engine.checkpoint import read_checkpoint
+from src.engine.checkpoint import Checkpoint, read_checkpoint
 from src.engine.run_folder import checkpoint_to_resume
 from tests.checkpoints import snapshot_of, write_format_2
 from tests.helpers import TINY, write_dataset
@@ -337,6 +340,7 @@ def test_an_interrupted_prediction_goes_on(
         infer(finished, data, tmp_path / "r.json")
     assert not (tmp_path / "r.json").exists() and len(seen) == 4
     assert infer(finished, data, tmp_path / "r.json", resume=True) == whole
+    assert (tmp_path / "r.counts.csv").read_text() == (tmp_path / "whole.counts.csv").read_text()
     assert len(seen) <= 4 + 2  # of four images the last was lost, and at most the one that waited behind it
     assert not list(tmp_path.glob(".*"))
 
@@ -352,6 +356,34 @@ def test_inference_repeats_the_validation_of_the_best_checkpoint(finished: Path,
     id_map = json.loads((tmp_path / "r.id-map.json").read_text())
     assert [(entry["file_name"], entry["id"]) for entry in id_map] == [("c.tif", 1), ("d.tif", 2)]
     assert {path.name for path in (tmp_path / "o").iterdir()} == {"c.png", "d.png"} and (tmp_path / "s.zip").is_file()
+
+
+def test_a_table_counts_the_cells_above_the_least_score(
+    finished: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    totals, results = [], []
+    best = max(float(str(entry["score"])) for entry in infer(finished, data, tmp_path / "r.json"))
+    for min_score in (0.0, best, 1.0):
+        results.append(infer(finished, data, tmp_path / "r.json", min_score=min_score))
+        rows = (tmp_path / "r.counts.csv").read_text().splitlines()
+        assert [row.split(",")[0] for row in rows] == ["image", "a.tif", "b.tif", "c.tif", "d.tif"]
+        totals.append(sum(int(row.split(",")[-1]) for row in rows[1:]))
+        assert f"{totals[-1]} cells" in capsys.readouterr().out.splitlines()[-1]
+    assert len(results[0]) >= totals[0] > totals[1] >= totals[2] == 0 and results[0] == results[1] == results[2]
+
+
+def test_the_resolution_of_the_files_says_how_much_they_are_resized(tmp_path: Path) -> None:
+    trained = replace(TrainConfig(), image=ImageSettings(scale=0.5, mpp=0.25))
+    checkpoint = Checkpoint(trained, HOMEWORK_CLASSES, {}, source="w.pt")
+    for given, scale in (({}, 0.5), ({"mpp": 0.25}, 0.5), ({"mpp": 0.5}, 1.0), ({"scale": 2.0}, 2.0)):
+        assert inference.scale_of(build(InferenceConfig, given), checkpoint) == scale
+    with pytest.raises(InputError, match=r"--mpp 10.*20"):
+        inference.scale_of(build(InferenceConfig, {"mpp": 10}), checkpoint)
+    unknown = replace(checkpoint, config=TrainConfig())
+    with pytest.raises(InputError, match=r"--mpp: w.pt.*--scale"):
+        inference.scale_of(build(InferenceConfig, {"mpp": 0.5}), unknown)
+    with pytest.raises(InputError, match=r"--mpp.*--scale"):
+        check_prediction(build(InferenceConfig, {"mpp": 0.5, "scale": 2.0}))
 
 
 @pytest.mark.parametrize("changes", [{"tta": "full"}, {"whole_image": True}, {"predict_overlap": 40}])
@@ -382,6 +414,8 @@ def test_results_carry_their_id_map_and_spare_one_that_lies_there(finished: Path
         {"channel_order": "bgr"},
         {"intensity": "percentile"},
         {"one_class_per_cell": True},
+        {"scale": 0.5},
+        {"mpp": 0.5},
     ],
 )
 def test_what_changes_results_makes_another_job(tmp_path: Path, changes: dict[str, object]) -> None:

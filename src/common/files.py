@@ -63,9 +63,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
-def companion(results: str | Path, what: str) -> Path:
+def companion(results: str | Path, what: str, suffix: str = ".json") -> Path:
     """``results.<what>.json``: the ``id-map`` or the ``classes`` that a prediction writes beside ``results.json``."""
-    return Path(results).with_name(f"{Path(results).stem}.{what}.json")
+    return Path(results).with_name(f"{Path(results).stem}.{what}{suffix}")
 
 
 def id_map_of(results: str | Path, given: str | None) -> Path | None:

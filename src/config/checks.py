@@ -30,6 +30,8 @@ def check_prediction(config: InferenceConfig) -> None:
         InputError: for the first of them.
     """
     _check_amp(config.amp, config.machine.device)
+    if config.scale is not None and config.mpp is not None:
+        raise InputError("--mpp: not allowed with --scale; both say how much the images are resized")
     if config.export and (len(config.ckpt) != 1 or not config.export.endswith(EXPORT_SUFFIX)):
         raise InputError(f"--export {config.export}: takes one --ckpt, and a name that ends with {EXPORT_SUFFIX}")
 

@@ -14,6 +14,7 @@ nothing = partial(option, acts_on="nothing")  # neither: where and how fast it r
 
 BACKBONES = ("resnet18", "resnet50", "resnet101", "resnext101_32x8d", "convnext_base", "timm/NAME")
 DEVICES = ("auto", "cuda", "cuda:N", "mps", "cpu")
+LEAST_SCALE, MOST_SCALE = 0.05, 16.0
 PRECISIONS = ("auto", "bf16", "fp16", "off")
 HOMEWORK_TRAIN = "./hw3-data-release/train"
 HOMEWORK_TEST = "./hw3-data-release/test_release"
@@ -38,7 +39,13 @@ class ImageSettings:
         False, "make each connected piece of a mask's id a cell, for masks of 0 and 255 or with one id in many places"
     )
     scale: float = learning(
-        1.0, "factor by which every image is resized before it is cut into tiles", low=0.05, high=16
+        1.0, "factor by which every image is resized before it is cut into tiles", low=LEAST_SCALE, high=MOST_SCALE
+    )
+    mpp: float | None = prediction(
+        None,
+        "resolution of the files in µm per px; inference.py --mpp resizes images of another resolution by it",
+        low=0.001,
+        high=1000,
     )
 
 
@@ -206,6 +213,9 @@ class PredictSettings:
     one_class_per_cell: bool = prediction(
         False, "keep the best class of each cell alone; AP counts the others as alternatives"
     )
+    min_score: float = nothing(
+        0.5, "score from which a cell is drawn and counted; the results keep those below it", low=0, high=1
+    )
     whole_image: bool = prediction(False, "predict the whole image too, as one more tile")
     predict_batch_size: int = nothing(4, "tiles predicted at once", low=1)
 
@@ -342,7 +352,7 @@ class InferenceConfig:
     part: str = option("val", "part of --split")
     zip: str | None = option(None, "zip that the results are also packed into, as test-results.json")
     overlay: str | None = option(
-        None, "folder for one picture per image: cells of score 0.5 and up, outlined in the colours of their classes"
+        None, "folder for one picture per image: cells of --min-score and up, outlined in the colours of their classes"
     )
     channel_order: str | None = inherited(
         ImageSettings,
@@ -354,6 +364,14 @@ class InferenceConfig:
         ImageSettings,
         "intensity",
         help="how types wider than 8 bits become 8 bits (see main.py); absent: as in training",
+    )
+    scale: float | None = inherited(
+        ImageSettings, "scale", help="factor by which every image is resized; absent: as in training"
+    )
+    mpp: float | None = inherited(
+        ImageSettings,
+        "mpp",
+        help="resolution of the images in µm per px, which are resized to that of the training; absent: as in training",
     )
     amp: str | None = inherited(
         OptimizerSettings,

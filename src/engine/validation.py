@@ -9,8 +9,8 @@ from src.engine.run import TrainingRun
 from src.evaluation.ground_truth import ImageTruth
 from src.evaluation.results import result_entries
 from src.evaluation.scores import format_score, score
-from src.geometry.instances import resolve_overlaps
-from src.reporting.draw import CONFIDENT, draw_outlines
+from src.geometry.instances import confident
+from src.reporting.draw import draw_outlines
 
 PICTURED = 3  # val images that TensorBoard shows
 
@@ -28,8 +28,7 @@ def predict_val(run: TrainingRun) -> list[dict[str, Any]]:
         image_id = ids[record.name]
         entries += result_entries(image_id, instances, *image.shape[:2])
         if image_id <= PICTURED:
-            confident = [instance for instance in instances if instance.score >= CONFIDENT]
-            drawn = resolve_overlaps(confident, *image.shape[:2])
+            drawn = confident(instances, config.predict.min_score, *image.shape[:2])
             picture = draw_outlines(image, drawn, run.data.classes)
             run.log.picture(f"val/{record.name}", picture, run.state.progress.step)
     reached: Counter[str] = sum(world.gather(predictor.limits_reached()), Counter())

@@ -141,6 +141,11 @@ def resolve_overlaps(instances: Sequence[Instance], height: int, width: int, min
     return [instance for instance, is_kept in zip(instances, kept, strict=True) if is_kept]
 
 
+def confident(instances: Sequence[Instance], min_score: float, height: int, width: int) -> list[Instance]:
+    """The objects of at least ``min_score``, without those that others hide: one per cell, to be drawn and counted."""
+    return resolve_overlaps([one for one in instances if one.score >= min_score], height, width)
+
+
 def to_label_map(instances: Iterable[Instance], height: int, width: int) -> np.ndarray:
     """Paint objects into one ``(H, W)`` int32 map: object i gets i + 1; where objects overlap the higher score wins."""
     label_map = np.zeros((height, width), np.int32)

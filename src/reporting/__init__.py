@@ -1,6 +1,7 @@
 """Pictures and pages for people.
 
 - ``draw``: cells outlined on images
+- ``counts``: a table of cells per image and class
 - ``curves``: curves of a run
 - ``plots``: plots of a report
 - ``viewers``: images with layers to show and hide
