@@ -68,7 +68,7 @@ def main(config: InferenceConfig) -> None:
     check_prediction(config)  # as the command line has, for other callers
     set_max_pixels(config.machine.max_pixels)
     if config.export:
-        export(config.ckpt, Path(config.export))
+        export(config.ckpt, Path(config.export), config.half)
         return
     world, device = distributed.start(config.machine)
     share_cores(device, world.size)
@@ -202,9 +202,9 @@ def find_images(config: InferenceConfig) -> list[TestImage]:
     return find_test_images(config.test_dir, id_map, names)
 
 
-def export(ckpt: Sequence[str], path: Path) -> None:
+def export(ckpt: Sequence[str], path: Path, half: bool) -> None:
     """Write one checkpoint's weights as a safetensors file, which is safe to share."""
-    write_export(path, read_checkpoint(Path(ckpt[0])))
+    write_export(path, read_checkpoint(Path(ckpt[0])), half)
     print(f"wrote {path}")
 
 

@@ -312,6 +312,21 @@ def test_exported_weights_predict_and_train_as_they_are(
             read_checkpoint(path)
 
 
+def test_exported_weights_tell_no_places_and_take_half_the_space(finished: Path, data: Path, tmp_path: Path) -> None:
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    ckpt = [str(finished / "best.pt")]
+    inference.main(build(InferenceConfig, {"ckpt": ckpt, "export": str(whole)}))
+    inference.main(build(InferenceConfig, {"ckpt": ckpt, "export": str(half), "half": True}))
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    assert str(data.parent).encode() not in whole.read_bytes() + half.read_bytes()
+    exact, rounded = (infer(finished, data, tmp_path / "r.json", ckpt=[str(path)]) for path in (whole, half))
+    assert abs(len(exact) - len(rounded)) <= 0.05 * len(exact)
+    scores = [sorted((float(str(entry["score"])) for entry in found), reverse=True)[:20] for found in (exact, rounded)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.01)
+    with pytest.raises(InputError, match="--half"):
+        check_prediction(build(InferenceConfig, {"half": True}))
+
+
 def test_damaged_weights_do_not_start_a_run(finished: Path, data: Path, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     inference.main(build(InferenceConfig, {"ckpt": [str(finished / "best.pt")], "export": str(path)}))

@@ -34,6 +34,8 @@ def check_prediction(config: InferenceConfig) -> None:
         raise InputError("--mpp: not allowed with --scale; both say how much the images are resized")
     if config.export and (len(config.ckpt) != 1 or not config.export.endswith(EXPORT_SUFFIX)):
         raise InputError(f"--export {config.export}: takes one --ckpt, and a name that ends with {EXPORT_SUFFIX}")
+    if config.half and not config.export:
+        raise InputError("--half: has no effect without --export")
 
 
 def check_overlap(flag: str, overlap: int, tile_size: int) -> None:

@@ -341,6 +341,7 @@ class InferenceConfig:
     export: str | None = option(
         None, "write the checkpoint's weights to this .safetensors file, which --ckpt and --weights read, and stop"
     )
+    half: bool = option(False, "with --export: in half precision, which takes half the space")
     test_dir: str = option(HOMEWORK_TEST, "folder of .tif images, or a folder in the training layout")
     id_map: str | None = option(
         None,

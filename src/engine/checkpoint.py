@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from src.common.errors import InputError, nearest_path
 from src.common.files import replacing
 from src.config.checks import EXPORT_SUFFIX
-from src.config.flags import build, flatten
-from src.config.settings import TrainConfig
+from src.config.flags import build, flags_of, flatten
+from src.config.settings import PredictSettings, TrainConfig
 from src.data.classes import CellClass, parse_classes, to_json
 from src.data.data_shift import DataStatistics
 from src.network.tensor_files import EXPORTED, check_weights, is_intact, read_tensors, seal, write_tensors
@@ -119,12 +119,26 @@ def read_checkpoint(path: Path) -> Checkpoint:
     )
 
 
-def write_export(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the weights that predict, with the settings and the classes, as a safetensors file."""
-    parts: dict[str, Any] = {"settings": flatten(checkpoint.config), "classes": to_json(checkpoint.classes)}
+def write_export(path: Path, checkpoint: Checkpoint, half: bool = False) -> None:
+    """Write the weights that predict, with the settings and the classes, as a safetensors file.
+
+    With ``half`` matrices and kernels are float16; norms and biases, which are few and of wider range, stay float32.
+    """
+    parts: dict[str, Any] = {"settings": settings_to_share(checkpoint.config), "classes": to_json(checkpoint.classes)}
     if checkpoint.statistics:
         parts["statistics"] = asdict(checkpoint.statistics)
-    write_tensors(path, checkpoint.weights, {name: json.dumps(part) for name, part in parts.items()})
+    weights = {
+        name: tensor.half() if half and tensor.ndim > 1 else tensor for name, tensor in checkpoint.weights.items()
+    }
+    write_tensors(path, weights, {name: json.dumps(part) for name, part in parts.items()})
+
+
+def settings_to_share(config: TrainConfig) -> dict[str, Any]:
+    """The settings that others need, without places on the machine that trained."""
+    needed = {item.name for item in fields(PredictSettings)}
+    local = {flag.key: flag.default for flag in flags_of(TrainConfig) if flag.acts_on in ("nothing", "budget")}
+    settings = {key: local.get(key, value) if key not in needed else value for key, value in flatten(config).items()}
+    return {**settings, "weights": Path(config.model.weights).name}
 
 
 def _content(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -176,7 +176,9 @@ def test_recipes_in_the_repository_are_valid() -> None:
     recipes = sorted((Path(__file__).parents[2] / "script/recipes").glob("*.toml"))
     assert recipes
     for recipe in recipes:
-        parse(TrainConfig, "", check_training, ["--recipe", str(recipe)], recipe=True)
+        config = parse(TrainConfig, "", check_training, ["--recipe", str(recipe)], recipe=True)
+        says = any(line.startswith("# Downloads: ") for line in recipe.read_text().splitlines()[:4])
+        assert says == (config.model.weights != "none"), recipe
 
 
 def test_the_page_of_flags_is_true() -> None:
