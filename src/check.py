@@ -22,6 +22,7 @@ from src.inspection.facts import classes_in
 from src.inspection.faults import check
 from src.inspection.manifest import NAME, verify, write_manifest
 from src.inspection.page import write_html
+from src.inspection.pixels import pixel_digest
 from src.inspection.summary import class_rows, describe, notes_on
 
 
@@ -38,6 +39,7 @@ class CheckConfig:
     split_pieces: bool = inherited(ImageSettings, "split_pieces", False)
     max_pixels: int = inherited(MachineSettings, "max_pixels", DEFAULT_MAX_PIXELS)
     write_manifest: bool = option(False, f"keep every file's digest in DIR/{NAME}")
+    digest: bool = option(False, "print a digest of the decoded images and masks, whatever their files' encoding")
     verify: bool = option(False, f"compare every file with DIR/{NAME}")
 
 
@@ -66,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for problem in problems:
         print("problem: " + problem.replace("\n", "\\n"))  # file names may hold any character
     print(f"{folder}: {f'{len(problems)} problems' if problems else 'no problems found'}")
+    if flags.digest and not problems:
+        print(f"pixels: {pixel_digest(folders, len(classes), flags.intensity)}")
     if flags.write_manifest:
         print(f"wrote {folder / NAME}: {write_manifest(folder)} files")
     if flags.html and facts:

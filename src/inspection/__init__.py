@@ -5,5 +5,6 @@
 - ``advice``: settings that suit it
 - ``summary``: facts and advice as text
 - ``manifest``: digests by which changes show
+- ``pixels``: a digest of what the files show, whatever their encoding
 - ``page``: all of it as a page
 """

@@ -142,6 +142,22 @@ def test_every_flipped_bit_is_found(data: Path, capsys: pytest.CaptureFixture[st
     run(data, "--verify")
 
 
+def test_the_digest_of_pixels_does_not_depend_on_the_encoding(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def digest() -> str:
+        run(data, "--digest")
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("pixels: "))
+        return line
+
+    before = digest()
+    image, mask = read_image(data / "a" / "image.tif"), read_mask(data / "a" / "class1.tif")
+    tifffile.imwrite(data / "a" / "image.tif", image)
+    tifffile.imwrite(data / "a" / "class1.tif", mask.astype(np.float64) * 3)
+    assert digest() == before and len(before) == len("pixels: ") + 64
+    image[0, 0, 0] ^= 1
+    tifffile.imwrite(data / "a" / "image.tif", image)
+    assert digest() != before
+
+
 def test_linked_folders_are_in_the_manifest(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data / "b").rename(data.parent / "elsewhere")
     (data / "b").symlink_to(data.parent / "elsewhere")
