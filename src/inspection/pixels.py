@@ -33,4 +33,4 @@ def pixel_digest(folders: Iterable[Path], class_count: int, intensity: str = "fu
 
 def _add(digest: "hashlib._Hash", array: np.ndarray) -> None:
     digest.update(f"{array.shape}\n".encode())
-    digest.update(np.ascontiguousarray(array))
+    digest.update(array.tobytes())
