@@ -49,6 +49,7 @@ from src.engine.devices import AMP_TYPES, prediction_amp
 from src.engine.memory import memory_errors
 from src.engine.prediction import Predictor, predict_images, warnings_on_limits
 from src.evaluation.partial_results import PartialResults
+from src.evaluation.probabilities import DIGITS, write_probabilities
 from src.evaluation.results import cells_by_image, check_results, result_entries, write_results, write_submission_zip
 from src.geometry.instances import confident
 from src.network.tensor_files import check_fits, load_state
@@ -87,6 +88,8 @@ def main(config: InferenceConfig) -> None:
     bar = ProgressBar(waiting[world.rank :: world.size], "predict", hidden=not world.is_main)
     for image, pixels, instances in predict_images(predictor, bar):
         found = result_entries(image.entry.id, instances, image.entry.height, image.entry.width)
+        for entry, instance in zip(found, instances, strict=True):
+            entry["probabilities"] = [round(value, DIGITS) for value in instance.probabilities]
         cells = confident(instances, predictor.settings.min_score, *pixels.shape[:2])
         counts[image.entry.id] = Counter(cell.class_id for cell in cells)
         prediction.add(pixels, cells)
@@ -243,8 +246,10 @@ def write(
     entries = [entry for of_image in found.values() for entry in of_image]
     entries.sort(key=lambda entry: (entry["image_id"], -entry["score"]))
     check_results(entries, id_map, len(classes), config.output)
-    write_results(config.output, entries)
     output = Path(config.output)
+    rows = [entry["probabilities"] if config.probabilities else entry.pop("probabilities") for entry in entries]
+    write_results(output, entries)
+    write_probabilities(output, rows)
     beside = companion(output, "id-map")
     # The id map of a part must not replace that of the whole.
     if config.id_map is None or Path(config.id_map).resolve() != beside.resolve():

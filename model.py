@@ -65,7 +65,8 @@ class TiledMaskRCNN(nn.Module):
 
         Returns:
             Detections hold ``boxes`` (N, 4) float32 xyxy in tile px, ``scores`` (N,), ``labels`` (N,) int64 in 1..K and
-            ``masks`` (N, M, M) float32 probabilities inside ``mask_rois`` (N, 4), best score first.
+            ``masks`` (N, M, M) float32 probabilities inside ``mask_rois`` (N, 4), and ``probabilities`` (N, K) of the
+            classes, best score first.
         """
         images = self.normalize(tiles)
         features = self.backbone(images.tensors)

@@ -387,6 +387,14 @@ def test_a_table_counts_the_cells_above_the_least_score(
     assert len(results[0]) >= totals[0] > totals[1] >= totals[2] == 0 and results[0] == results[1] == results[2]
 
 
+def test_probabilities_lie_beside_the_results_or_in_them(finished: Path, data: Path, tmp_path: Path) -> None:
+    plain = infer(finished, data, tmp_path / "r.json", tta="flips")
+    beside = json.loads((tmp_path / "r.probabilities.json").read_text())["probabilities"]
+    within = infer(finished, data, tmp_path / "s.json", tta="flips", probabilities=True)
+    assert "probabilities" not in plain[0] and [entry["probabilities"] for entry in within] == beside
+    assert all(len(row) == 2 and abs(sum(row) - 1) < 0.001 for row in beside) and len(beside) == len(plain)
+
+
 def test_the_resolution_of_the_files_says_how_much_they_are_resized(tmp_path: Path) -> None:
     trained = replace(TrainConfig(), image=ImageSettings(scale=0.5, mpp=0.25))
     checkpoint = Checkpoint(trained, HOMEWORK_CLASSES, {}, source="w.pt")

@@ -351,6 +351,9 @@ class InferenceConfig:
     resume: bool = option(False, "resume an interrupted prediction: finished images are not predicted again")
     split: str | None = option(None, "JSON file of part → names; only --part is predicted")
     part: str = option("val", "part of --split")
+    probabilities: bool = option(
+        False, "add each detection's class probabilities to the results; they are always in exported tables"
+    )
     zip: str | None = option(None, "zip that the results are also packed into, as test-results.json")
     overlay: str | None = option(
         None, "folder for one picture per image: cells of --min-score and up, outlined in the colours of their classes"

@@ -179,4 +179,4 @@ def _merge_views(predictor: Predictor, forwarded: tuple[tuple[int, int], list[Ou
 
 
 def _to_numpy(output: dict[str, torch.Tensor]) -> Detections:
-    return from_network(*(output[name].cpu().numpy() for name in ("boxes", "scores", "labels", "masks", "mask_rois")))
+    return from_network(**{name: values.cpu().numpy() for name, values in output.items()})

@@ -4,6 +4,7 @@ import sys
 import zipfile
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from reprlib import repr
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from src.common.errors import InputError
 from src.common.files import read_json, replacing, write_json
 from src.data.id_map import ImageId
+from src.evaluation.probabilities import is_distribution
 from src.evaluation.rle import RleError, decode_entries, decompress, encode
 from src.geometry.instances import Instance
 
@@ -69,7 +71,8 @@ def cells_by_image(entries: Sequence[dict[str, Any]]) -> dict[int, list[Instance
     found: dict[int, list[Instance]] = defaultdict(list)
     for entry, instance in zip(entries, decode_entries(entries), strict=True):
         if instance is not None:
-            found[entry["image_id"]].append(instance)
+            known = tuple(entry.get("probabilities", ()))
+            found[entry["image_id"]].append(replace(instance, probabilities=known))
     return found
 
 
@@ -99,6 +102,8 @@ def _fault(entry: Any, sizes: dict[int, list[int]], class_count: int) -> str | N
     box = entry.get("bbox")  # not needed: the mask is what counts
     if box is not None and not (isinstance(box, list | tuple) and len(box) == 4 and all(map(_is_finite, box))):
         return f"bbox {repr(box)} is not four finite numbers"
+    if "probabilities" in entry and not is_distribution(entry["probabilities"], class_count):
+        return f"probabilities {repr(entry['probabilities'])} are not {class_count} numbers that sum to 1"
     if not isinstance(segmentation, dict) or segmentation.get("size") != sizes[image_id]:
         return f"the segmentation's size is not {sizes[image_id]}, the size of image {image_id}"
     return None

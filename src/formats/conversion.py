@@ -18,6 +18,7 @@ from src.data.id_map import ImageId
 from src.data.intensity import small_range_warnings
 from src.data.splits import make_split
 from src.data.tiff import write_image, write_mask
+from src.evaluation.probabilities import add_probabilities
 from src.evaluation.results import cells_by_image, check_results, read_results
 from src.formats.exporters import EXPORTERS, export_coco
 from src.formats.imported import Imported, ImportSettings, Source
@@ -173,6 +174,7 @@ def convert_out(
 ) -> str:
     """Export the detections of a results file from a score up, without overlaps but for COCO; a one-line summary."""
     entries = read_results(path)
+    notes = add_probabilities(path, entries, len(classes))
     check_results(entries, images, len(classes), str(path))
     sure = [entry for entry in entries if entry["score"] >= threshold]
     covered, cells = 0, cells_by_image(sure)
@@ -190,4 +192,4 @@ def convert_out(
         lines.insert(0, f"left out: {len(sure) - number} of which others with higher scores cover more than half")
     if covered:
         lines.insert(0, f"{covered} cells are covered in part by others with higher scores")
-    return "\n".join(lines)
+    return "\n".join([*notes, *lines])

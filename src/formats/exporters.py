@@ -42,12 +42,18 @@ def export_labels(folder: Path, image: ImageId, cells: Cells, classes: Mapping[i
 
 def export_geojson(folder: Path, image: ImageId, cells: Cells, classes: Mapping[int, CellClass]) -> int:
     """``<name>.geojson`` for QuPath: one detection per cell, outlined along the edges of its pixels."""
-    features = [_feature(label, cell, classes[cell.class_id]) for label, cell in enumerate(cells, start=1)]
+    features = [_feature(label, cell, classes) for label, cell in enumerate(cells, start=1)]
     write_text(folder / f"{image.name}.geojson", json.dumps({"type": "FeatureCollection", "features": features}) + "\n")
     return 0
 
 
-def _feature(label: int, cell: Instance, cell_class: CellClass) -> dict[str, Any]:
+def _probabilities(cell: Instance, classes: Mapping[int, CellClass]) -> dict[str, float]:
+    """Heading → probability of each class; empty where they are not known."""
+    return {f"Probability of {classes[i].name}": value for i, value in enumerate(cell.probabilities, start=1)}
+
+
+def _feature(label: int, cell: Instance, classes: Mapping[int, CellClass]) -> dict[str, Any]:
+    cell_class = classes[cell.class_id]
     polygons = [[[*ring.tolist(), ring[0].tolist()] for ring in rings] for rings in outlines(cell)]
     one = len(polygons) == 1
     return {
@@ -60,16 +66,23 @@ def _feature(label: int, cell: Instance, cell_class: CellClass) -> dict[str, Any
             "objectType": "detection",
             "name": str(label),
             "classification": {"name": cell_class.name, "color": list(cell_class.rgb)},
-            "measurements": {"Score": cell.score, "Area px": cell.area},
+            "measurements": {"Score": cell.score, "Area px": cell.area, **_probabilities(cell, classes)},
         },
     }
 
 
 def export_csv(folder: Path, image: ImageId, cells: Cells, classes: Mapping[int, CellClass]) -> int:
-    """``<name>.csv``: one row per cell, in px from the centre of the first pixel; labels are those of the TIFF."""
-    rows = [(image.name, label, *_measures(cell, classes[cell.class_id])) for label, cell in enumerate(cells, start=1)]
+    """``<name>.csv``: one row per cell, in px from the centre of the first pixel; labels are those of the TIFF.
+
+    The last columns are the probabilities of the classes, empty where they are not known.
+    """
+    rows = [
+        (image.name, label, *_measures(cell, classes[cell.class_id]), *(cell.probabilities or [""] * len(classes)))
+        for label, cell in enumerate(cells, start=1)
+    ]
+    headings = [f"probability_{cell_class.name}" for cell_class in classes.values()]
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([COLUMNS, *rows])
+    csv.writer(text).writerows([(*COLUMNS, *headings), *rows])
     write_text(folder / f"{image.name}.csv", text.getvalue())
     return 0
 
@@ -99,7 +112,12 @@ def export_coco(
 ) -> None:
     """One COCO JSON file of all images; the annotations carry their scores."""
     annotations = [
-        {**entry, "area": cell.area, "iscrowd": 0}
+        {
+            **entry,
+            "area": cell.area,
+            "iscrowd": 0,
+            **({"probabilities": cell.probabilities} if cell.probabilities else {}),
+        }
         for image in images
         for cell, entry in zip(
             cells[image.id], result_entries(image.id, cells[image.id], image.height, image.width), strict=True

@@ -20,7 +20,7 @@ class Detections:
 
     ``boxes`` (N, 4) hold the objects; ``scores`` (N,) float32 are in [0, 1], ``labels`` (N,) int64 in 1..K; ``masks``
     (N, M, M) float32 are probabilities whose cells fill ``mask_boxes`` (N, 4) evenly. Pixels outside of ``mask_rois``
-    (N, 4), which the mask head saw, belong to no object.
+    (N, 4), which the mask head saw, belong to no object. ``probabilities`` (N, K) float32 are those of the classes.
     """
 
     boxes: np.ndarray
@@ -29,6 +29,7 @@ class Detections:
     masks: np.ndarray
     mask_boxes: np.ndarray
     mask_rois: np.ndarray
+    probabilities: np.ndarray
 
     def placed(self, left: float, top: float, scales: tuple[float, float]) -> "Detections":
         """Move detections from a tile at ``left, top`` of a scaled image to the px of the image itself.
@@ -45,14 +46,20 @@ class Detections:
 
 
 def from_network(
-    boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, masks: np.ndarray, mask_rois: np.ndarray | None = None
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    masks: np.ndarray,
+    mask_rois: np.ndarray | None = None,
+    probabilities: np.ndarray | None = None,
 ) -> Detections:
     """Detections of a tile from the network's output, masks placed as training sampled them (:data:`MASK_SHIFT`).
 
-    ``mask_rois`` are absent where they are the boxes.
+    ``mask_rois`` are absent where they are the boxes, and ``probabilities`` where nobody asks for them.
     """
     rois = boxes if mask_rois is None else mask_rois
-    return Detections(boxes, scores, labels, masks, rois + np.float32(MASK_SHIFT), rois)
+    known = np.zeros((len(boxes), 0), np.float32) if probabilities is None else probabilities
+    return Detections(boxes, scores, labels, masks, rois + np.float32(MASK_SHIFT), rois, known)
 
 
 def to_instances(detections: Detections, height: int, width: int) -> list[Instance]:
@@ -92,11 +99,12 @@ def _place(
     tops, bottoms = _extent(inside.any(axis=2))
     lefts, rights = _extent(inside.any(axis=1))
     labels, scores = detections.labels[chunk].tolist(), detections.scores[chunk].tolist()
+    probabilities = detections.probabilities[chunk].tolist()
     for i, index in enumerate(chunk.tolist()):
         if tops[i] < bottoms[i]:
             mask = inside[i, tops[i] : bottoms[i], lefts[i] : rights[i]].copy()
             top, left = int(start[i, 1] + tops[i]), int(start[i, 0] + lefts[i])
-            found[index] = Instance(labels[i], scores[i], top, left, mask)
+            found[index] = Instance(labels[i], scores[i], top, left, mask, tuple(probabilities[i]))
 
 
 def _extent(any_pixel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ class Instance:
 
     ``class_id`` is in 1..K and ``score`` in [0, 1] (1 for ground truth). ``mask`` is a ``(h, w)`` bool array cut
     out of the image at row ``top``, column ``left``; it is tight: its first and last row and column hold a True.
+    ``probabilities`` are those of the classes 1..K, which sum to 1; empty where they are not known.
     """
 
     class_id: int
@@ -19,6 +20,7 @@ class Instance:
     top: int
     left: int
     mask: np.ndarray
+    probabilities: tuple[float, ...] = ()
 
     @property
     def bottom(self) -> int:

@@ -8,7 +8,7 @@ An edge of a tile that is no edge of the image is an *inner edge*. A tile detect
 2. **Linking.** Detections of one class in different tiles are linked where their masks agree in the part of the image
    that both tiles see. A whole detection links to at most one of any other tile, which saw two objects if it has two.
 3. **Merging.** Linked detections become one object: the whole one with the highest score, or, where all are cut, their
-   union.
+   union. Its class probabilities are the mean of theirs.
 4. **Suppression.** Objects that still overlap are made unique by greedy mask suppression within each class.
 
 Where detections are exact (the visible parts of disjoint, 8-connected objects) and tiles overlap by at least 1 px, the
@@ -22,7 +22,7 @@ the cell. Touching cells that overlap by a few px stay below both thresholds, ex
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -241,9 +241,17 @@ def _merge(
     for group in groups:
         best_first = sorted((instances[index] for index in group), key=lambda instance: -instance.score)
         whole = [instances[index] for index in group if not is_cut[index]]
-        objects.append(max(whole, key=lambda instance: instance.score) if whole else union(best_first))
+        merged = max(whole, key=lambda instance: instance.score) if whole else union(best_first)
+        probabilities = _mean_probabilities(best_first)
+        objects.append(replace(merged, probabilities=probabilities) if probabilities else merged)
         objects_cut.append(not whole)
     return objects, np.array(objects_cut, bool)
+
+
+def _mean_probabilities(instances: Sequence[Instance]) -> tuple[float, ...]:
+    """The mean class probabilities of some objects, as far as they are known."""
+    known = [instance.probabilities for instance in instances if instance.probabilities]
+    return tuple(sum(of_class) / len(known) for of_class in zip(*known, strict=True))
 
 
 def _suppress(objects: Sequence[Instance], is_cut: np.ndarray, settings: StitchSettings) -> list[Instance]:

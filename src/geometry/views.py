@@ -50,8 +50,8 @@ def merge(views: Sequence[Detections], iou_threshold: float = 0.5) -> Detections
     """Unite the detections of several views of one tile.
 
     Per class and in score order a detection gathers the best one of each view that overlaps it by ``iou_threshold``
-    box IoU or more. Box and mask become their mean, weighted by score; the score becomes the mean over all views, a
-    view that saw nothing counting 0, so that what the views agree on ranks first.
+    box IoU or more. Box, mask and class probabilities become their mean, weighted by score; the score becomes the mean
+    over all views, a view that saw nothing counting 0, so that what the views agree on ranks first.
     """
     if len(views) == 1:
         return views[0]
@@ -79,9 +79,10 @@ def _mean(found: Detections, groups: Sequence[np.ndarray], view_count: int) -> D
     masks = resample(found.masks[members], found.mask_boxes[members], np.repeat(mean.mask_boxes, sizes, axis=0))
     masks = np.add.reduceat(masks * shares[:, None, None], starts)[order]
     labels = found.labels[members[starts]][order]
-    return replace(mean, scores=sums[order] / view_count, labels=labels, masks=masks).with_boxes(
-        lambda boxes: boxes[order]
-    )
+    probabilities = np.add.reduceat(found.probabilities[members] * shares[:, None], starts)[order]
+    return replace(
+        mean, scores=sums[order] / view_count, labels=labels, masks=masks, probabilities=probabilities
+    ).with_boxes(lambda boxes: boxes[order])
 
 
 def _clusters(boxes: np.ndarray, scores: np.ndarray, source: np.ndarray, iou_threshold: float) -> list[np.ndarray]:

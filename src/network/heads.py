@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from src.data.classes import UNKNOWN_CLASS
 from src.network.sampling import leave_out_ignored
@@ -24,7 +25,8 @@ class TiledRoIHeads(RoIHeads):
     In training a target holds ``boxes`` (N, 4) float32 xyxy, ``labels`` (N,) int64 in 1..K or ``UNKNOWN_CLASS`` and, in
     place of dense masks, ``label_map`` (L, H, W) with each object's ``layers`` and ``ids`` (N,) in it. In evaluation a
     tile's answer is ``boxes``, ``scores``, ``labels`` and ``masks`` (N, M, M): probabilities of the detection's class
-    in its mask RoI, ``mask_rois`` (N, 4), which is the box enlarged ``mask_roi_scale`` times.
+    in its mask RoI, ``mask_rois`` (N, 4), which is the box enlarged ``mask_roi_scale`` times. ``probabilities`` (N, K)
+    are those of the classes.
     """
 
     mask_rois_per_tile: int = 128
@@ -45,15 +47,45 @@ class TiledRoIHeads(RoIHeads):
         if self.training:
             return [], self._losses(features, proposals, image_shapes, targets or [])
         class_logits, box_regression = self._box_outputs(features, proposals, image_shapes)
-        found = self.postprocess_detections(class_logits.float(), box_regression.float(), proposals, image_shapes)
-        boxes, scores, labels = found
-        rois = [enlarge(of_tile, self.mask_roi_scale) for of_tile in boxes]
-        masks = [
-            self._tile_masks({name: level[tile : tile + 1] for name, level in features.items()}, *found)
-            for tile, found in enumerate(zip(rois, labels, image_shapes, strict=True))
-        ]
-        keys, parts = ("boxes", "scores", "labels", "masks", "mask_rois"), (boxes, scores, labels, masks, rois)
-        return [dict(zip(keys, values, strict=True)) for values in zip(*parts, strict=True)], {}
+        found = self.choose_detections(class_logits.float(), box_regression.float(), proposals, image_shapes)
+        for tile, (of_tile, shape) in enumerate(zip(found, image_shapes, strict=True)):
+            own_features = {name: level[tile : tile + 1] for name, level in features.items()}
+            of_tile["mask_rois"] = enlarge(of_tile["boxes"], self.mask_roi_scale)
+            of_tile["masks"] = self._tile_masks(own_features, of_tile["mask_rois"], of_tile["labels"], shape)
+        return found, {}
+
+    def choose_detections(
+        self, class_logits: Tensor, box_regression: Tensor, proposals: list[Tensor], image_shapes: Shapes
+    ) -> list[dict[str, Tensor]]:
+        """Per tile the ``boxes``, ``scores``, ``labels`` and ``probabilities`` (N, K) of its detections, best first.
+
+        As torchvision's ``postprocess_detections``, but with the probabilities of all classes, which sum to 1.
+
+        Args:
+            class_logits: ``(R, K + 1)`` of the proposals of all tiles.
+            box_regression: ``(R, 4 (K + 1))`` encoded offsets.
+        """
+        counts = [len(of_tile) for of_tile in proposals]
+        shares = class_logits.softmax(dim=1).split(counts)
+        decoded = self.box_coder.decode(box_regression, proposals).split(counts)
+        return [self._of_tile(*parts) for parts in zip(shares, decoded, image_shapes, strict=True)]
+
+    def _of_tile(self, shares: Tensor, boxes: Tensor, shape: tuple[int, int]) -> dict[str, Tensor]:
+        """The detections among shares ``(R, K + 1)`` of background and classes, and boxes ``(R, K + 1, 4)``."""
+        of_classes = shares[:, 1:]
+        proposal, column = torch.where(of_classes > self.score_thresh)
+        boxes = clip_boxes_to_image(boxes[proposal, column + 1], shape)
+        kept = remove_small_boxes(boxes, min_size=1e-2)
+        proposal, column, boxes = proposal[kept], column[kept], boxes[kept]
+        scores = of_classes[proposal, column]
+        kept = batched_nms(boxes, scores, column, self.nms_thresh)[: self.detections_per_img]
+        chosen = of_classes[proposal[kept]]
+        return {
+            "boxes": boxes[kept],
+            "scores": scores[kept],
+            "labels": column[kept] + 1,
+            "probabilities": chosen / chosen.sum(dim=1, keepdim=True).clamp(min=1e-12),
+        }
 
     def _box_outputs(self, features: Features, proposals: list[Tensor], image_shapes: Shapes) -> tuple[Tensor, Tensor]:
         return self.box_predictor(self.box_head(self.box_roi_pool(features, proposals, image_shapes)))

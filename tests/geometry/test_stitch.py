@@ -380,3 +380,12 @@ def test_a_cut_cell_whose_parts_are_of_two_classes_is_one_with_the_better_class(
     parts = [[block(20, 5, 30, 40, 0.6, 1)], [block(20, 30, 30, 65, 0.7, 2)]]  # longer than the overlap
     assert len(stitch(tiles, parts, 64, 70)) == 2
     assert keys(stitch(tiles, parts, 64, 70, ONE_CLASS)) == keys([block(20, 5, 30, 65, 0.7, 2)])
+
+
+def test_class_probabilities_of_tiles_are_averaged() -> None:
+    tiles = [Tile(0, 0, 40, 40), Tile(0, 20, 40, 40)]
+    seen = [replace(block(10, 24, 20, 36), probabilities=shares) for shares in ((0.6, 0.4), (1.0, 0.0))]
+    (whole,) = stitch(tiles, [[seen[0]], [seen[1]]], 40, 60)
+    assert whole.probabilities == pytest.approx((0.8, 0.2))
+    (alone,) = stitch(tiles, [[block(10, 24, 20, 36)], [seen[1]]], 40, 60)
+    assert alone.probabilities == (1.0, 0.0)  # a detection that does not tell them says nothing

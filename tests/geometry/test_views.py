@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,15 @@ def look(image: np.ndarray, view: View) -> np.ndarray:
 def detection(boxes: list[list[float]], scores: list[float], labels: list[int], mask: float = 1.0) -> Detections:
     places = np.array(boxes, np.float32).reshape(-1, 4)
     masks = np.full((len(boxes), 2, 2), mask, np.float32)
-    return Detections(places, np.array(scores, np.float32), np.array(labels, np.int64), masks, places, places)
+    return Detections(
+        places,
+        np.array(scores, np.float32),
+        np.array(labels, np.int64),
+        masks,
+        places,
+        places,
+        np.zeros((len(places), 0)),
+    )
 
 
 @pytest.mark.parametrize("view", VIEWS["full"])
@@ -26,7 +36,9 @@ def test_undo_brings_boxes_and_masks_back(view: View) -> None:
     box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     mask = seen[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     place = np.array([box], np.float32)
-    found = Detections(place, np.ones(1), np.ones(1, int), mask[None].astype(np.float32), place, place)
+    found = Detections(
+        place, np.ones(1), np.ones(1, int), mask[None].astype(np.float32), place, place, np.zeros((1, 0))
+    )
     back = undo(found, view, 6, 9)
     assert back.boxes.tolist() == back.mask_boxes.tolist() == [[4, 1, 8, 3]]
     assert (back.masks[0] == image[1:3, 4:8]).all()
@@ -53,6 +65,12 @@ def test_agreement_ranks_first_and_boxes_are_averaged_by_score() -> None:
     assert merged.scores == pytest.approx([0.45, 0.4])
     assert merged.boxes.tolist() == [[50, 50, 60, 60], [0, 0, 10, 10.5]]
     assert merged.masks[:, 0, 0] == pytest.approx([1.0, 0.75])
+
+
+def test_probabilities_are_averaged_by_score() -> None:
+    one = replace(detection([[0, 0, 10, 10]], [0.6], [1]), probabilities=np.array([[0.9, 0.1]]))
+    two = replace(detection([[0, 0, 10, 10]], [0.2], [1]), probabilities=np.array([[0.5, 0.5]]))
+    assert merge([one, two]).probabilities[0].tolist() == pytest.approx([0.8, 0.2])
 
 
 def test_classes_and_distant_boxes_stay_apart() -> None:

@@ -158,6 +158,23 @@ def test_training_on_cells_of_unknown_class_reaches_boxes_and_masks() -> None:
     assert model.roi_heads.mask_predictor.mask_fcn_logits.weight.grad.abs().sum() > 0
 
 
+def test_detections_are_torchvisions_with_probabilities() -> None:
+    torch.manual_seed(0)
+    heads = build_model(resolve(TINY, 20), 3, PredictSettings(score_thresh=0.2, detections_per_tile=20)).roi_heads
+    proposals = [torch.rand(60, 4).sort(dim=1).values * 90 for _ in range(2)]
+    logits, offsets = torch.randn(120, 4), torch.randn(120, 16) * 0.3
+    shapes = [(96, 96), (80, 96)]
+    theirs = zip(*heads.postprocess_detections(logits, offsets, proposals, shapes), strict=True)
+    for (boxes, scores, labels), ours in zip(
+        theirs, heads.choose_detections(logits, offsets, proposals, shapes), strict=True
+    ):
+        assert len(boxes) == 20 and torch.equal(ours["boxes"], boxes) and torch.equal(ours["labels"], labels)
+        assert torch.equal(ours["scores"], scores)
+        assert torch.allclose(ours["probabilities"].sum(dim=1), torch.ones(20))
+        own = ours["probabilities"].gather(1, ours["labels"][:, None] - 1)[:, 0]
+        assert (own >= ours["scores"]).all()  # of the classes alone, without the background
+
+
 def test_boxes_are_enlarged_about_their_centres() -> None:
     boxes = torch.tensor([[10.0, 20, 30, 60]])
     assert enlarge(boxes, 1.5).tolist() == [[5, 10, 35, 70]] and enlarge(boxes, 1) is boxes
