@@ -7,6 +7,7 @@ import pytest
 from dataset import draw_previews
 from src.config.flags import build
 from src.config.settings import PreviewConfig
+from src.data.classes import HOMEWORK_CLASSES
 from tests.helpers import TINY, write_dataset
 
 pytestmark = pytest.mark.torch
@@ -23,6 +24,5 @@ def test_tiles_are_drawn_before_and_after(tmp_path: Path, capsys: pytest.Capture
         assert picture.shape[1] == 4 * 128 + 3 * 8  # four panels of a tile of 64 px, twice as large
         panels = [picture[:128, start : start + 128] for start in range(0, 4 * 136, 136)]
         assert any(not np.array_equal(panels[0], panel) for panel in panels[1:])
-        red = (picture[:128] == (40, 39, 214)).all(axis=-1)  # class 1 is outlined in its colour, #d62728
-        blue = (picture[:128] == (180, 119, 31)).all(axis=-1)
-        assert red.any() or blue.any()
+        colors = [cell_class.rgb[::-1] for cell_class in HOMEWORK_CLASSES[:2]]  # outlines have that of their class
+        assert any((picture[:128] == color).all(axis=-1).any() for color in colors)

@@ -27,11 +27,11 @@ class CellClass:
         return tuple(bytes.fromhex(self.color[1:]))  # type: ignore[return-value]
 
 
-HOMEWORK_CLASSES = (
-    CellClass(1, "epithelial", "#d62728"),
-    CellClass(2, "lymphocyte", "#1f77b4"),
-    CellClass(3, "neutrophil", "#2ca02c"),
-    CellClass(4, "macrophage", "#ff7f0e"),
+HOMEWORK_CLASSES = (  # in colours that stand off the pink and purple of stained tissue
+    CellClass(1, "epithelial", "#00a650"),
+    CellClass(2, "lymphocyte", "#0078ff"),
+    CellClass(3, "neutrophil", "#ff8000"),
+    CellClass(4, "macrophage", "#e6d800"),
 )
 
 
