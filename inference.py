@@ -69,7 +69,7 @@ def main(config: InferenceConfig) -> None:
     check_prediction(config)  # as the command line has, for other callers
     set_max_pixels(config.machine.max_pixels)
     if config.export:
-        export(config.ckpt, Path(config.export), config.half)
+        export(config, Path(config.export))
         return
     world, device = distributed.start(config.machine)
     share_cores(device, world.size)
@@ -205,9 +205,14 @@ def find_images(config: InferenceConfig) -> list[TestImage]:
     return find_test_images(config.test_dir, id_map, names)
 
 
-def export(ckpt: Sequence[str], path: Path, half: bool) -> None:
-    """Write one checkpoint's weights as a safetensors file, which is safe to share."""
-    write_export(path, read_checkpoint(Path(ckpt[0])), half)
+def export(config: InferenceConfig, path: Path) -> None:
+    """Write one checkpoint's weights as a safetensors file, which is safe to share.
+
+    Prediction settings that are given, like ``--min-score``, become those of the file.
+    """
+    checkpoint = read_checkpoint(Path(config.ckpt[0]))
+    settings = replace(checkpoint.config, predict=override(checkpoint.config.predict, config.predict))
+    write_export(path, replace(checkpoint, config=settings), config.half)
     print(f"wrote {path}")
 
 

@@ -316,7 +316,9 @@ def test_exported_weights_tell_no_places_and_take_half_the_space(finished: Path,
     whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
     ckpt = [str(finished / "best.pt")]
     inference.main(build(InferenceConfig, {"ckpt": ckpt, "export": str(whole)}))
-    inference.main(build(InferenceConfig, {"ckpt": ckpt, "export": str(half), "half": True}))
+    inference.main(build(InferenceConfig, {"ckpt": ckpt, "export": str(half), "half": True, "min_score": 0.35}))
+    kept = [read_checkpoint(path).config.predict for path in (whole, half)]
+    assert (kept[0].min_score, kept[1]) == (0.5, replace(kept[0], min_score=0.35))
     assert half.stat().st_size < 0.6 * whole.stat().st_size
     assert str(data.parent).encode() not in whole.read_bytes() + half.read_bytes()
     exact, rounded = (infer(finished, data, tmp_path / "r.json", ckpt=[str(path)]) for path in (whole, half))

@@ -339,7 +339,8 @@ class InferenceConfig:
         ("./logs/best.pt",), "checkpoint made by main.py, or several, whose detections are merged"
     )
     export: str | None = option(
-        None, "write the checkpoint's weights to this .safetensors file, which --ckpt and --weights read, and stop"
+        None,
+        "write the checkpoint's weights to this .safetensors file, which --ckpt and --weights read, and stop; prediction settings given beside it are kept in it",
     )
     half: bool = option(False, "with --export: in half precision, which takes half the space")
     test_dir: str = option(HOMEWORK_TEST, "folder of .tif images, or a folder in the training layout")
