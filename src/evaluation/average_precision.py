@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.data.classes import ANY_CLASS
-from src.evaluation.ground_truth import ImageTruth
+from src.evaluation.image_truth import ImageTruth
 from src.geometry.instances import Instance, intersection
 from src.geometry.overlaps import overlapping_pairs, shared_pixels
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.evaluation.average_precision import covered_shares
-from src.evaluation.ground_truth import ImageTruth
+from src.evaluation.image_truth import ImageTruth
 from src.geometry.instances import Instance, to_label_map
 
 

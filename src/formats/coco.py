@@ -13,7 +13,8 @@ from src.data.classes import ANY_CLASS, name_classes, parse_classes, to_json
 from src.data.id_map import check_component
 from src.data.pictures import QUARTER_TURNS, exif_orientation, read_size
 from src.evaluation.categories import plain, read_categories, renumbered
-from src.evaluation.ground_truth import ImageTruth, read_coco
+from src.evaluation.coco_truth import read_coco
+from src.evaluation.image_truth import ImageTruth
 from src.formats.imported import PICTURES, Imported, ImportSettings, Source, add, is_there, read_matching
 
 POINT = 6  # numbers; a polygon has three points or more

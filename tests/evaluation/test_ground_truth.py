@@ -9,7 +9,8 @@ import pytest
 
 from src.common.errors import InputError
 from src.data.tiff import write_image, write_mask
-from src.evaluation.ground_truth import ImageTruth, load_ground_truth
+from src.evaluation.ground_truth import load_ground_truth
+from src.evaluation.image_truth import ImageTruth
 from src.evaluation.rle import encode
 from src.geometry.instances import Instance
 

@@ -12,7 +12,8 @@ from pycocotools.cocoeval import COCOeval
 
 from src.data.classes import HOMEWORK_CLASSES
 from src.data.tiff import write_image, write_mask
-from src.evaluation.ground_truth import ImageTruth, TruthSettings, load_ground_truth
+from src.evaluation.ground_truth import TruthSettings, load_ground_truth
+from src.evaluation.image_truth import ImageTruth
 from src.evaluation.results import result_entries
 from src.evaluation.rle import encode
 from src.evaluation.scores import precision, score

@@ -12,7 +12,8 @@ import pytest
 from src.common.errors import InputError
 from src.data.classes import HOMEWORK_CLASSES as CLASSES
 from src.data.tiff import write_mask
-from src.evaluation.ground_truth import ImageTruth, load_ground_truth
+from src.evaluation.ground_truth import load_ground_truth
+from src.evaluation.image_truth import ImageTruth
 from src.evaluation.results import result_entries, write_results
 from src.evaluation.scores import score
 from src.geometry.instances import Instance, tight
