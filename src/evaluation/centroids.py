@@ -56,7 +56,7 @@ def pair(
 
 
 def _lie_in(places: np.ndarray, class_ids: np.ndarray, regions: Sequence[Instance]) -> np.ndarray:
-    """``(D,)`` bool: which places (row, column), each of an object of a class, a region of that class or of any holds."""
+    """``(D,)`` bool: which of the places (row, column) of objects a region holds, of the object's class or of any."""
     pixels = np.rint(places).astype(int).tolist()
     pixel = np.ones((1, 1), bool)
     dots = [Instance(k, 1.0, row, column, pixel) for k, (row, column) in zip(class_ids.tolist(), pixels, strict=True)]

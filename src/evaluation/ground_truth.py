@@ -13,7 +13,7 @@ from src.data.masks import read_mask
 from src.data.records import find_ambiguous, find_masks, read_record
 from src.evaluation.coco_truth import read_coco, with_class_ids
 from src.evaluation.image_truth import ImageTruth
-from src.geometry.instances import Instance, from_label_map
+from src.geometry.instances import Instance, from_label_map, tight
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _read_image(
 
 
 def _read_ambiguous(folder: Path, size: tuple[int, int]) -> list[Instance]:
-    """The regions of ``ambiguous.tif``, which are of any class, where there is one."""
+    """What ``ambiguous.tif`` covers, as one region of any class, so that its ids do not divide a detection."""
     name = find_ambiguous(folder, sorted(path.name for path in folder.iterdir()))
     if name is None:
         return []
@@ -161,7 +161,8 @@ def _read_ambiguous(folder: Path, size: tuple[int, int]) -> list[Instance]:
     if mask.shape != size:
         height, width = mask.shape
         raise InputError(f"{folder / name}: is {height} x {width} px, but its image is {size[0]} x {size[1]} px")
-    return [replace(instance, class_id=ANY_CLASS) for instance in from_label_map(mask[None])]
+    region = tight(ANY_CLASS, 1.0, 0, 0, mask > 0)
+    return [region] if region else []
 
 
 def _select(truths: list[ImageTruth], names: Collection[str] | None, path: Path) -> list[ImageTruth]:

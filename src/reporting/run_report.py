@@ -109,7 +109,7 @@ def match_all_images(
     outcomes = []
     for truth in ProgressBar(truths, "match"):
         image = match_detections(truth.instances, found[truth.id], threshold)
-        covered = covered_shares(found[truth.id], truth.ignored) > 0.5
+        covered = covered_shares(found[truth.id], truth.ignored, together=True) > 0.5
         is_lost = covered & (image.truth_of == NONE) & (image.any_truth == NONE)
         if is_lost.any():
             kept = [cell for cell, lost in zip(found[truth.id], is_lost, strict=True) if not lost]

@@ -67,7 +67,7 @@ def test_memory_grows_with_the_pairs_within_the_radius() -> None:
     grid = np.stack(np.meshgrid(*[np.arange(0, 500, 10)] * 2), axis=-1).reshape(-1, 2)  # 2,500 places, all connected
     _assign(grid[:1], grid[:1], RADIUS)  # imports
     tracemalloc.start()
-    found = _assign(grid, grid + (3, 2), RADIUS)
+    found = _assign(grid, grid + np.array([3, 2]), RADIUS)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(found[0]) == len(grid) and (found[0] == found[1]).all()
