@@ -1,63 +1,147 @@
 """Ground truth from a COCO JSON file."""
 
-import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 from reprlib import repr
 from typing import Any
 
 from src.common.errors import InputError
 from src.common.limits import max_pixels
+from src.common.values import integer
 from src.data.classes import CellClass
-from src.data.id_map import check_component
-from src.evaluation.categories import integer, match_classes, read_categories, renumbered, used_ids
+from src.data.id_map import ImageId, check_component
+from src.data.names import ImageNames, plain_names
+from src.evaluation.categories import FileIds, match_classes, read_categories, renumbered, used_ids
 from src.evaluation.crowds import crowd_note, crowds_are_cells
 from src.evaluation.image_truth import ImageTruth
+from src.evaluation.results import sizes_of
 from src.evaluation.rle import MAX_PIXELS as MAX_RLE_PIXELS
 from src.evaluation.rle import RleError, decode_entries
-from src.evaluation.segmentations import to_compressed
+from src.evaluation.segmentations import to_compressed, without_degenerate
 from src.geometry.instances import Instance
 
+NO_PIXEL = "annotation without a pixel in its image"
 
-def with_class_ids(data: Any, classes: Sequence[CellClass], path: Path) -> Any:
-    """A decoded COCO file whose annotations have class ids for category ids; one without categories stays as it is."""
+
+@dataclass(frozen=True)
+class CocoTruth:
+    """The images of a file with their objects, how many annotations are none, by reason, and a line about crowds."""
+
+    images: list[ImageTruth]
+    dropped: Counter[str] = field(default_factory=Counter)
+    note: str = ""
+
+    def lines(self) -> list[str]:
+        """What is to be said about the file."""
+        dropped = [f"{count} x {reason}" for reason, count in sorted(self.dropped.items()) if count]
+        return [*filter(None, [self.note]), *([f"dropped: {', '.join(dropped)}"] if dropped else [])]
+
+
+def with_class_ids(data: Any, classes: Sequence[CellClass], path: Path) -> tuple[Any, FileIds, str]:
+    """A decoded COCO file whose annotations have class ids for category ids, which these were, and how they matched.
+
+    A file without annotations or categories stays as it is.
+    """
     lists = [data.get(key) for key in ("annotations", "categories")] if isinstance(data, dict) else []
     if not lists or not all(isinstance(items, list) and items for items in lists):
-        return data
+        return data, FileIds(), ""
     categories, _ = read_categories(data, path)
     numbers, note = match_classes(categories, used_ids(data), classes, path)
-    if note:
-        print(note, file=sys.stderr)
     annotations = [
         renumbered(item, numbers, f"{path}: annotation {index}") for index, item in enumerate(data["annotations"])
     ]
-    return {**data, "annotations": annotations}
+    names = {category.id: category.name for category in categories}
+    return {**data, "annotations": annotations}, FileIds(names, numbers), note
 
 
-def read_coco(data: Any, path: Path, class_count: int, crowds: str = "auto") -> tuple[list[ImageTruth], str]:
-    """The images of a decoded COCO JSON file with their objects, and a line about crowds (see :func:`crowd_note`).
+def has_size(image: Mapping[str, Any]) -> bool:
+    """Whether an image's entry tells its height and width; some tools write 0 where they do not know them."""
+    return all(image.get(key) is not None and integer(image[key]) != 0 for key in ("height", "width"))
 
-    An annotation without a pixel is no object. ``path`` names the file in an error.
+
+def with_sizes(
+    data: Any, entries: Sequence[ImageId] | None, of_results: Mapping[int, tuple[int, int]], path: Path
+) -> Any:
+    """A decoded COCO file whose images have sizes, where they lack them those of RLE, the id map or the results.
+
+    An image that the id map does not name is left out where nothing tells its size.
+    """
+    images = data.get("images") if isinstance(data, dict) else None
+    if not isinstance(images, list) or not all(
+        isinstance(item, dict) and isinstance(item.get("file_name"), str) for item in images
+    ):
+        return data
+    lacking = [place for place, item in enumerate(images) if not has_size(item)]
+    if not lacking:
+        return data
+    annotations = data.get("annotations") if isinstance(data.get("annotations"), list) else []
+    sizes = {place: (entry.height, entry.width) for place, entry in _places(images, entries or (), path).items()}
+    of_ids = {
+        **(of_results if entries is None else {}),
+        **sizes_of([item for item in annotations if isinstance(item, dict)]),
+    }
+    images, left_out = list(images), set()
+    for place in lacking:
+        image_id = integer(images[place].get("id"))
+        known = type(image_id) is int
+        size = (of_ids.get(image_id) if known else None) or sizes.get(place)
+        if size:
+            images[place] = {**images[place], "height": size[0], "width": size[1]}
+        elif entries is not None and known and place not in sizes:
+            left_out.add(image_id)
+        else:
+            raise InputError(
+                f"{path}: does not tell height and width of {images[place]['file_name']}, and neither do RLE of it;"
+                " name an id map, which does, with --id-map"
+            )
+    if not left_out:
+        return {**data, "images": images}
+    images, annotations = (
+        [item for item in items if not isinstance(item, dict) or integer(item.get(key)) not in left_out]
+        for items, key in ((images, "id"), (annotations, "image_id"))
+    )
+    return {**data, "images": images, "annotations": annotations}
+
+
+def names_in(file_names: Sequence[str]) -> ImageNames:
+    """The names of a COCO file's images, among which one is looked for."""
+    return ImageNames(plain_names(file_names), file_names)
+
+
+def _places(images: Sequence[Mapping[str, Any]], entries: Sequence[ImageId], path: Path) -> dict[int, ImageId]:
+    """Place of an image → its entry in the id map."""
+    known = names_in([item["file_name"] for item in images])
+    found = {known.find(entry.file_name, path): entry for entry in entries}
+    return {place: entry for place, entry in found.items() if place is not None}
+
+
+def read_coco(data: Any, path: Path, class_count: int, crowds: str = "auto") -> CocoTruth:
+    """The images of a decoded COCO JSON file with their objects.
+
+    Polygons of fewer than three points are left out, and so is an annotation without another or without a pixel.
+    ``path`` names the file in an error.
     """
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "annotations")):
         raise InputError(f"{path}: expected a COCO JSON object with lists of images and annotations")
     images = {image.id: image for image in (_parse_image(item, path) for item in data["images"])}
     if not images or len({image.file_name for image in images.values()}) != len(data["images"]):
         raise InputError(f"{path}: needs images, each with an id and a file_name of its own")
-    entries = [
-        _parse_annotation(item, index, images, class_count, path) for index, item in enumerate(data["annotations"])
-    ]
+    dropped: Counter[str] = Counter()
+    sound = ((index, without_degenerate(item, dropped)) for index, item in enumerate(data["annotations"]))
+    kept = [(index, item) for index, item in sound if item is not None]
+    entries = [_parse_annotation(item, index, images, class_count, path) for index, item in kept]
     try:
         instances = decode_entries(entries)
     except RleError as error:
-        raise InputError(f"{path}: annotation {error.index}: {error}") from error
+        raise InputError(f"{path}: annotation {kept[error.index][0]}: {error}") from error
     items = [
         (bool(integer(item.get("iscrowd") or 0)), entry["image_id"], instance, isinstance(item["segmentation"], dict))
-        for item, entry, instance in zip(data["annotations"], entries, instances, strict=True)
+        for (_, item), entry, instance in zip(kept, entries, instances, strict=True)
         if instance is not None
     ]
+    dropped[NO_PIXEL] += len(kept) - len(items)
     crowd_areas, other_areas = (
         [one.area for is_crowd, _, one, _ in items if is_crowd == side] for side in (True, False)
     )
@@ -68,7 +152,7 @@ def read_coco(data: Any, path: Path, class_count: int, crowds: str = "auto") -> 
     for is_crowd, image_id, instance, _ in items:
         (ignored if is_crowd and not as_cells else objects)[image_id].append(instance)
     truths = [replace(image, instances=objects[image.id], ignored=ignored[image.id]) for image in images.values()]
-    return truths, crowd_note(len(crowd_areas), len(other_areas), as_cells)
+    return CocoTruth(truths, dropped, crowd_note(len(crowd_areas), len(other_areas), as_cells))
 
 
 def _parse_image(item: Any, path: Path) -> ImageTruth:

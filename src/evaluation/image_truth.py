@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import PureWindowsPath
 
-from src.data.id_map import TIFF_SUFFIX, ImageId
+from src.data.id_map import ImageId
+from src.data.names import stem
 from src.geometry.instances import Instance
 
 
@@ -24,8 +25,8 @@ class ImageTruth:
 
     @property
     def name(self) -> str:
-        """The file's name without folders and ``.tif``."""
-        return TIFF_SUFFIX.sub("", PureWindowsPath(self.file_name).name)  # of which / and \\ are separators
+        """The file's name without folders and the ending of an image."""
+        return stem(PureWindowsPath(self.file_name).name)  # of which / and \\ are separators
 
     @property
     def entry(self) -> ImageId:

@@ -132,8 +132,8 @@ def test_an_id_map_is_read_back(tmp_path: Path) -> None:
     ("change", "reason"),
     [
         ({"id": True}, "id of a.tif must be an integer, got True"),
-        ({"id": "1"}, "must be an integer"),
-        ({"id": 1.0}, "must be an integer"),
+        ({"id": "one"}, "must be an integer"),
+        ({"id": 1.5}, "must be an integer"),
         ({"height": 0}, "positive integers"),
         ({"width": 2.5}, "positive integers"),
         ({"width": None}, "positive integers"),

@@ -150,7 +150,6 @@ def test_the_id_map_renumbers_a_coco_file(tmp_path: Path) -> None:
         ({"segmentation": {"size": [8, 6], "counts": [48]}}, "neither polygons nor an RLE"),
         ({"segmentation": None}, "neither polygons nor an RLE"),
         ({"segmentation": []}, "three points"),
-        ({"segmentation": [[0, 0, 4, 4]]}, "three points"),
         ({"segmentation": [[0, 0, 4, 4, 1e12, 0]]}, "far outside"),
         ({"segmentation": [[0, 0, 4, 4, float("nan"), 0]]}, "not a number"),
         ({"image_id": 1}, "image_id 1 is not among"),
