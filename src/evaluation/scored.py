@@ -97,8 +97,8 @@ def _refuse_strange(
         if type(number) is int and number not in file_ids.names:
             ids = ", ".join(map(str, sorted(file_ids.names)))
             raise InputError(
-                f"{files.pred}: entry {index}: category_id {number} is not among the ids {ids} of {files.gt}, and others"
-                f" are not in 1..{len(classes)}, as class ids are (see --classes)"
+                f"{files.pred}: entry {index}: category_id {number} is not among the ids {ids} of {files.gt}, and"
+                f" others are not in 1..{len(classes)}, as class ids are (see --classes)"
             )
 
 
