@@ -12,7 +12,7 @@ from src.data.image_facts import ImageFacts
 from src.data.open_images import OpenImages
 from src.data.records import ImageFiles, Record
 from src.data.tiff import write_image, write_mask
-from src.evaluation.ground_truth import ImageTruth
+from src.evaluation.image_truth import ImageTruth
 from src.geometry.instances import Instance, clip, tight
 from src.geometry.tiles import Tile
 

@@ -18,7 +18,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.transforms.functional import to_tensor
 
 from src.data.records import Record
-from src.evaluation.ground_truth import ImageTruth
+from src.evaluation.image_truth import ImageTruth
 from src.geometry.tiles import Tile
 
 

@@ -13,6 +13,7 @@ from src.common.errors import InputError, nearest_path, run_command
 from src.config.command import parse
 from src.config.flags import inherited, option
 from src.config.settings import MachineSettings
+from src.evaluation.crowds import CROWDS
 from src.reporting.run_report import Sources, read_run, with_distinct_names, write_report
 
 
@@ -29,6 +30,9 @@ class ReportConfig:
     id_map: str | None = option(None, "id map of --pred; absent: the one beside it", metavar="FILE")
     classes: str | None = option(None, "JSON of classes; absent: the run's", metavar="FILE")
     score_thresh: float = option(0.5, "score from which a cell counts", low=0, high=1, metavar="S")
+    crowds: str = option(
+        "auto", "what COCO's crowd annotations are: cells, regions to ignore, or what suits", choices=CROWDS
+    )
     output: str | None = option(None, "page to write; absent: report.html in the run folder", metavar="FILE")
     max_pixels: int | None = inherited(
         MachineSettings, "max_pixels", help="images of more px are refused; absent: as in the training"
@@ -46,7 +50,9 @@ def check_flags(config: ReportConfig) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     flags = parse(ReportConfig, __doc__, check_flags, arguments)
-    sources = Sources(flags.pred, flags.gt, flags.id_map, flags.classes, flags.score_thresh, flags.max_pixels)
+    sources = Sources(
+        flags.pred, flags.gt, flags.id_map, flags.classes, flags.score_thresh, flags.max_pixels, flags.crowds
+    )
     if flags.images and not Path(flags.images).is_dir():
         raise InputError(f"--images {flags.images}: no such folder{nearest_path(flags.images)}")
     runs = with_distinct_names([read_run(Path(folder), sources) for folder in flags.run])

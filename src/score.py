@@ -16,12 +16,11 @@ from src.config.command import parse
 from src.config.flags import inherited, option
 from src.config.settings import ImageSettings, MachineSettings
 from src.data.classes import CellClass, classes_of_results
-from src.data.id_map import read_id_map
 from src.data.splits import part_names, read_split
 from src.evaluation.centroids import RADIUS
 from src.evaluation.crowds import CROWDS
-from src.evaluation.ground_truth import TruthSettings, load_ground_truth
-from src.evaluation.results import check_results, read_results
+from src.evaluation.ground_truth import TruthSettings
+from src.evaluation.scored import ScoredFiles, read_scored
 from src.evaluation.scores import AP_KEYS, CAPS, PQ_KEYS, score
 
 
@@ -60,17 +59,13 @@ def check_flags(config: ScoreConfig) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     flags = parse(ScoreConfig, __doc__, check_flags, arguments)
-    entries, id_map = read_results(flags.pred), id_map_of(flags.pred, flags.id_map)
-    classes = classes_of_results(flags.classes, flags.pred)
-    settings = TruthSettings(classes, flags.split_pieces, flags.crowds)
-    truths = load_ground_truth(flags.gt, len(classes), id_map, _part(flags.split, flags.part), settings)
-    known = read_id_map(id_map) if id_map else [truth.entry for truth in truths]
-    check_results(entries, known, len(classes), flags.pred)
-    scored = {truth.id for truth in truths}  # a part of a split may be fewer images than the id map has
-    chosen = [entry for entry in entries if entry["image_id"] in scored]
+    id_map, classes = id_map_of(flags.pred, flags.id_map), classes_of_results(flags.classes, flags.pred)
+    files = ScoredFiles(flags.pred, flags.gt, id_map, flags.classes)
+    settings = TruthSettings(classes, flags.split_pieces, flags.crowds, checks_folder=True)
+    truths, entries = read_scored(files, classes, settings, _part(flags.split, flags.part))
     if flags.backend:
         print("--backend: has no effect any more; AP agrees with pycocotools to 1e-9", file=sys.stderr)
-    result = score(truths, chosen, classes, flags.pq_threshold)
+    result = score(truths, entries, classes, flags.pq_threshold)
     print(format_table(result, classes))
     if id_map is None and Path(flags.gt).is_dir():
         print("without an id map the ids of the predictions were taken as 1..N in the order of the images' names")

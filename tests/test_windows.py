@@ -16,7 +16,7 @@ from src.config.settings import AugmentSettings, TileSettings, TrainConfig
 from src.data.cache import ImageCache
 from src.data.open_images import OpenImages
 from src.engine.loading import EpochSampler, collate, start_worker
-from src.evaluation.ground_truth import ImageTruth
+from src.evaluation.image_truth import ImageTruth
 from tests.helpers import TINY, facts_about, find_records, write_dataset
 
 pytestmark = pytest.mark.torch

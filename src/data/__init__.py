@@ -3,6 +3,7 @@
 - ``tiff``: decoding and writing TIFF
 - ``tiff_streams``: sizes that compressed streams claim
 - ``records``: images with their masks, and test images
+- ``names``: names of images that differ in ending, case or Unicode form
 - ``id_map``: which id each test image has
 - ``classes``: the cell classes
 - ``stain``: what the stain's colours tell

@@ -9,6 +9,7 @@ from typing import Any
 from src.common.errors import InputError
 from src.common.files import read_json, write_json
 from src.common.limits import check_pixels
+from src.common.values import integer
 
 TIFF_SUFFIX = re.compile(r"\.tiff?$", re.IGNORECASE)
 
@@ -59,7 +60,8 @@ def _parse_image_id(entry: Any, path: str | Path) -> ImageId:
     fields = ("file_name", "id", "height", "width")
     if not isinstance(entry, dict) or not all(field in entry for field in fields):
         raise InputError(f"{path}: an entry needs file_name, id, height and width, got {entry!r:.200}")
-    file_name, image_id, height, width = (entry[field] for field in fields)
+    file_name = entry["file_name"]
+    image_id, height, width = (integer(entry[field]) for field in fields[1:])
     check_component(file_name, path)
     if type(image_id) is not int:
         raise InputError(f"{path}: the id of {file_name} must be an integer, got {image_id!r:.80}")

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from src.common.errors import InputError, nearest, nearest_path
+from src.common.errors import InputError, nearest_path
 from src.common.files import is_system_file
 from src.data.classes import UNKNOWN_CLASS
 from src.data.id_map import TIFF_SUFFIX, ImageId, read_id_map, refuse_repeats
 from src.data.masks import read_mask_header
+from src.data.names import ImageNames
 from src.data.tiff import Header, read_header
 
 SAMPLE_HINT = "make synthetic data with `python -m src.sample --out DIR --images 12 --seed 0`"
@@ -23,7 +24,7 @@ AMBIGUOUS_NAME = re.compile(r"ambiguous\.(tiff?|png)", re.IGNORECASE)  # a mask 
 
 @dataclass(frozen=True, slots=True)
 class ImageFiles:
-    """The files of one image: the names of the image and, by class id, of its masks in ``folder``.
+    """The files of one image: the names of the image, empty without it, and of its masks by class id in ``folder``.
 
     Class ids are 1..K, and ``UNKNOWN_CLASS`` for a mask of cells whose class is not known. Classes without cells may
     have no mask. ``ambiguous`` is the name of a mask of regions without a class, ``unread`` are the names of other
@@ -147,20 +148,26 @@ def find_test_images(
             an image, or a size other than the id map's.
     """
     images = _list_images(Path(test_dir))
+    known = ImageNames(images)
+    chosen = list(range(len(images)))
     if names is not None:
-        check_names(names, images, f"{test_dir}: has no image")
-        images = {name: path for name, path in images.items() if name in set(names)}
-    headers = {name: read_header(path) for name, path in images.items()}
+        chosen = sorted(known.find_all(names, test_dir, "has no image"))
+    listed = list(images.items())
+    headers = {listed[place][0]: read_header(listed[place][1]) for place in chosen}
     if id_map is None:
         return [
             TestImage(images[name], ImageId(f"{name}.tif", number, header.height, header.width), header.is_turned)
             for number, (name, header) in enumerate(headers.items(), start=1)
         ]
-    entries = {entry.name: entry for entry in read_id_map(id_map) if names is None or entry.name in images}
-    for name, entry in entries.items():
-        if name not in images:
+    entries: dict[str, ImageId] = {}
+    for entry in read_id_map(id_map):
+        place = known.find(entry.name, id_map)
+        if place is None and names is None:
             raise InputError(f"{id_map}: names {entry.file_name}, which is missing in {test_dir}")
-    return [_pair(path, headers[name], entries.get(name), id_map) for name, path in images.items()]
+        if place is not None and entries.setdefault(listed[place][0], entry) != entry:
+            other = entries[listed[place][0]].file_name
+            raise InputError(f"{id_map}: {other} and {entry.file_name} both name {listed[place][1]}")
+    return [_pair(images[name], header, entries.get(name), id_map) for name, header in headers.items()]
 
 
 def unread_test_files(test_dir: str | Path) -> list[str]:
@@ -205,11 +212,11 @@ def _list_folder(
         raise InputError(f"{folder}: cannot be read as a folder ({error.strerror})") from error
 
 
-def files_of(folder: Path, class_count: int) -> ImageFiles:
-    """The files of an image folder; none is opened."""
+def files_of(folder: Path, class_count: int, needs_image: bool = True) -> ImageFiles:
+    """The files of an image folder; none is opened. Without ``needs_image`` there may be masks alone."""
     names = _list_folder(folder, f"{folder}: no such folder")
     masks = find_masks(folder, names, class_count)
-    image = _find_image(folder, names)
+    image = _find_image(folder, names) if needs_image or any(map(IMAGE_NAME.fullmatch, names)) else ""
     ambiguous = find_ambiguous(folder, names)
     known = {image, ambiguous, *masks.values()}
     unread = tuple(name for name in names if name not in known)
@@ -221,9 +228,9 @@ def is_known(name: str) -> bool:
     return any(pattern.fullmatch(name) for pattern in (IMAGE_NAME, MASK_NAME, UNKNOWN_NAME, AMBIGUOUS_NAME))
 
 
-def unread_warnings(records: Iterable[Record]) -> list[str]:
+def unread_warnings(images: Iterable[ImageFiles]) -> list[str]:
     """A warning where image folders hold files that nothing reads, such as a mask of a mistyped name."""
-    unread = [record.files.folder / name for record in records for name in record.files.unread]
+    unread = [files.folder / name for files in images for name in files.unread]
     if not unread:
         return []
     return [
@@ -296,10 +303,3 @@ def _pair(path: Path, header: Header, entry: ImageId | None, id_map: str | Path)
             f"{path}: is {header.height} x {header.width} px, but {id_map} says {entry.height} x {entry.width}"
         )
     return TestImage(path, entry, header.is_turned)
-
-
-def check_names(names: Iterable[str], known: Iterable[str], problem: str) -> None:
-    known = set(known)
-    for name in names:
-        if name not in known:
-            raise InputError(f"{problem} {name}{nearest(name, sorted(known))}")

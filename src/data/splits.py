@@ -8,7 +8,8 @@ import numpy as np
 from src.common.errors import InputError
 from src.common.files import read_json
 from src.data.id_map import check_component
-from src.data.records import Record, check_names
+from src.data.names import ImageNames
+from src.data.records import Record
 
 MAX_STAIN_GROUPS = 10
 MAX_CLUSTERED = 4000  # images; more take memory by the square of their number
@@ -166,11 +167,15 @@ def part_names(split: dict[str, list[str]], part: str) -> list[str]:
 
 
 def select(records: Sequence[Record], split: dict[str, list[str]], part: str) -> list[Record]:
-    """The records of one part of a split, in the split's order."""
-    by_name = {record.name: record for record in records}
-    names = part_names(split, part)
-    check_names(names, by_name, f"--split: part {part} names a missing image")
-    return [by_name[name] for name in names]
+    """The records of one part of a split, in the split's order; none of them may be in another part, too."""
+    known = ImageNames(record.name for record in records)
+    places = known.find_all(part_names(split, part), "--split", f"part {part} names a missing image")
+    chosen = set(places)
+    for other, names in split.items():
+        for name in names if other != part else ():
+            if known.find(name, "--split") in chosen:
+                raise InputError(f"--split: {name} of the part {other} is an image of the part {part}, too")
+    return [records[place] for place in places]
 
 
 def read_groups(path: str | Path) -> dict[str, str]:

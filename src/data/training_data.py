@@ -18,6 +18,7 @@ from src.data.classes import HOMEWORK_CLASSES, CellClass, file_of_classes, load_
 from src.data.data_shift import DataStatistics, data_statistics
 from src.data.image_facts import ImageFacts, concatenate_facts
 from src.data.intensity import small_range_warnings
+from src.data.names import ImageNames
 from src.data.prepared import pieces_warnings
 from src.data.records import Record, files_of, image_folders, read_record, turned_warnings, unread_warnings
 from src.data.splits import group_by_stain, make_split, read_groups, read_split, select
@@ -80,7 +81,7 @@ def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = 
     cache = ImageCache(folder, data.cache_gb, image.intensity, image.scale, image.split_pieces)
     records, facts = _read_images(Path(data.data_path), len(classes), cache, hidden)
     notes = [f"images: {cache.decoded} decoded, {len(records) - cache.decoded} known from the cache {cache.folder}"]
-    notes += [*unread_warnings(records), *turned_warnings(records)]
+    notes += [*unread_warnings(record.files for record in records), *turned_warnings(records)]
     notes += pieces_warnings(int(facts.in_pieces.sum()), int(facts.class_counts.sum()))
     order = image.channel_order
     if order == "auto":
@@ -103,7 +104,7 @@ def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = 
         train_facts=train_facts,
         val=val,
         cache=cache,
-        split=split,
+        split={part: [record.name for record in found] for part, found in (("train", train), ("val", val))},
         channel_order=order,
         class_counts=train_facts.counts_of(len(classes)).sum(axis=0),
         statistics=data_statistics(train_facts.cell_size(), contrasts, stains, order == "bgr"),
@@ -188,10 +189,12 @@ def _split(
     if data.val_fraction == 0:
         return {"train": names, "val": []}, "split: none, all images train"
     if data.groups:
-        groups: dict[str, str] | dict[str, int] = read_groups(data.groups)
-        missing = [name for name in names if name not in groups]
-        if missing:
-            raise InputError(f"{data.groups}: has no group for {missing[0]}")
+        of_names = read_groups(data.groups)
+        places = ImageNames(of_names).find_all(names, data.groups, "has no group for")
+        listed = list(of_names.values())
+        groups: dict[str, str] | dict[str, int] = {
+            name: listed[place] for name, place in zip(names, places, strict=True)
+        }
     else:
         groups = dict(zip(names, group_by_stain(facts.stains), strict=True))
     counts = dict(zip(names, facts.counts_of(class_count), strict=True))

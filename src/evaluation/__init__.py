@@ -6,7 +6,11 @@
 - ``partial_results``: results of an interrupted prediction
 - ``categories``: which of COCO's categories is which class
 - ``crowds``: COCO's crowd annotations
+- ``image_truth``: the true cells of one image
 - ``ground_truth``: the true cells, from masks or COCO
+- ``coco_truth``: the true cells of a COCO file
+- ``segmentations``: COCO's segmentations, drawn or checked
+- ``scored``: results with the ground truth that they are scored against
 - ``average_precision``: AP as COCO defines it
 - ``scores``: AP, PQ and F1 together
 - ``panoptic``: panoptic quality

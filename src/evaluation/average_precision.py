@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.data.classes import ANY_CLASS
-from src.evaluation.ground_truth import ImageTruth
-from src.geometry.instances import Instance, intersection
+from src.evaluation.image_truth import ImageTruth
+from src.geometry.instances import Instance, clip, intersection, union
 from src.geometry.overlaps import overlapping_pairs, shared_pixels
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
@@ -101,8 +101,11 @@ def _outcomes(images: Sequence[ImageObjects], order: np.ndarray) -> np.ndarray:
     return outcomes
 
 
-def covered_shares(found: Sequence[Instance | None], regions: Sequence[Instance]) -> np.ndarray:
-    """``(D,)`` float64: the largest share of each detection that one region of its class, or of any, covers."""
+def covered_shares(found: Sequence[Instance | None], regions: Sequence[Instance], together: bool = False) -> np.ndarray:
+    """``(D,)`` float64: the largest share of each detection that one region of its class, or of any, covers.
+
+    With ``together`` the share that all these regions cover.
+    """
     shares = np.zeros(len(found))
     numbers = [number for number, instance in enumerate(found) if instance is not None]
     if not regions or not numbers:
@@ -112,11 +115,16 @@ def covered_shares(found: Sequence[Instance | None], regions: Sequence[Instance]
     first, second = overlapping_pairs(boxes)
     first, second = np.minimum(first, second), np.maximum(first, second)
     crossing = (first < len(numbers)) & (second >= len(numbers))
+    over: dict[int, list[Instance]] = {}
     for place, other in zip(first[crossing].tolist(), second[crossing].tolist(), strict=True):
-        instance, region = objects[place], objects[other]
-        if region.class_id in (ANY_CLASS, instance.class_id):
-            share = intersection(instance, region) / instance.area
-            shares[numbers[place]] = max(shares[numbers[place]], share)
+        if objects[other].class_id in (ANY_CLASS, objects[place].class_id):
+            over.setdefault(place, []).append(objects[other])
+    for place, near in over.items():
+        instance = objects[place]
+        if together:
+            pieces = [clip(region, instance.top, instance.left, instance.bottom, instance.right) for region in near]
+            near = [union(parts)] if (parts := [piece for piece in pieces if piece is not None]) else []
+        shares[numbers[place]] = max((intersection(instance, one) for one in near), default=0) / instance.area
     return shares
 
 

@@ -1,14 +1,14 @@
 """COCO's categories and the classes 1..K: which is which, by name."""
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from src.common.errors import InputError, some
+from src.common.values import integer, plain
 from src.data.classes import CellClass
 
 GENERIC = re.compile(
@@ -25,13 +25,12 @@ class Category:
     supercategory: str
 
 
-def integer(value: Any) -> Any:
-    """A whole number that a tool wrote as text or with a decimal point as ``int``; anything else stays as it is."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value.strip()):
-        return int(value)
-    return value
+@dataclass(frozen=True)
+class FileIds:
+    """The category ids of a COCO file: id → name, and id → class id for those that are classes."""
+
+    names: Mapping[int, str] = field(default_factory=dict)
+    numbers: Mapping[int, int] = field(default_factory=dict)
 
 
 def read_categories(data: Mapping[str, Any], path: Path) -> tuple[list[Category], list[str]]:
@@ -110,11 +109,6 @@ def match_classes(
                 raise InputError(f"{path}: has {len(ids)} categories for {len(classes)} classes (see --classes)")
             return dict(zip(ids, known, strict=False)), said.format("the order of their ids")
     return {number: number for number in ids}, said.format("id")
-
-
-def plain(name: str) -> str:
-    """A name without regard to case, Unicode form, and spaces around it."""
-    return unicodedata.normalize("NFC", name).strip().casefold()
 
 
 def renumbered(annotation: Any, numbers: Mapping[int, int], where: str) -> Any:

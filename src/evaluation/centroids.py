@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.data.classes import ANY_CLASS
+from src.evaluation.average_precision import covered_shares
 from src.geometry.instances import Instance
 
 RADIUS = 12.0  # px at 40x
+BATCH = 5000  # pairs that are solved at once, or more where they are connected
 
 
 @dataclass(frozen=True)
@@ -45,35 +46,30 @@ def pair(
     true_place, found_place = (np.array([centroid(i) for i in side]).reshape(-1, 2) for side in (truths, found))
     true_class, found_class = (np.array([i.class_id for i in side], np.int64) for side in (truths, found))
     true_index, found_index = _assign(true_place, found_place, radius)
-    alone = np.setdiff1d(np.arange(len(found)), found_index).tolist()
+    alone = np.setdiff1d(np.arange(len(found)), found_index)
     return Pairing(
         true_class[true_index],
         found_class[found_index],
         np.delete(true_class, true_index),
-        np.array([found[i].class_id for i in alone if not _lies_in(found[i], found_place[i], ignored)], np.int64),
+        found_class[alone[~_lie_in(found_place[alone], found_class[alone], ignored)]],
     )
 
 
-def _lies_in(instance: Instance, place: np.ndarray, regions: Sequence[Instance]) -> bool:
-    """Whether the centroid ``place`` (row, column) of an object lies in a region of its class or of any."""
-    row, column = np.rint(place).astype(int).tolist()
-    return any(
-        region.class_id in (ANY_CLASS, instance.class_id)
-        and 0 <= row - region.top < region.mask.shape[0]
-        and 0 <= column - region.left < region.mask.shape[1]
-        and bool(region.mask[row - region.top, column - region.left])
-        for region in regions
-    )
+def _lie_in(places: np.ndarray, class_ids: np.ndarray, regions: Sequence[Instance]) -> np.ndarray:
+    """``(D,)`` bool: which of the places (row, column) of objects a region holds, of the object's class or of any."""
+    pixels = np.rint(places).astype(int).tolist()
+    pixel = np.ones((1, 1), bool)
+    dots = [Instance(k, 1.0, row, column, pixel) for k, (row, column) in zip(class_ids.tolist(), pixels, strict=True)]
+    return covered_shares(dots, regions) > 0
 
 
 def _assign(a: np.ndarray, b: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the paired rows of ``(N, 2)`` and ``(M, 2)`` places.
 
-    Only places within the radius can be paired, so each group of places that are connected by such steps is solved by
-    itself: time grows with the places, not with their square.
+    Only places within the radius can be paired, so groups of places that such steps do not connect are solved apart, a
+    batch at a time. Memory grows with the pairs within the radius.
     """
-    from scipy.optimize import linear_sum_assignment  # slow to import
-    from scipy.sparse import coo_matrix
+    from scipy.sparse import coo_matrix  # slow to import
     from scipy.sparse.csgraph import connected_components
     from scipy.spatial import cKDTree
 
@@ -86,19 +82,31 @@ def _assign(a: np.ndarray, b: np.ndarray, radius: float) -> tuple[np.ndarray, np
     _, group = connected_components(graph, directed=False)
     order = np.argsort(group[near.row], kind="stable")
     bounds = np.flatnonzero(np.diff(group[near.row][order])) + 1
-    pairs = []
-    for edges in np.split(order, bounds):
-        rows, row = np.unique(near.row[edges], return_inverse=True)
-        columns, column = np.unique(near.col[edges], return_inverse=True)
-        cost = np.full(
-            (len(rows), len(columns)), radius * (min(len(rows), len(columns)) + 1)
-        )  # costs more than all pairs together
-        cost[row, column] = near.data[edges]
-        chosen = np.column_stack(linear_sum_assignment(cost))
-        chosen = chosen[cost[chosen[:, 0], chosen[:, 1]] <= radius]
-        pairs.append(np.column_stack((rows[chosen[:, 0]], columns[chosen[:, 1]])))
-    matched = np.concatenate(pairs)
+    bounds = bounds[np.diff(bounds // BATCH, prepend=0) > 0]
+    matched = np.concatenate([
+        _match(near.row[edges], near.col[edges], near.data[edges], radius) for edges in np.split(order, bounds)
+    ])  # fmt: skip
     return matched[:, 0], matched[:, 1]
+
+
+def _match(row: np.ndarray, column: np.ndarray, distance: np.ndarray, radius: float) -> np.ndarray:
+    """``(P, 2)`` rows and columns of as many of the given pairs as can be, at the least sum of distances.
+
+    The solver pairs every row. So each row gets a column of its own, which costs more than all pairs together.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+    rows, row = np.unique(row, return_inverse=True)
+    columns, column = np.unique(column, return_inverse=True)
+    own = np.arange(len(rows))
+    cost = np.append(distance, np.full(len(rows), radius * (min(len(rows), len(columns)) + 1)))
+    cost += 1  # the same for every row, so that no pair costs nothing, which would mean that there is none
+    places = (np.append(row, own), np.append(column, len(columns) + own))
+    graph = csr_matrix((cost, places), shape=(len(rows), len(columns) + len(rows)))
+    chosen_row, chosen_column = min_weight_full_bipartite_matching(graph)
+    is_pair = chosen_column < len(columns)
+    return np.column_stack((rows[chosen_row[is_pair]], columns[chosen_column[is_pair]]))
 
 
 def detection_f1(images: Iterable[Pairing]) -> float | None:

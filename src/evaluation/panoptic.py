@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.evaluation.average_precision import covered_shares
-from src.evaluation.ground_truth import ImageTruth
+from src.evaluation.image_truth import ImageTruth
 from src.geometry.instances import Instance, to_label_map
 
 
@@ -31,7 +31,7 @@ class Matches:
 def match(truth: ImageTruth, predictions: Sequence[Instance]) -> Matches:
     """Pair true and predicted objects of IoU > 0.5; a pair is unique, because each side is painted without overlaps.
 
-    Overlapping pixels go to the higher score. A prediction without a pair is left out where a region to ignore covers
+    Overlapping pixels go to the higher score. A prediction without a pair is left out where regions to ignore cover
     more than half of it. Memory is two ``(H, W)`` maps, however many objects there are.
     """
     true_map = to_label_map(truth.instances, truth.height, truth.width)
@@ -46,7 +46,7 @@ def match(truth: ImageTruth, predictions: Sequence[Instance]) -> Matches:
     hit = iou > 0.5
     true_classes, found_classes = _classes(truth.instances), _classes(predictions)
     counts = found_area[1:] > 0
-    counts[covered_shares(predictions, truth.ignored) > 0.5] = False
+    counts[covered_shares(predictions, truth.ignored, together=True) > 0.5] = False
     counts[found_label[hit] - 1] = True
     return Matches(
         iou[hit],

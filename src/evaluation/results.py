@@ -11,9 +11,11 @@ from typing import Any
 
 from src.common.errors import InputError
 from src.common.files import read_json, replacing, write_json
+from src.common.values import integer
 from src.data.id_map import ImageId
 from src.evaluation.probabilities import is_distribution
 from src.evaluation.rle import RleError, decode_entries, decompress, encode
+from src.evaluation.segmentations import plain_size
 from src.geometry.instances import Instance
 
 RESULTS_NAME = "test-results.json"
@@ -56,14 +58,35 @@ def write_results(path: str | Path, entries: Sequence[dict[str, Any]]) -> None:
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
-    """Read a results file; anything but a list of objects is an :class:`InputError`. See :func:`check_results`."""
+    """Read a results file; anything but a list of objects is an :class:`InputError`. See :func:`check_results`.
+
+    Whole numbers that were written as text or with a decimal point are ``int`` in what is returned.
+    """
     entries = read_json(path)
     if not isinstance(entries, list):
         raise InputError(f"{path}: expected a JSON list of result entries")
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise InputError(f"{path}: entry {index} is not a JSON object")
-    return entries
+    return [_plain_entry(entry) for entry in entries]
+
+
+def _plain_entry(entry: dict[str, Any]) -> dict[str, Any]:
+    ids: dict[str, Any] = {key: integer(entry[key]) for key in ("image_id", "category_id") if key in entry}
+    segmentation = entry.get("segmentation")
+    if isinstance(segmentation, dict) and "size" in segmentation:
+        return {**entry, **ids, "segmentation": {**segmentation, "size": plain_size(segmentation)}}
+    return {**entry, **ids}
+
+
+def sizes_of(entries: Sequence[dict[str, Any]]) -> dict[int, tuple[int, int]]:
+    """Image id → the size (H, W) that the RLE of its entries have; malformed entries tell none."""
+    sizes = {}
+    for entry in entries:
+        image_id, size = integer(entry.get("image_id")), plain_size(entry.get("segmentation"))
+        if type(image_id) is int and isinstance(size, list) and [type(side) for side in size] == [int, int]:
+            sizes[image_id] = (size[0], size[1])
+    return sizes
 
 
 def cells_by_image(entries: Sequence[dict[str, Any]]) -> dict[int, list[Instance]]:
@@ -96,11 +119,11 @@ def _fault(entry: Any, sizes: dict[int, list[int]], class_count: int) -> str | N
     if type(image_id) is not int or image_id not in sizes:
         return f"image_id {repr(image_id)} is not among the {len(sizes)} images"
     if type(category_id) is not int or not 1 <= category_id <= class_count:
-        return f"category_id {repr(category_id)} is not in 1..{class_count}"
+        return f"category_id {repr(category_id)} is not in 1..{class_count} (see --classes)"
     if not _is_finite(score) or not 0 <= score <= 1:
         return f"score {repr(score)} is not in [0, 1]"
     box = entry.get("bbox")  # not needed: the mask is what counts
-    if box is not None and not (isinstance(box, list | tuple) and len(box) == 4 and all(map(_is_finite, box))):
+    if box not in (None, []) and not (isinstance(box, list | tuple) and len(box) == 4 and all(map(_is_finite, box))):
         return f"bbox {repr(box)} is not four finite numbers"
     if "probabilities" in entry and not is_distribution(entry["probabilities"], class_count):
         return f"probabilities {repr(entry['probabilities'])} are not {class_count} numbers that sum to 1"

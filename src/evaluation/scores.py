@@ -12,7 +12,7 @@ from src.data.classes import CellClass
 from src.evaluation import average_precision
 from src.evaluation.average_precision import ImageObjects
 from src.evaluation.centroids import class_f1, detection_f1, pair
-from src.evaluation.ground_truth import ImageTruth
+from src.evaluation.image_truth import ImageTruth
 from src.evaluation.panoptic import agnostic_quality, class_quality, match
 from src.evaluation.results import check_results
 from src.evaluation.rle import decode_entries

@@ -4,19 +4,20 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from src.common.errors import InputError
 from src.common.files import read_json
+from src.common.values import plain
 from src.data.classes import ANY_CLASS, name_classes, parse_classes, to_json
 from src.data.id_map import check_component
+from src.data.names import plain_names
 from src.data.pictures import QUARTER_TURNS, exif_orientation, read_size
-from src.evaluation.categories import plain, read_categories, renumbered
-from src.evaluation.ground_truth import ImageTruth, read_coco
-from src.formats.imported import PICTURES, Imported, ImportSettings, Source, add, is_there, read_matching
-
-POINT = 6  # numbers; a polygon has three points or more
+from src.evaluation.categories import read_categories, renumbered
+from src.evaluation.coco_truth import has_size, read_coco
+from src.evaluation.image_truth import ImageTruth
+from src.formats.imported import Imported, ImportSettings, Source, add, is_there, read_matching
 
 
 def import_coco(path: Path, settings: ImportSettings) -> Source:
@@ -41,12 +42,10 @@ def import_coco(path: Path, settings: ImportSettings) -> Source:
         data = {**data, "images": [_with_size(item, files, settings.orientation) for item in items]}
     if isinstance(annotations := data.get("annotations"), list):
         data = {**data, "annotations": _cells(annotations, numbers, path, dropped)}
-    truths, note = read_coco(data, path, len(classes), settings.crowds)
-    kept = sum(len(truth.instances) + len(truth.ignored) for truth in truths)
-    dropped["annotation without a pixel in its image"] += len(data["annotations"]) - kept
-    source = Source({}, classes, dropped, lines=[note] if note else [])
+    found = read_coco(data, path, len(classes), settings.crowds)
+    source = Source({}, classes, dropped + found.dropped, lines=[found.note] if found.note else [])
     readers: dict[str, Callable[[], Imported]] = {}
-    for name, truth in zip(_names([truth.file_name for truth in truths]), truths, strict=True):
+    for name, truth in zip(plain_names([truth.file_name for truth in found.images]), found.images, strict=True):
         file = files[truth.file_name]
 
         def read(file: Path = file, truth: ImageTruth = truth) -> Imported:
@@ -61,35 +60,14 @@ def import_coco(path: Path, settings: ImportSettings) -> Source:
 def _cells(
     annotations: Sequence[Any], numbers: Mapping[int, int], path: Path, dropped: Counter[str]
 ) -> list[dict[str, Any]]:
-    """The annotations that are cells, their categories as 1..K; the others are counted in ``dropped`` by reason."""
+    """The annotations that have a segmentation, their categories as 1..K; the others are counted in ``dropped``."""
     kept = []
     for index, item in enumerate(annotations):
-        reason = _reason_to_drop(item)
-        if reason:
-            dropped[reason] += 1
-            continue
-        item = renumbered(item, numbers, f"{path}: annotation {index}")
-        if isinstance(item, dict) and isinstance(polygons := item.get("segmentation"), list):
-            item = {**item, "segmentation": [polygon for polygon in polygons if not _is_degenerate(polygon)]}
-            dropped["polygon of fewer than three points"] += len(polygons) - len(item["segmentation"])
-        kept.append(item)
+        if isinstance(item, dict) and item.get("segmentation") in (None, []):
+            dropped["annotation without a segmentation"] += 1
+        else:
+            kept.append(renumbered(item, numbers, f"{path}: annotation {index}"))
     return kept
-
-
-def _reason_to_drop(annotation: Any) -> str:
-    """Why an annotation is not a cell; empty for a cell, and for a malformed annotation, which is refused later."""
-    if not isinstance(annotation, dict):
-        return ""
-    segmentation = annotation.get("segmentation")
-    if segmentation is None or segmentation == []:
-        return "annotation without a segmentation"
-    if isinstance(segmentation, list) and all(map(_is_degenerate, segmentation)):
-        return "annotation whose polygons have fewer than three points"
-    return ""
-
-
-def _is_degenerate(polygon: Any) -> bool:
-    return isinstance(polygon, list) and len(polygon) < POINT
 
 
 def _find_images(items: Any, path: Path, images: Path | None) -> dict[str, Path]:
@@ -137,19 +115,9 @@ def _with_size(item: Any, files: Mapping[str, Path], orientation: str) -> Any:
     name = item.get("file_name") if isinstance(item, dict) else None
     if not isinstance(name, str) or name not in files:
         return item
-    if item.get("height") is not None and item.get("width") is not None:
+    if has_size(item):
         return item
     height, width = read_size(files[name])
     if orientation != "raw" and exif_orientation(files[name]) in QUARTER_TURNS:
         height, width = width, height
     return {**item, "height": height, "width": width}
-
-
-def _names(file_names: Sequence[str]) -> list[str]:
-    """A plain name for each image: its own without the ending, or with its folders where that is not unique."""
-    paths = [PurePosixPath(name.replace("\\", "/")) for name in file_names]
-    stems = Counter(PICTURES.sub("", path.name) for path in paths)
-    return [
-        stem if stems[stem] == 1 else "_".join([*(part for part in path.parts[:-1] if part != "/"), stem])
-        for path, stem in ((path, PICTURES.sub("", path.name)) for path in paths)
-    ]

@@ -17,8 +17,10 @@ from src.data.classes import CellClass, classes_of_results
 from src.data.tiff import read_rgb
 from src.evaluation.average_precision import covered_shares
 from src.evaluation.errors_by_cause import NONE, Outcomes, confusion, match_detections
-from src.evaluation.ground_truth import ImageTruth, TruthSettings, load_ground_truth
-from src.evaluation.results import cells_by_image, check_results, read_results
+from src.evaluation.ground_truth import TruthSettings
+from src.evaluation.image_truth import ImageTruth
+from src.evaluation.results import cells_by_image
+from src.evaluation.scored import ScoredFiles, read_scored
 from src.evaluation.scores import format_score, precision, score
 from src.reporting import plots
 from src.reporting.html import plot, write_page
@@ -55,6 +57,7 @@ class Sources:
     classes: str | None
     threshold: float
     max_pixels: int | None
+    crowds: str = "auto"
 
 
 def read_run(folder: Path, sources: Sources) -> ReportedRun:
@@ -81,10 +84,8 @@ def read_run(folder: Path, sources: Sources) -> ReportedRun:
     id_map = id_map_of(pred, sources.id_map)
     if id_map is None and gt.is_dir():
         raise InputError(f"{companion(pred, 'id-map')}: no such file; name an id map with --id-map")
-    reading = TruthSettings(classes, bool(settings.get("split_pieces")))
-    truths = load_ground_truth(gt, len(classes), id_map, settings=reading)
-    entries = read_results(pred)
-    check_results(entries, [truth.entry for truth in truths], len(classes), str(pred))
+    reading = TruthSettings(classes, bool(settings.get("split_pieces")), sources.crowds)
+    truths, entries = read_scored(ScoredFiles(str(pred), str(gt), id_map, sources.classes), classes, reading)
     return ReportedRun(
         name, folder, events, config, classes, truths, entries, match_all_images(truths, entries, sources.threshold),
         score(truths, entries, classes, sources.threshold), settings,
@@ -109,7 +110,7 @@ def match_all_images(
     outcomes = []
     for truth in ProgressBar(truths, "match"):
         image = match_detections(truth.instances, found[truth.id], threshold)
-        covered = covered_shares(found[truth.id], truth.ignored) > 0.5
+        covered = covered_shares(found[truth.id], truth.ignored, together=True) > 0.5
         is_lost = covered & (image.truth_of == NONE) & (image.any_truth == NONE)
         if is_lost.any():
             kept = [cell for cell, lost in zip(found[truth.id], is_lost, strict=True) if not lost]

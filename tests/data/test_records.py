@@ -132,8 +132,8 @@ def test_an_id_map_is_read_back(tmp_path: Path) -> None:
     ("change", "reason"),
     [
         ({"id": True}, "id of a.tif must be an integer, got True"),
-        ({"id": "1"}, "must be an integer"),
-        ({"id": 1.0}, "must be an integer"),
+        ({"id": "one"}, "must be an integer"),
+        ({"id": 1.5}, "must be an integer"),
         ({"height": 0}, "positive integers"),
         ({"width": 2.5}, "positive integers"),
         ({"width": None}, "positive integers"),
@@ -309,3 +309,31 @@ def test_a_mistyped_path_gets_the_nearest_name(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     check_refused(lambda: find_records(tmp_path / "trian", 4), f"{tmp_path}/trian", f"did you mean {tmp_path}/train?")
     check_refused(lambda: read_split(tmp_path / "trainn"), f"{tmp_path}/trainn", f"did you mean {tmp_path}/train?")
+
+
+def test_numbers_of_an_id_map_may_be_text_or_have_a_point(tmp_path: Path) -> None:
+    entries = [{"file_name": "a.tif", "id": "1", "height": 8.0, "width": "9"}]
+    assert read_id_map(save(tmp_path / "ids.json", entries)) == [ImageId("a.tif", 1, 8, 9)]
+
+
+def test_names_of_another_case_form_or_ending_select_records(tmp_path: Path) -> None:
+    for name in ("a", "B\u00e9", "c"):
+        add_record(tmp_path, name)
+    records = find_records(tmp_path, 2)
+    split = {"train": ["A.png", "be\u0301"], "val": ["c"]}
+    assert [record.name for record in select(records, split, "train")] == ["a", "B\u00e9"]
+    check_refused(lambda: select(records, {"train": ["a"], "val": ["A"]}, "train"), "--split: A", "val")
+    check_refused(lambda: select(records, {"train": ["a", "A"]}, "train"), "--split: a and A")
+
+
+def test_test_images_match_an_id_map_of_another_case_form_or_ending(tmp_path: Path) -> None:
+    for name in ("a", "B\u00e9"):
+        write_image(tmp_path / f"{name}.tif", np.zeros((8, 9, 3), np.uint8))
+    entries = [ImageId("A.PNG", 5, 8, 9), ImageId("be\u0301.tif", 6, 8, 9)]
+    write_id_map(tmp_path / "ids.json", entries)
+    images = find_test_images(tmp_path, tmp_path / "ids.json")
+    assert {image.image.stem: image.entry for image in images} == {"a": entries[0], "B\u00e9": entries[1]}
+    (image,) = find_test_images(tmp_path, tmp_path / "ids.json", names=["A"])
+    assert image.entry == entries[0]
+    write_id_map(tmp_path / "ids.json", [*entries, ImageId("a.tif", 7, 8, 9)])
+    check_refused(lambda: find_test_images(tmp_path, tmp_path / "ids.json"), "ids.json", "A.PNG and a.tif")

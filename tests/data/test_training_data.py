@@ -65,6 +65,13 @@ def test_groups_stay_together(folder: Path) -> None:
         load(folder, groups=str(groups))
 
 
+def test_groups_match_names_of_another_case_or_ending(folder: Path) -> None:
+    groups = folder.parent / "groups.json"
+    groups.write_text(json.dumps({f"{name.upper()}.png": "one" if name in "abc" else "two" for name in "abcdef"}))
+    split = load(folder, groups=str(groups), val_fraction=0.5).split
+    assert {frozenset(split["train"]), frozenset(split["val"])} == {frozenset("abc"), frozenset("def")}
+
+
 def test_a_share_is_held_out_without_a_split(folder: Path) -> None:
     split = load(folder, val_fraction=0.34).split
     assert sorted(split["train"] + split["val"]) == list("abcdef") and split["train"] and split["val"]

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from src.data.classes import HOMEWORK_CLASSES
-from src.evaluation.ground_truth import ImageTruth
+from src.evaluation.image_truth import ImageTruth
 from src.evaluation.results import result_entries
 from src.evaluation.rle import encode
 from src.evaluation.scores import precision, score

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from src.common.errors import InputError
-from src.data.classes import HOMEWORK_CLASSES, name_classes
+from src.common.files import write_json
+from src.data.classes import HOMEWORK_CLASSES, name_classes, to_json
 from src.evaluation.categories import Category, match_classes
 from src.evaluation.ground_truth import TruthSettings, load_ground_truth
 from src.evaluation.results import result_entries
 from src.evaluation.scores import score
 from src.geometry.instances import Instance
+from src.score import main
 
 SIDE = 60
 CELLS = ["epithelial", "lymphocyte", "lymphocyte", "macrophage"]  # of four squares in a row
@@ -133,3 +135,45 @@ def test_a_file_without_categories_goes_by_its_ids(tmp_path: Path) -> None:
     del data["categories"]
     path.write_text(json.dumps(data))
     assert ap50(path, [1, 2, 2, 4]) == pytest.approx(1)
+
+
+def scored(folder: Path, gt: Path, numbers: list[int], *flags: str) -> float:
+    """AP50 as the command says it, of the true squares with these category ids."""
+    truths = load_ground_truth(gt, 4, settings=TruthSettings(HOMEWORK_CLASSES))
+    found = [
+        Instance(number, 0.9, cell.top, cell.left, cell.mask)
+        for number, cell in zip(numbers, truths[0].instances, strict=True)
+    ]
+    write_json(folder / "pred.json", result_entries(1, found, SIDE, SIDE))
+    main(["--pred", str(folder / "pred.json"), "--gt", str(gt), "--json", str(folder / "scores.json"), *flags])
+    return float(json.loads((folder / "scores.json").read_text())["uncapped"]["AP50"])
+
+
+@pytest.mark.parametrize("ids", [[0, 1, 2, 3], [7, 20, 90, 5], [4, 3, 2, 1], [2, 3, 4, 1]])
+def test_results_with_the_ids_of_the_coco_file_are_matched_and_said(
+    ids: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gt = coco(tmp_path / "gt.json", dict(zip(ids, NAMES, strict=True)))
+    numbers = [ids[0], ids[1], ids[1], ids[3]]
+    assert scored(tmp_path, gt, numbers) == pytest.approx(1)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"{ids[0]} is 1 epithelial" in said
+    assert ("--classes" in said) == (set(numbers) <= {1, 2, 3, 4})  # where another reading is possible
+
+
+def test_results_of_this_program_have_class_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gt = coco(tmp_path / "gt.json", dict(zip([4, 3, 2, 1], NAMES, strict=True)))
+    write_json(tmp_path / "classes-of-mine.json", to_json(HOMEWORK_CLASSES))
+    assert scored(tmp_path, gt, [1, 2, 2, 4], "--classes", str(tmp_path / "classes-of-mine.json")) == pytest.approx(1)
+    assert "--classes" in capsys.readouterr().err
+    write_json(tmp_path / "pred.classes.json", to_json(HOMEWORK_CLASSES))
+    assert scored(tmp_path, gt, [1, 2, 2, 4]) == pytest.approx(1)
+    assert capsys.readouterr().err == ""
+
+
+def test_ids_that_are_of_no_class_are_refused(tmp_path: Path) -> None:
+    gt = coco(tmp_path / "gt.json", {10: NAMES[0], 20: NAMES[1], 40: NAMES[3], 50: "artefact"})
+    with pytest.raises(InputError, match=r"entry 2: category_id 50 is artefact .*--classes"):
+        scored(tmp_path, gt, [10, 20, 50, 40])
+    with pytest.raises(InputError, match=r"entry 2: category_id 9 .* 10, 20, 40, 50 of .*gt\.json.*1\.\.4"):
+        scored(tmp_path, gt, [10, 20, 9, 40])

@@ -1,10 +1,13 @@
 """Centroid F1: answers known by hand, and pairings against the whole assignment problem."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from src.evaluation.centroids import RADIUS, centroid, class_f1, detection_f1, pair
+from src.evaluation import centroids
+from src.evaluation.centroids import RADIUS, _assign, centroid, class_f1, detection_f1, pair
 from src.geometry.instances import Instance
 
 
@@ -44,10 +47,34 @@ def test_nothing_on_a_side() -> None:
     assert class_f1([pair([dot(0, 0)], [])], 1) == 0 and class_f1([pair([], [dot(0, 0)])], 1) is None
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_groups_are_paired_as_the_whole(seed: int) -> None:
+@pytest.mark.parametrize("batch", [1, 20, 5000])
+@pytest.mark.parametrize("seed", range(8))
+def test_places_are_paired_as_the_whole_problem_has_it(seed: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(centroids, "BATCH", batch)
     rng = np.random.default_rng(seed)
-    truths, found = ([dot(*rng.integers(0, 150, 2), 1) for _ in range(size)] for size in (60, 75))
-    cost = np.array([[np.hypot(t.top - f.top, t.left - f.left) for f in found] for t in truths])
-    rows, columns = linear_sum_assignment(np.where(cost <= RADIUS, cost, 1e4))
-    assert len(pair(truths, found).true_class) == int((cost[rows, columns] <= RADIUS).sum())
+    side = (40.0, 150.0, 400.0)[seed % 3]  # one group, several, and many
+    a, b = (np.round(rng.uniform(0, side, (size, 2)), seed % 4) for size in rng.integers(1, 70, 2))
+    distance = np.hypot(*(a[:, None] - b[None]).transpose(2, 0, 1))
+    wanted = linear_sum_assignment(np.where(distance <= RADIUS, distance, 1e4))
+    is_near = distance[wanted] <= RADIUS
+    found = _assign(a, b, RADIUS)
+    assert all(len(set(side.tolist())) == len(side) == is_near.sum() for side in found)
+    assert (distance[found] <= RADIUS).all()
+    assert distance[found].sum() == pytest.approx(distance[wanted][is_near].sum())
+
+
+def test_memory_grows_with_the_pairs_within_the_radius() -> None:
+    grid = np.stack(np.meshgrid(*[np.arange(0, 500, 10)] * 2), axis=-1).reshape(-1, 2)  # 2,500 places, all connected
+    _assign(grid[:1], grid[:1], RADIUS)  # imports
+    tracemalloc.start()
+    found = _assign(grid, grid + np.array([3, 2]), RADIUS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found[0]) == len(grid) and (found[0] == found[1]).all()
+    assert peak < 5e6  # of which all pairs would take ten times as much
+
+
+def test_a_centroid_in_a_region_of_its_class_is_left_out() -> None:
+    regions = [Instance(0, 1.0, 0, 0, np.ones((5, 5), bool)), Instance(2, 1.0, 10, 0, np.ones((5, 5), bool))]
+    found = [dot(4, 4, 3), dot(5, 5, 4), dot(10, 0, 1), dot(14, 4, 2)]
+    assert pair([], found, regions).false_positives.tolist() == [4, 1]

@@ -66,7 +66,7 @@ def test_causes_of_inventions() -> None:
 def test_ap50_of_the_outcomes_is_cocos() -> None:
     """Precision over all detections in score order, as the evaluator has it."""
     from src.data.classes import name_classes
-    from src.evaluation.ground_truth import ImageTruth
+    from src.evaluation.image_truth import ImageTruth
     from src.evaluation.results import result_entries
     from src.evaluation.scores import precision
 

@@ -9,7 +9,8 @@ import pytest
 
 from src.common.errors import InputError
 from src.data.tiff import write_image, write_mask
-from src.evaluation.ground_truth import ImageTruth, load_ground_truth
+from src.evaluation.ground_truth import load_ground_truth, read_ground_truth
+from src.evaluation.image_truth import ImageTruth
 from src.evaluation.rle import encode
 from src.geometry.instances import Instance
 
@@ -149,7 +150,6 @@ def test_the_id_map_renumbers_a_coco_file(tmp_path: Path) -> None:
         ({"segmentation": {"size": [8, 6], "counts": [48]}}, "neither polygons nor an RLE"),
         ({"segmentation": None}, "neither polygons nor an RLE"),
         ({"segmentation": []}, "three points"),
-        ({"segmentation": [[0, 0, 4, 4]]}, "three points"),
         ({"segmentation": [[0, 0, 4, 4, 1e12, 0]]}, "far outside"),
         ({"segmentation": [[0, 0, 4, 4, float("nan"), 0]]}, "not a number"),
         ({"image_id": 1}, "image_id 1 is not among"),
@@ -204,3 +204,91 @@ def test_what_would_crash_the_library_below_is_refused(
     (tmp_path / "gt.json").write_text(json.dumps({"images": [image], "annotations": [annotation]}))
     with pytest.raises(InputError, match=reason):
         load_ground_truth(tmp_path / "gt.json", 1)
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        {"size": ["6", 8.0], "counts": [13.0, "3", 3, 3, 3, 3, 3, 3, 14]},
+        {"size": [6.0, "8"], "counts": encode([Instance(2, 1.0, 1, 2, np.ones((3, 4), bool))], 6, 8)[0]["counts"]},
+        [["2", "1.0", 6, "1", "6", 4, "2", "4"]],
+    ],
+)
+def test_numbers_as_text_or_with_a_point_are_numbers(tmp_path: Path, segmentation: Any) -> None:
+    data = coco(segmentation=segmentation, image_id="9", category_id=2.0)
+    data["images"][0].update(id=9.0, height="6", width=8.0)
+    (truth,) = load_ground_truth(write(tmp_path / "gt.json", data), 4)
+    assert (truth.id, truth.height, truth.width, boxes(truth)) == (9, 6, 8, [(2, 1, 2, 4, 6)])
+
+
+@pytest.mark.parametrize("counts", [[13.5, 34.5], ["x", 48], [True, 47]])
+def test_counts_that_are_not_whole_are_refused(tmp_path: Path, counts: list[Any]) -> None:
+    data = coco(segmentation={"size": [6, 8], "counts": counts})
+    with pytest.raises(InputError, match=r"annotation 0: .*counts"):
+        load_ground_truth(write(tmp_path / "gt.json", data), 4)
+
+
+def test_degenerate_polygons_are_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = coco(segmentation=[[2, 1, 6, 1, 6, 4, 2, 4], [1, 1, 2, 2]])
+    for polygons in ([[1, 1, 2, 2]], [[]], [[3, 3, 3, 3, 3, 3]]):  # the last is a point
+        data["annotations"].append({**data["annotations"][0], "segmentation": polygons})
+    (truth,) = load_ground_truth(write(tmp_path / "gt.json", data), 4)
+    assert boxes(truth) == [(2, 1, 2, 4, 6)]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and all(text in said for text in ("gt.json", "2 x", "1 x"))
+    data["annotations"][2]["segmentation"] = [[1, 1, 2, 2, 3, 3, 4]]
+    with pytest.raises(InputError, match="annotation 2: a polygon needs"):  # counted with what is left out
+        load_ground_truth(write(tmp_path / "gt.json", data), 4)
+
+
+@pytest.mark.parametrize("missing", [{}, {"height": 0, "width": 0}, {"height": None, "width": "0"}])
+def test_sizes_that_a_coco_file_lacks_come_from_elsewhere(tmp_path: Path, missing: dict[str, Any]) -> None:
+    polygon = coco(segmentation=[[2, 1, 6, 1, 6, 4, 2, 4]])
+    polygon["images"] = [{"id": 9, "file_name": "images/a.png", **missing}]
+    path = write(tmp_path / "gt.json", polygon)
+    with pytest.raises(InputError, match=r"gt\.json: .*images/a\.png.*--id-map"):
+        load_ground_truth(path, 4)
+    of_results = read_ground_truth(path, 4, sizes={9: (6, 8)}).images
+    id_map = write_id_map(tmp_path / "ids.json", ("a.tif", 3, 6, 8))
+    for number, (truth,) in ((9, of_results), (3, load_ground_truth(path, 4, id_map))):
+        assert (truth.id, truth.height, truth.width, boxes(truth)) == (number, 6, 8, [(2, 1, 2, 4, 6)])
+    polygon["images"].append({"id": 10, "file_name": "other.png"})  # which the id map does not name
+    polygon["annotations"].append({**polygon["annotations"][0], "image_id": 10})
+    assert [truth.id for truth in load_ground_truth(write(path, polygon), 4, id_map)] == [3]
+    rle = coco(segmentation={"size": [6, 8], "counts": [48]})
+    rle["images"] = polygon["images"][:1]
+    (truth,) = load_ground_truth(write(path, rle), 4)
+    assert (truth.height, truth.width) == (6, 8)
+
+
+def test_names_of_a_coco_file_match_as_the_import_writes_them(tmp_path: Path) -> None:
+    data = coco(segmentation={"size": [6, 8], "counts": [13, 3, 32]})
+    names = ["one/x.png", "two/x.png", "images/Y\u00e9.JPG", "z.ome.tif"]
+    data["images"] = [{"id": n, "file_name": name, "height": 6, "width": 8} for n, name in enumerate(names, start=9)]
+    path = write(tmp_path / "gt.json", data)
+    listed = ["two_x.tif", "z.tif", "ye\u0301.tif", "one_x.tif"]
+    id_map = write_id_map(tmp_path / "ids.json", *((name, n, 6, 8) for n, name in enumerate(listed)))
+    truths = load_ground_truth(path, 4, id_map)
+    assert [(truth.id, truth.file_name, len(truth.instances)) for truth in truths] == [
+        (0, "two_x.tif", 0), (1, "z.tif", 0), (2, "ye\u0301.tif", 0), (3, "one_x.tif", 1),
+    ]  # fmt: skip
+    assert [truth.id for truth in load_ground_truth(path, 4, names=["two_x", "z.ome.tif"])] == [10, 12]
+    with pytest.raises(InputError, match=r"gt\.json: has no ground truth for x"):
+        load_ground_truth(path, 4, names=["x"])
+
+
+def test_folders_match_names_of_another_case_or_ending(tmp_path: Path) -> None:
+    for name in ("b", "A\u00e9"):
+        write_folder(tmp_path / "gt", name)
+    id_map = write_id_map(tmp_path / "ids.json", ("B.png", 5, 12, 16), ("ae\u0301.tif", 6, 12, 16))
+    truths = load_ground_truth(tmp_path / "gt", 4, id_map, names=["AE\u0301", "b.png"])
+    assert [(truth.id, boxes(truth)) for truth in truths] == [(5, EXPECTED), (6, EXPECTED)]
+    truths = load_ground_truth(tmp_path / "gt", 4, names=["b.jpg", "a\u00e9"])
+    assert [(truth.id, truth.name) for truth in truths] == [(1, "A\u00e9"), (2, "b")]
+
+
+def test_an_image_of_any_case_tells_the_size(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    write_image(tmp_path / "a/IMAGE.TIF", np.zeros((12, 16, 3), np.uint8))
+    (truth,) = load_ground_truth(tmp_path, 4)
+    assert (truth.height, truth.width, truth.instances) == (12, 16, [])

@@ -12,7 +12,9 @@ from pycocotools.cocoeval import COCOeval
 
 from src.data.classes import HOMEWORK_CLASSES
 from src.data.tiff import write_image, write_mask
-from src.evaluation.ground_truth import ImageTruth, TruthSettings, load_ground_truth
+from src.evaluation.average_precision import covered_shares
+from src.evaluation.ground_truth import TruthSettings, load_ground_truth
+from src.evaluation.image_truth import ImageTruth
 from src.evaluation.results import result_entries
 from src.evaluation.rle import encode
 from src.evaluation.scores import precision, score
@@ -107,6 +109,27 @@ def test_ambiguous_regions_of_a_folder_are_ignored(tmp_path: Path) -> None:
     (truth,) = load_ground_truth(tmp_path, 4)
     assert len(truth.instances) == 1 and [(r.class_id, r.top, r.left) for r in truth.ignored] == [(0, 105, 105)]
     assert scores(truth, square(5, 5), square(105, 105, class_id=3, score=0.9))["F1"] == 1
+
+
+@pytest.mark.parametrize("gap", [0, 1])
+def test_ids_of_the_ambiguous_mask_do_not_divide_a_detection(gap: int, tmp_path: Path) -> None:
+    mask = np.zeros((SIDE, SIDE), np.uint16)
+    mask[50:70, 50:58], mask[50:70, 58 + gap : 75] = 1, 2
+    (tmp_path / "a").mkdir()
+    write_mask(tmp_path / "a/ambiguous.tif", mask)
+    write_mask(tmp_path / "a/class1.tif", np.pad(np.ones((10, 10), np.uint16), ((5, SIDE - 15), (5, SIDE - 15))))
+    (truth,) = load_ground_truth(tmp_path, 4)
+    right, astride = square(5, 5, score=0.9), square(55, 55, score=0.99)
+    assert scores(truth, right, astride) == pytest.approx({"AP50": 1, "PQ": 1, "F1": 1})
+    assert scores(truth, right, square(55, 90, score=0.99))["PQ"] < 1
+
+
+def test_in_pq_regions_of_the_class_cover_together_and_in_ap_alone() -> None:
+    halves = [square(50, 50), square(50, 60), square(50, 68)]  # the last two overlap
+    found = [square(50, 55), square(50, 65), square(50, 75), square(50, 55, class_id=3)]
+    regions = [halves[0], halves[1], Instance(2, 1.0, 50, 50, np.ones((10, 40), bool)), halves[2]]
+    assert covered_shares(found, regions).tolist() == [0.5, 0.7, 0.3, 0]
+    assert covered_shares(found, regions, together=True).tolist() == [1, 1, 0.3, 0]
 
 
 def test_cells_of_unknown_class_are_ignored(tmp_path: Path) -> None:

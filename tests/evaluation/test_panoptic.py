@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.evaluation.ground_truth import ImageTruth
+from src.evaluation.image_truth import ImageTruth
 from src.evaluation.panoptic import agnostic_quality, class_quality, match
 from src.geometry.instances import Instance
 

@@ -115,3 +115,18 @@ def test_a_missing_key_is_named(key: str) -> None:
     del entries[2][key]
     with pytest.raises(InputError, match=f"entry 2: {key} is missing"):
         check_results(entries, ID_MAP, 4)
+
+
+def test_numbers_as_text_or_with_a_point_are_read_as_integers(tmp_path: Path) -> None:
+    wanted = [{**entry, "bbox": []} for entry in make_entries()]
+    written = [
+        {**entry, "image_id": str(entry["image_id"]), "category_id": float(entry["category_id"])} for entry in wanted
+    ]
+    written[0]["segmentation"] = {**wanted[0]["segmentation"], "size": ["20", 30.0]}
+    write_results(tmp_path / "mine.json", written)
+    found = read_results(tmp_path / "mine.json")
+    assert found == wanted and all(type(entry["category_id"]) is int for entry in found)
+    check_results(found, ID_MAP, 4)
+    write_results(tmp_path / "mine.json", [{**written[0], "category_id": 1.5}])
+    with pytest.raises(InputError, match=r"category_id 1\.5"):
+        check_results(read_results(tmp_path / "mine.json"), ID_MAP, 4)

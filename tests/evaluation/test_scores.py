@@ -12,7 +12,8 @@ import pytest
 from src.common.errors import InputError
 from src.data.classes import HOMEWORK_CLASSES as CLASSES
 from src.data.tiff import write_mask
-from src.evaluation.ground_truth import ImageTruth, load_ground_truth
+from src.evaluation.ground_truth import load_ground_truth
+from src.evaluation.image_truth import ImageTruth
 from src.evaluation.results import result_entries, write_results
 from src.evaluation.scores import score
 from src.geometry.instances import Instance, tight
@@ -187,6 +188,47 @@ def test_a_part_of_an_id_map_leaves_the_other_predictions_out(tmp_path: Path) ->
     val, whole = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("val", "all"))
     assert (val["images"], val["at_100"]["AP50"]) == (1, 1.0)
     assert (whole["images"], whole["at_100"]["AP50"] < 1) == (2, True)
+
+
+@pytest.mark.parametrize("stray", ["class_1.tif", "class1.gif", "class1.npy", "ambiguous.jpg"])
+def test_what_a_folder_holds_and_nothing_reads_is_said(
+    stray: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_truth(tmp_path / "gt", "a", cell(0))
+    write_results(tmp_path / "pred.json", entries(cell(0)))
+    files = ["--pred", str(tmp_path / "pred.json"), "--gt", str(tmp_path / "gt")]
+    main(files)
+    assert capsys.readouterr().err == ""
+    (tmp_path / "gt/a" / stray).write_bytes(b"x")
+    main(files)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "1 files" in said and stray in said
+
+
+def test_cells_in_several_pieces_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_truth(tmp_path / "gt", "a")
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[:6, :6] = mask[:6, 12:18] = 255
+    write_mask(tmp_path / "gt/a/class1.tif", mask)
+    write_results(tmp_path / "pred.json", entries(cell(0), cell(1)))
+    files = ["--pred", str(tmp_path / "pred.json"), "--gt", str(tmp_path / "gt"), "--json", str(tmp_path / "out.json")]
+    main(files)
+    said = capsys.readouterr().err
+    assert "1 of 1 cells" in said and "--split-pieces" in said
+    main([*files, "--split-pieces"])
+    assert capsys.readouterr().err == ""
+    assert json.loads((tmp_path / "out.json").read_text())["uncapped"]["AP50"] == pytest.approx(1)
+
+
+def test_a_coco_file_without_sizes_takes_those_of_the_results(tmp_path: Path) -> None:
+    square = {"image_id": "1", "category_id": 1.0, "segmentation": [[0, 0, 6, 0, 6, 6, 0, 6]]}
+    truth = {"images": [{"id": 1, "file_name": "a.png", "width": 0}], "annotations": [square]}
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    found = [{**entry, "image_id": "1", "category_id": 1.0, "bbox": []} for entry in entries(cell(0))]
+    write_results(tmp_path / "pred.json", found)
+    out = str(tmp_path / "out.json")
+    main(["--pred", str(tmp_path / "pred.json"), "--gt", str(tmp_path / "gt.json"), "--json", out])
+    assert json.loads(Path(out).read_text())["uncapped"]["AP50"] == pytest.approx(1)
 
 
 def test_bad_flags_and_files_are_named(tmp_path: Path) -> None:

@@ -87,6 +87,23 @@ def test_false_detections_in_regions_to_ignore_are_no_errors(tmp_path: Path) -> 
     assert [caption for caption in captions if "score 0.70" in caption] == ["edge, score 0.70, b"]
 
 
+@pytest.mark.parametrize(("crowds", "said"), [("cells", "taken as cells"), ("ignore", "taken as regions to ignore")])
+def test_crowds_of_a_coco_truth_are_as_the_flag_says(
+    crowds: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "one", 0.01)
+    truths = load_ground_truth(run.parent / "data", 2, run / "val-results.id-map.json")
+    annotations = [
+        {**entry, "iscrowd": int(number == 0)}
+        for truth in truths
+        for number, entry in enumerate(result_entries(truth.id, truth.instances, truth.height, truth.width))
+    ]
+    images = [{"id": t.id, "file_name": f"{t.name}.png", "height": t.height, "width": t.width} for t in truths]
+    (tmp_path / "gt.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    main(["--run", str(run), "--gt", str(tmp_path / "gt.json"), "--images", str(run.parent), "--crowds", crowds])
+    assert said in capsys.readouterr().err
+
+
 def test_the_worst_errors_are_drawn_beside_the_truth(tmp_path: Path) -> None:
     run = make_run(tmp_path / "one", 0.01)
     main(["--run", str(run)])

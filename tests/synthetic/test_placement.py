@@ -16,7 +16,8 @@ from src.data.masks import read_mask
 from src.data.records import find_test_images
 from src.data.splits import read_split
 from src.data.tiff import read_image
-from src.evaluation.ground_truth import ImageTruth, load_ground_truth
+from src.evaluation.ground_truth import load_ground_truth
+from src.evaluation.image_truth import ImageTruth
 from src.evaluation.results import result_entries
 from src.evaluation.scores import score
 from src.geometry.instances import Instance, from_label_map

@@ -12,7 +12,7 @@ import pytest
 from src.common.errors import InputError
 from src.data.classes import HOMEWORK_CLASSES
 from src.data.id_map import ImageId
-from src.evaluation.ground_truth import ImageTruth
+from src.evaluation.image_truth import ImageTruth
 from src.evaluation.results import check_results, result_entries
 from src.evaluation.rle import decode_entries
 from src.evaluation.scores import score
