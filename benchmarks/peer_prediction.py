@@ -74,17 +74,24 @@ def predict_with_sahi(predictor: Predictor, images: list[TestImage]) -> Iterator
     """Each image with its cells, as SAHI makes them of the network's detections in its slices."""
     from sahi.models.torchvision import TorchVisionDetectionModel
     from sahi.predict import get_sliced_prediction
+    from sahi.utils.cv import get_coco_segmentation_from_bool_mask
 
     class SahiModel(TorchVisionDetectionModel):
         """The network as SAHI calls it."""
 
         def perform_inference(self, image: np.ndarray, image_size: int | None = None) -> None:
-            """Detections in a slice, with masks as large as the slice, as torchvision's Mask R-CNN gives them."""
+            """Detections in a slice, with masks as large as the slice, as torchvision's Mask R-CNN gives them.
+
+            Those whose mask makes no polygon are left out, since SAHI ends with an error at the first of them.
+            """
             tile = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
             with torch.inference_mode():
                 (found,) = self.model(tile)
             masks = paste_masks_in_image(found["masks"][:, None], found["mask_rois"], image.shape[:2])[:, 0]
-            self._original_predictions = [{**found, "masks": masks}]
+            drawn = torch.tensor([bool(get_coco_segmentation_from_bool_mask(mask > 0.5)) for mask in masks.numpy()])
+            self._original_predictions = [
+                {name: values[drawn.bool()] for name, values in {**found, "masks": masks}.items()}
+            ]
 
     size, overlap = predictor.tile_size, predictor.settings.predict_overlap / predictor.tile_size
     names = {str(number): str(number) for number in range(1000)}

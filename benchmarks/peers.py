@@ -98,7 +98,7 @@ def scores(config: PeersConfig, side: str) -> dict[str, float]:
     uncapped = found["uncapped"]
     return {
         **{name: uncapped[name] or 0.0 for name in ("AP", "AP50", "AP75")},
-        "PQ": found["panoptic"]["PQ"] or 0.0,
+        "PQ": found["pq"]["agnostic"]["PQ"] or 0.0,
         "cells": float(len(entries)),
     }
 
