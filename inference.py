@@ -41,6 +41,7 @@ from src.data.classes import CellClass, to_json
 from src.data.data_shift import DataStatistics, PredictionStatistics, shift_warnings
 from src.data.id_map import write_id_map
 from src.data.intensity import small_range_warnings
+from src.data.pictures import is_wide
 from src.data.records import TestImage, find_test_images, turned_warnings, unread_test_files
 from src.data.splits import part_names, read_split
 from src.engine import distributed
@@ -85,7 +86,7 @@ def main(config: InferenceConfig) -> None:
     for image, pixels, instances in predict_images(predictor, bar):
         found = result_entries(image.entry.id, instances, image.entry.height, image.entry.width)
         confident = [instance for instance in instances if instance.score >= CONFIDENT]
-        prediction.add(pixels, confident)
+        prediction.add(pixels, confident, is_wide(image.image))
         if config.overlay:
             drawn = resolve_overlaps(confident, *pixels.shape[:2])  # one class per cell
             write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, drawn, checkpoint.classes)
@@ -108,7 +109,7 @@ def find_warnings(
     """What is odd about the prediction of all processes: images unlike the training's, tiles that a limit cut off."""
     reached: Counter[str] = sum(world.gather(predictor.limits_reached()), Counter())
     predictions = world.gather(prediction)
-    small_ranges = small_range_warnings([value for part in predictions for value in part.brightest])
+    small_ranges = small_range_warnings([value for part in predictions for value in part.levels])
     differences = shift_warnings(statistics, predictions, predictor.image.scale) if statistics else []
     return [*small_ranges, *differences, *warnings_on_limits(reached).values()]
 

@@ -58,7 +58,7 @@ def _covered(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Places (P,), ascending, and ids (P,) of the new mask's pixels in ``rows`` of which a cell covers half or more.
 
-    Lengths are in units in which an old pixel measures as much as the new mask has pixels on that side, and the reverse.
+    Lengths are in units of which an old pixel has as many as the new mask has pixels on that side, and the reverse.
     """
     run, row, height = _overlaps(runs.row, runs.row + 1, old[0], new[0])
     inside = (rows[0] <= row) & (row < rows[1])
@@ -72,7 +72,8 @@ def _covered(
     key, area = key[order], (height[part] * width)[order]
     first = np.flatnonzero(np.diff(key, prepend=-1))
     covered = np.add.reduceat(area, first) if len(first) else area
-    return _one_per_place(*np.divmod(key[first[2 * covered >= old[0] * old[1]]], most), new[1])
+    place, ids = np.divmod(key[first[2 * covered >= old[0] * old[1]]], most)
+    return _one_per_place(place, ids, new[1])
 
 
 def _overlaps(start: np.ndarray, end: np.ndarray, old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

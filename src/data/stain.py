@@ -11,6 +11,7 @@ SAMPLED_PIXELS = 20_000  # an image; enough for percentiles to settle, whatever 
 TISSUE_DENSITY = 0.45  # summed over the three channels; glass lies below
 MIN_TISSUE_PIXELS = 50
 STAIN_FEATURES = 21  # the length of stain_features
+CLEAR_CONTRAST = 0.15  # of one image; no field of CoNSeP, however unusual, has as much of the other sign
 NUCLEI_SHARE = 0.05  # the darkest tissue pixels; smaller shares give the right order for more images
 
 

@@ -86,7 +86,7 @@ def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = 
     if order == "auto":
         order, note = _decide_order(facts)
         notes.append(note)
-    notes += small_range_warnings(facts.brightest)
+    notes += small_range_warnings(facts.levels)
     split, note = _split(data, [record.name for record in records], facts, len(classes))
     notes.append(note)
     train, val = (tuple(select(records, split, part)) for part in ("train", "val"))

@@ -1,6 +1,9 @@
 """Other formats in and out.
 
 - ``coco``: COCO JSON files in
+- ``coco_polygons``: the polygons of COCO files
+- ``places``: how files are found, and what their images are called
+- ``staging``: writing a folder that is whole or not there
 - ``imagescope``: regions of ImageScope's XML files
 - ``importers``: readers, one per format
 - ``imported``: what all readers share

@@ -1,22 +1,22 @@
 """Import of COCO JSON files, as annotation tools export them."""
 
-import re
+import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path, PurePath
 from typing import Any
 
 from src.common.errors import InputError
-from src.common.files import read_json
+from src.common.files import is_system_file, read_json
 from src.data.classes import ANY_CLASS, name_classes, parse_classes, to_json
-from src.data.id_map import check_component
 from src.data.pictures import QUARTER_TURNS, exif_orientation, read_size
-from src.evaluation.categories import plain, read_categories, renumbered
+from src.evaluation.categories import integer, read_categories, renumbered
 from src.evaluation.ground_truth import ImageTruth, read_coco
-from src.formats.imported import PICTURES, Imported, ImportSettings, Source, add, is_there, read_matching
-
-POINT = 6  # numbers; a polygon has three points or more
+from src.formats.coco_polygons import usable_polygons
+from src.formats.imported import NOTE_TURNED, Imported, ImportSettings, Source, drop, read_matching, with_readers
+from src.formats.places import PICTURES, Places, is_there, parts_of
 
 
 def import_coco(path: Path, settings: ImportSettings) -> Source:
@@ -34,78 +34,83 @@ def import_coco(path: Path, settings: ImportSettings) -> Source:
     categories, roots = read_categories(data, path)
     numbers = {category.id: number for number, category in enumerate(categories, start=1)}
     classes = parse_classes(to_json(name_classes([category.name for category in categories])), str(path))
-    dropped = Counter(f"category {name!r}, which only stands above the others" for name in roots)
+    source = Source({}, classes, Counter(f"category {name!r}, which only stands above the others" for name in roots))
 
     files = _find_images(data.get("images"), path, settings.images)
     if isinstance(items := data.get("images"), list):
-        data = {**data, "images": [_with_size(item, files, settings.orientation) for item in items]}
+        data = {**data, "images": [_with_size(item, files, source, settings.orientation) for item in items]}
     if isinstance(annotations := data.get("annotations"), list):
-        data = {**data, "annotations": _cells(annotations, numbers, path, dropped)}
+        data = {**data, "annotations": _cells(annotations, numbers, _sides(data.get("images")), path, source.dropped)}
     truths, note = read_coco(data, path, len(classes), settings.crowds)
     kept = sum(len(truth.instances) + len(truth.ignored) for truth in truths)
-    dropped["annotation without a pixel in its image"] += len(data["annotations"]) - kept
-    source = Source({}, classes, dropped, lines=[note] if note else [])
-    readers: dict[str, Callable[[], Imported]] = {}
-    for name, truth in zip(_names([truth.file_name for truth in truths]), truths, strict=True):
-        file = files[truth.file_name]
+    source.dropped["annotation without a pixel in its image"] += len(data["annotations"]) - kept
+    source.lines.extend([note] if note else [])
+    drop(source, "image beside these that the file does not name", _others_beside(set(files.values())))
 
-        def read(file: Path = file, truth: ImageTruth = truth) -> Imported:
-            pixels = read_matching(file, path, (truth.height, truth.width), source, settings)
-            regions = [replace(region, class_id=ANY_CLASS) for region in truth.ignored]
-            return Imported(pixels, [*truth.instances, *regions])
+    def read(file: Path, truth: ImageTruth) -> Imported:
+        pixels = read_matching(file, path, (truth.height, truth.width), source, settings)
+        regions = [replace(region, class_id=ANY_CLASS) for region in truth.ignored]
+        return Imported(pixels, [*truth.instances, *regions])
 
-        add(readers, name, file, read)
-    return replace(source, readers=readers)
+    images = [(PurePath(*parts_of(truth.file_name, path)), files[truth.file_name], truth) for truth in truths]
+    return with_readers(source, [(place, file, partial(read, file, truth)) for place, file, truth in images])
+
+
+def _sides(items: Any) -> dict[int, int]:
+    """The longer side of each image by its id; what is malformed is left to be refused by its reader."""
+    found: dict[int, int] = {}
+    for item in items if isinstance(items, list) else []:
+        values: list[Any] = (
+            [integer(item.get(key)) for key in ("id", "height", "width")] if isinstance(item, dict) else [None]
+        )
+        if all(type(value) is int for value in values):
+            image_id, height, width = values
+            found[image_id] = max(height, width)
+    return found
 
 
 def _cells(
-    annotations: Sequence[Any], numbers: Mapping[int, int], path: Path, dropped: Counter[str]
-) -> list[dict[str, Any]]:
+    annotations: Sequence[Any],
+    numbers: Mapping[int, int],
+    sides: Mapping[int, int],
+    path: Path,
+    dropped: Counter[str],
+) -> list[Any]:
     """The annotations that are cells, their categories as 1..K; the others are counted in ``dropped`` by reason."""
     kept = []
     for index, item in enumerate(annotations):
-        reason = _reason_to_drop(item)
-        if reason:
-            dropped[reason] += 1
+        segmentation = item.get("segmentation") if isinstance(item, dict) else ""
+        if segmentation is None or segmentation == []:
+            dropped["annotation without a segmentation"] += 1
             continue
         item = renumbered(item, numbers, f"{path}: annotation {index}")
-        if isinstance(item, dict) and isinstance(polygons := item.get("segmentation"), list):
-            item = {**item, "segmentation": [polygon for polygon in polygons if not _is_degenerate(polygon)]}
-            dropped["polygon of fewer than three points"] += len(polygons) - len(item["segmentation"])
+        if isinstance(segmentation, list) and (side := sides.get(integer(item.get("image_id")))):
+            bad: Counter[str] = Counter()
+            polygons = usable_polygons(segmentation, side, bad)
+            if not polygons:
+                dropped[f"annotation whose polygons cannot be drawn ({', '.join(sorted(bad))})"] += 1
+                continue
+            dropped.update(bad)
+            item = {**item, "segmentation": polygons}
         kept.append(item)
     return kept
-
-
-def _reason_to_drop(annotation: Any) -> str:
-    """Why an annotation is not a cell; empty for a cell, and for a malformed annotation, which is refused later."""
-    if not isinstance(annotation, dict):
-        return ""
-    segmentation = annotation.get("segmentation")
-    if segmentation is None or segmentation == []:
-        return "annotation without a segmentation"
-    if isinstance(segmentation, list) and all(map(_is_degenerate, segmentation)):
-        return "annotation whose polygons have fewer than three points"
-    return ""
-
-
-def _is_degenerate(polygon: Any) -> bool:
-    return isinstance(polygon, list) and len(polygon) < POINT
 
 
 def _find_images(items: Any, path: Path, images: Path | None) -> dict[str, Path]:
     """The file of each image by its ``file_name``; what is malformed is left to be refused by its reader."""
     folder = path.absolute().parent
-    roots = [images] if images else [folder, folder / "images", folder.parent]
+    roots = [images.absolute()] if images else [folder, folder / "images", folder.parent]
     found: dict[str, Path] = {}
     owners: dict[Path, str] = {}
-    listings: dict[Path, dict[str, Path]] = {}
+    places = Places()
     for item in items if isinstance(items, list) else []:
         name = item.get("file_name") if isinstance(item, dict) else None
         if isinstance(name, str):
-            parts = _parts(name, path)
-            candidates = [root.joinpath(*parts[start:]) for start in range(len(parts)) for root in roots]
-            file = next((file for file in candidates if is_there(file)), None)
-            file = file or next(filter(None, (_of_like_name(file, listings) for file in candidates)), None)
+            parts = parts_of(name, path)
+            file = _by_way_up(name, folder, roots, places) or _by_folders(parts, roots, places)
+            file = file or _somewhere_below(
+                parts[-1], [root for root in roots if root != folder / "images"], places, path
+            )
             if file is None:
                 raise InputError(f"{path}: names {name}, which is not in {roots[0]} (see --images)")
             owner = owners.setdefault(file, name)
@@ -115,24 +120,48 @@ def _find_images(items: Any, path: Path, images: Path | None) -> dict[str, Path]
     return found
 
 
-def _of_like_name(file: Path, listings: dict[Path, dict[str, Path]]) -> Path | None:
-    """The file whose name differs in case or Unicode form alone, as between file systems; ``None`` without one."""
-    folder = file.parent
-    if folder not in listings:
-        entries = sorted(folder.iterdir()) if is_there(folder) and folder.is_dir() else []
-        listings[folder] = {plain(entry.name): entry for entry in entries}
-    return listings[folder].get(plain(file.name))
+def _by_way_up(name: str, folder: Path, roots: Sequence[Path], places: Places) -> Path | None:
+    """The file of a name with ``..``, seen from ``--images`` or the JSON file, where it lies in what may be read."""
+    name = name.replace("\\", "/")
+    if ".." not in name.split("/"):
+        return None
+    allowed = [*roots, folder, folder.parent]
+    for start in (roots[0], folder):
+        place = Path(os.path.normpath(start / name))
+        for root in allowed:
+            if place != root and place.is_relative_to(root):
+                file = places.find(root, place.relative_to(root).parts)
+                if file:
+                    return file
+    return None
 
 
-def _parts(name: str, path: Path) -> tuple[str, ...]:
-    """The folders and the name of a ``file_name``, with either slash, without a drive; each a plain file name."""
-    parts = [part for part in re.split(r"[/\\]", re.sub(r"^[a-zA-Z]:", "", name)) if part not in ("", ".")]
-    for part in parts or [name]:
-        check_component(part, path)
-    return tuple(parts)
+def _by_folders(parts: Sequence[str], roots: Sequence[Path], places: Places) -> Path | None:
+    """The file of as many of a name's folders as there are, which may be those of another machine."""
+    tries = [(root, parts[start:]) for start in range(len(parts)) for root in roots]
+    exact = next((file for root, rest in tries if is_there(file := root.joinpath(*rest))), None)
+    return exact or next(filter(None, (places.find(root, rest) for root, rest in tries)), None)
 
 
-def _with_size(item: Any, files: Mapping[str, Path], orientation: str) -> Any:
+def _somewhere_below(name: str, roots: Sequence[Path], places: Places, path: Path) -> Path | None:
+    """The only file of a name anywhere below a place."""
+    for root in roots:
+        found = places.below(root, name)
+        if len(found) > 1:
+            raise InputError(f"{path}: names {name}, of which {found[0]} and {found[1]} may be meant (see --images)")
+        if found:
+            return found[0]
+    return None
+
+
+def _others_beside(files: set[Path]) -> list[Path]:
+    """Image files in the folders of these that are not among them."""
+    folders = {file.parent for file in files}
+    beside = [file for folder in folders for file in folder.iterdir() if PICTURES.search(file.name)]
+    return [file for file in beside if file not in files and not is_system_file(file.name)]
+
+
+def _with_size(item: Any, files: Mapping[str, Path], source: Source, orientation: str) -> Any:
     """An image's entry with the size of its file where it has none, turned by its EXIF tag unless that is ``raw``."""
     name = item.get("file_name") if isinstance(item, dict) else None
     if not isinstance(name, str) or name not in files:
@@ -142,14 +171,5 @@ def _with_size(item: Any, files: Mapping[str, Path], orientation: str) -> Any:
     height, width = read_size(files[name])
     if orientation != "raw" and exif_orientation(files[name]) in QUARTER_TURNS:
         height, width = width, height
+        source.notes[NOTE_TURNED] += orientation == "auto" and height != width
     return {**item, "height": height, "width": width}
-
-
-def _names(file_names: Sequence[str]) -> list[str]:
-    """A plain name for each image: its own without the ending, or with its folders where that is not unique."""
-    paths = [PurePosixPath(name.replace("\\", "/")) for name in file_names]
-    stems = Counter(PICTURES.sub("", path.name) for path in paths)
-    return [
-        stem if stems[stem] == 1 else "_".join([*(part for part in path.parts[:-1] if part != "/"), stem])
-        for path, stem in ((path, PICTURES.sub("", path.name)) for path in paths)
-    ]

@@ -53,7 +53,7 @@ def notes_on(facts: Sequence[CellFacts], classes: Sequence[CellClass], advice: A
         f"channel order by the stain: {order} ({agreeing:.0%} of the images agree)",
     ]
     lines += turned_warnings(image.record for image in facts)
-    lines += small_range_warnings([image.brightest for image in facts])
+    lines += small_range_warnings([image.levels for image in facts])
     lines += pieces_warnings(sum(image.in_pieces for image in facts), sum(counts))
     overlaps = sum((image.overlaps for image in facts), Counter[tuple[int, int]]())
     lines += [
