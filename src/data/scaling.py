@@ -9,6 +9,8 @@ from src.data.masks import CellPixels
 from src.geometry.overlaps import ranges
 
 BAND_PIXELS = 2_000_000  # of the new mask that are worked on at once, to bound the memory
+UNSURE = (0.2, 0.8)  # share of a pixel that a cell covers, between which the pixel may be the cell's or not
+FEWEST_PIXELS = 4  # of a cell whose outline is corrected; of fewer each counts too much
 
 
 class Runs(NamedTuple):
@@ -20,17 +22,65 @@ class Runs(NamedTuple):
     id: np.ndarray
 
 
+class Parts(NamedTuple):
+    """Pixels of the new mask that cells cover: ``place``, ``id`` (M,) int64, the ``share`` (M,), whether ``is_in``."""
+
+    place: np.ndarray
+    id: np.ndarray
+    share: np.ndarray
+    is_in: np.ndarray
+
+
 def scale_cells(cells: CellPixels, shape: tuple[int, int]) -> CellPixels:
     """Resize a mask to ``shape`` (H, W): a pixel belongs to the cell that covers at least half of it.
 
     A pixel of which two cells cover half each goes to the one or the other as on a chessboard, so that neighbours do
-    not move. Ids stay; that of a cell that vanishes is unused. All is counted in whole numbers, without rounding. Time
-    and memory grow with the pixels of the cells, before and after.
+    not move. Where an outline lies near the middle of pixels, most of which would then fall to the same side, some are
+    given to the other, so that the cell's centroid stays. Ids stay; that of a cell that vanishes is unused. Time and
+    memory grow with the pixels of the cells, before and after.
     """
     runs = _runs(cells)
-    found = [_covered(band, rows, cells.shape, shape) for band, rows in _bands(runs, cells.shape[0], shape)]
-    places, ids = (np.concatenate([np.zeros(0, np.int64), *parts]) for parts in zip(*found, strict=True))
-    return CellPixels(shape, places, ids.astype(np.int32))
+    found = [_parts(band, rows, cells.shape, shape) for band, rows in _bands(runs, cells.shape[0], shape)]
+    parts = Parts(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+    centers = _centers(runs, cells.shape, shape)
+    for axis in (0, 1):
+        parts = _centered(parts, centers, axis, shape[1])
+    return CellPixels(shape, parts.place[parts.is_in], parts.id[parts.is_in].astype(np.int32))
+
+
+def _centers(runs: Runs, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """The centroid (N + 1, 2) of each id, y and x in px of the new mask; those of the first pixel are 0."""
+    lengths = runs.end - runs.start
+    areas = np.maximum(np.bincount(runs.id, lengths), 1)
+    sums = (np.bincount(runs.id, lengths * middle) for middle in (runs.row + 0.5, (runs.start + runs.end) / 2))
+    return np.stack([total / areas * (new[k] / old[k]) - 0.5 for k, total in enumerate(sums)], axis=1)
+
+
+def _centered(parts: Parts, centers: np.ndarray, axis: int, width: int) -> Parts:
+    """Give unsure pixels at the ends of cells along an axis away, or take them, until their centroids are right."""
+    place = np.divmod(parts.place, width)
+    offset = [place[k] - centers[parts.id, k] for k in (0, 1)]
+    along, across = offset[axis], np.abs(offset[1 - axis])
+    inside = parts.is_in.astype(float)
+    counts = np.bincount(parts.id, inside, minlength=len(centers))
+    missing = np.where(counts >= FEWEST_PIXELS, -np.bincount(parts.id, inside * along, minlength=len(centers)), 0.0)
+    gain = np.where(parts.is_in, -along, along)
+    is_alone = np.ones(len(parts.place), bool)
+    is_same = np.diff(parts.place) == 0
+    is_alone[1:] &= ~is_same
+    is_alone[:-1] &= ~is_same
+    useful = is_alone & (UNSURE[0] < parts.share) & (parts.share < UNSURE[1])
+    useful &= (gain * missing[parts.id] > 0) & (np.abs(along) >= across)
+    chosen = np.flatnonzero(useful)
+    chosen = chosen[np.lexsort((across[chosen], np.abs(parts.share[chosen] - 0.5), parts.id[chosen]))]
+    ids, gains = parts.id[chosen], np.abs(gain[chosen])
+    first = np.flatnonzero(np.diff(ids, prepend=-1))
+    total = np.cumsum(gains)
+    before = np.repeat((total - gains)[first], np.diff(first, append=len(ids)))
+    is_needed = total - before - gains / 2 <= np.abs(missing[ids])
+    is_in = parts.is_in.copy()
+    is_in[chosen[is_needed]] ^= True
+    return parts._replace(is_in=is_in)
 
 
 def _runs(cells: CellPixels) -> Runs:
@@ -53,10 +103,8 @@ def _bands(runs: Runs, height: int, shape: tuple[int, int]) -> Iterator[tuple[Ru
         yield Runs(*(column[low:high] for column in runs)), (top, bottom)
 
 
-def _covered(
-    runs: Runs, rows: tuple[int, int], old: tuple[int, int], new: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Places (P,), ascending, and ids (P,) of the new mask's pixels in ``rows`` of which a cell covers half or more.
+def _parts(runs: Runs, rows: tuple[int, int], old: tuple[int, int], new: tuple[int, int]) -> Parts:
+    """The pixels of the new mask in ``rows``, by place and id, of which a cell covers a fifth or more.
 
     Lengths are in units of which an old pixel has as many as the new mask has pixels on that side, and the reverse.
     """
@@ -72,8 +120,10 @@ def _covered(
     key, area = key[order], (height[part] * width)[order]
     first = np.flatnonzero(np.diff(key, prepend=-1))
     covered = np.add.reduceat(area, first) if len(first) else area
-    place, ids = np.divmod(key[first[2 * covered >= old[0] * old[1]]], most)
-    return _one_per_place(place, ids, new[1])
+    whole = old[0] * old[1]
+    kept = covered >= UNSURE[0] * whole
+    place, ids = np.divmod(key[first[kept]], most)
+    return Parts(place, ids, covered[kept] / whole, _chosen(place, 2 * covered[kept] >= whole, new[1]))
 
 
 def _overlaps(start: np.ndarray, end: np.ndarray, old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -89,11 +139,11 @@ def _overlaps(start: np.ndarray, end: np.ndarray, old: int, new: int) -> tuple[n
     return index, pixel, np.minimum(high[index], (pixel + 1) * old) - np.maximum(low[index], pixel * old)
 
 
-def _one_per_place(places: np.ndarray, ids: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Leave one of the two ids that a place may have."""
+def _chosen(places: np.ndarray, is_half: np.ndarray, width: int) -> np.ndarray:
+    """Which pixels are a cell's: those of which it covers half, and one of two that do."""
     is_pair = np.zeros(len(places), bool)
-    is_pair[:-1] = np.diff(places) == 0
+    is_pair[:-1] = (np.diff(places) == 0) & is_half[:-1] & is_half[1:]
     is_even = (places // width + places % width) % 2 == 0
     dropped = is_pair & is_even
     dropped[1:] |= (is_pair & ~is_even)[:-1]
-    return places[~dropped], ids[~dropped]
+    return is_half & ~dropped

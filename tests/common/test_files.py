@@ -43,8 +43,8 @@ def test_text_is_read_as_windows_tools_write_it(encoding: str, tmp_path: Path) -
 
 STRAY = (
     "#recycle", "@Recycle", "@eaDir", "RECYCLER", "$RECYCLE.BIN", "Network Trash Folder", "Temporary Items",
-    "found.000", "lost+found", "System Volume Information", ".DS_Store", "._x", "Thumbs.db", "desktop.ini", "x.tif:Zone.Identifier",
-    "x.tif~", "x.bak", "~$x", ".~lock.x#", ".nfs000001", "x.swp", "x.part", "x.crdownload",
+    "found.000", "lost+found", "System Volume Information", ".DS_Store", "._x", "Thumbs.db", "desktop.ini",
+    "x.tif:Zone.Identifier", "x.tif~", "x.bak", "~$x", ".~lock.x#", ".nfs000001", "x.swp", "x.part", "x.crdownload",
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """A scaled mask lies where its scaled image does."""
 
 import time
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -57,10 +58,22 @@ def centroids(mask: np.ndarray, count: int) -> np.ndarray:
     return np.stack(sums, axis=1)[1:] / sizes[1:, None]
 
 
+def rectangles(height: int, width: int) -> np.ndarray:
+    """Rectangles with sides along those of the mask, whose outlines meet the pixels of a scaled one all alike."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((height, width), np.int32)
+    corners = [(y, x) for y in range(0, height - 28, 28) for x in range(0, width - 28, 28)]
+    for number, (y, x) in enumerate(corners, start=1):
+        tall, wide, down, right = *rng.integers(10, 21, 2), *rng.integers(0, 8, 2)
+        mask[y + down : y + down + tall, x + right : x + right + wide] = number
+    return mask
+
+
 @pytest.mark.parametrize("scale", [0.25, 1 / 3, 0.37, 0.5, 0.8, 1.5, 2.3])
 @pytest.mark.parametrize("shape", [(512, 512), (301, 699), (511, 511)])
-def test_cells_do_not_drift(shape: tuple[int, int], scale: float) -> None:
-    mask, size = discs(*shape), scaled_size(*shape, scale)
+@pytest.mark.parametrize("draw", [discs, rectangles])
+def test_cells_do_not_drift(draw: Callable[[int, int], np.ndarray], shape: tuple[int, int], scale: float) -> None:
+    mask, size = draw(*shape), scaled_size(*shape, scale)
     found = scale_cells(cell_pixels(mask), size).to_mask()
     count = int(mask.max())
     before = centroids(mask, count)
