@@ -42,9 +42,7 @@ def scale_cells(cells: CellPixels, shape: tuple[int, int]) -> CellPixels:
     runs = _runs(cells)
     found = [_parts(band, rows, cells.shape, shape) for band, rows in _bands(runs, cells.shape[0], shape)]
     parts = Parts(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
-    centers = _centers(runs, cells.shape, shape)
-    for axis in (0, 1):
-        parts = _centered(parts, centers, axis, shape[1])
+    _center(parts, _centers(runs, cells.shape, shape), shape[1])
     return CellPixels(shape, parts.place[parts.is_in], parts.id[parts.is_in].astype(np.int32))
 
 
@@ -56,31 +54,56 @@ def _centers(runs: Runs, old: tuple[int, int], new: tuple[int, int]) -> np.ndarr
     return np.stack([total / areas * (new[k] / old[k]) - 0.5 for k, total in enumerate(sums)], axis=1)
 
 
-def _centered(parts: Parts, centers: np.ndarray, axis: int, width: int) -> Parts:
-    """Give unsure pixels at the ends of cells along an axis away, or take them, until their centroids are right."""
-    place = np.divmod(parts.place, width)
-    offset = [place[k] - centers[parts.id, k] for k in (0, 1)]
-    along, across = offset[axis], np.abs(offset[1 - axis])
-    inside = parts.is_in.astype(float)
-    counts = np.bincount(parts.id, inside, minlength=len(centers))
-    missing = np.where(counts >= FEWEST_PIXELS, -np.bincount(parts.id, inside * along, minlength=len(centers)), 0.0)
-    gain = np.where(parts.is_in, -along, along)
+def _center(parts: Parts, centers: np.ndarray, width: int) -> None:
+    """Change ``is_in`` of unsure pixels at the ends of cells, first along columns, then along rows.
+
+    A cell takes or gives away those of which it covers nearest to half, until its centroid is at its place in
+    ``centers``.
+    """
+    ids = parts.id[parts.is_in]
+    counts = np.bincount(ids, minlength=len(centers))
+    sums = [np.bincount(ids, axis, minlength=len(centers)) for axis in np.divmod(parts.place[parts.is_in], width)]
+    unsure = _unsure(parts)
+    place = np.divmod(parts.place[unsure], width)
+    offset = [place[k] - centers[parts.id[unsure], k] for k in (0, 1)]
+    for axis in (0, 1):
+        missing = np.where(counts >= FEWEST_PIXELS, centers[:, axis] * counts - sums[axis], 0.0)
+        changed = unsure[_needed(parts, unsure, offset[axis], np.abs(offset[1 - axis]), missing)]
+        parts.is_in[changed] ^= True
+        sign = np.where(parts.is_in[changed], 1, -1)
+        counts = counts + np.bincount(parts.id[changed], sign, minlength=len(centers))
+        for k, places in enumerate(np.divmod(parts.place[changed], width)):
+            sums[k] = sums[k] + np.bincount(parts.id[changed], sign * places, minlength=len(centers))
+
+
+def _unsure(parts: Parts) -> np.ndarray:
+    """Indices of the pixels that may be a cell's or not, without those that another cell may have."""
     is_alone = np.ones(len(parts.place), bool)
     is_same = np.diff(parts.place) == 0
     is_alone[1:] &= ~is_same
     is_alone[:-1] &= ~is_same
-    useful = is_alone & (UNSURE[0] < parts.share) & (parts.share < UNSURE[1])
-    useful &= (gain * missing[parts.id] > 0) & (np.abs(along) >= across)
-    chosen = np.flatnonzero(useful)
-    chosen = chosen[np.lexsort((across[chosen], np.abs(parts.share[chosen] - 0.5), parts.id[chosen]))]
-    ids, gains = parts.id[chosen], np.abs(gain[chosen])
+    return np.flatnonzero(is_alone & (parts.share > UNSURE[0]) & (parts.share < UNSURE[1]))
+
+
+def _needed(parts: Parts, unsure: np.ndarray, along: np.ndarray, across: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Which of the unsure pixels are to change so that the sum of each id's offsets ``along`` an axis is right.
+
+    Args:
+        unsure: (U,) indices into ``parts``.
+        along: (U,) px from the cell's centroid.
+        across: (U,) px along the other axis, positive.
+        missing: (N + 1,) what the sum of each id lacks, in px.
+    """
+    ids = parts.id[unsure]
+    gain = np.where(parts.is_in[unsure], -along, along)
+    chosen = np.flatnonzero((gain * missing[ids] > 0) & (np.abs(along) >= across))
+    doubt = np.abs(parts.share[unsure[chosen]] - 0.5)
+    chosen = chosen[np.lexsort((across[chosen], doubt, ids[chosen]))]
+    ids, gains = ids[chosen], np.abs(gain[chosen])
     first = np.flatnonzero(np.diff(ids, prepend=-1))
     total = np.cumsum(gains)
     before = np.repeat((total - gains)[first], np.diff(first, append=len(ids)))
-    is_needed = total - before - gains / 2 <= np.abs(missing[ids])
-    is_in = parts.is_in.copy()
-    is_in[chosen[is_needed]] ^= True
-    return parts._replace(is_in=is_in)
+    return chosen[total - before - gains / 2 <= np.abs(missing[ids])]
 
 
 def _runs(cells: CellPixels) -> Runs:
