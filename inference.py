@@ -41,6 +41,7 @@ from src.data.classes import CellClass, to_json
 from src.data.data_shift import DataStatistics, PredictionStatistics, shift_warnings
 from src.data.id_map import write_id_map
 from src.data.intensity import small_range_warnings
+from src.data.pictures import is_wide
 from src.data.records import TestImage, find_test_images, turned_warnings, unread_test_files
 from src.data.splits import part_names, read_split
 from src.engine import distributed
@@ -92,7 +93,7 @@ def main(config: InferenceConfig) -> None:
             entry["probabilities"] = [round(value, DIGITS) for value in instance.probabilities]
         cells = confident(instances, predictor.settings.min_score, *pixels.shape[:2])
         counts[image.entry.id] = Counter(cell.class_id for cell in cells)
-        prediction.add(pixels, cells)
+        prediction.add(pixels, cells, is_wide(image.image))
         if config.overlay:
             write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, cells, checkpoint.classes)
         partial.add(image, found)
@@ -124,7 +125,7 @@ def find_warnings(
     """What is odd about the prediction of all processes: images unlike the training's, tiles that a limit cut off."""
     reached: Counter[str] = sum(world.gather(predictor.limits_reached()), Counter())
     predictions = world.gather(prediction)
-    small_ranges = small_range_warnings([value for part in predictions for value in part.brightest])
+    small_ranges = small_range_warnings([value for part in predictions for value in part.levels])
     differences = shift_warnings(statistics, predictions, predictor.image.scale) if statistics else []
     return [*small_ranges, *differences, *warnings_on_limits(reached).values()]
 

@@ -1,8 +1,7 @@
-"""One side of the comparison with SAHI; benchmarks.peers starts it with a job as JSON, once in each environment."""
+"""One side of the comparison with SAHI; benchmarks.peers calls it in a process of each side's environment."""
 
 import json
 import resource
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,7 +105,3 @@ def predict_with_sahi(predictor: Predictor, images: list[TestImage]) -> Iterator
             if one.mask is not None
         ]
         yield image, [cell for cell in cells if cell is not None]
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))

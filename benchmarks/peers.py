@@ -75,7 +75,8 @@ def make_environment(folder: Path) -> Path:
 def predict(python: str, side: str, config: PeersConfig) -> dict[str, float]:
     """Seconds and memory of one side, which writes its results."""
     job = {**vars(config), "output": str(Path(config.out) / f"{side}.json"), "side": side}
-    command = [python, "-m", "benchmarks.peer_prediction", json.dumps(job)]
+    call = "import json, sys; from benchmarks.peer_prediction import main; main(json.loads(sys.argv[1]))"
+    command = [python, "-c", call, json.dumps(job)]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if said.returncode:
         raise InputError(f"{side}: {said.stderr.strip().splitlines()[-1]}")

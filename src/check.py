@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.common.errors import InputError, run_command
+from src.common.errors import InputError, counted, run_command
 from src.common.limits import DEFAULT_MAX_PIXELS
 from src.common.progress import ProgressBar
 from src.config.command import parse
@@ -67,11 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(describe(rows, notes, advice))
     for problem in problems:
         print("problem: " + problem.replace("\n", "\\n"))  # file names may hold any character
-    print(f"{folder}: {f'{len(problems)} problems' if problems else 'no problems found'}")
+    print(f"{folder}: {counted(len(problems), 'problem') if problems else 'no problems found'}")
     if flags.digest and not problems:
         print(f"pixels: {pixel_digest(folders, len(classes), flags.intensity)}")
     if flags.write_manifest:
-        print(f"wrote {folder / NAME}: {write_manifest(folder)} files")
+        print(f"wrote {folder / NAME}: {counted(write_manifest(folder), 'file')}")
     if flags.html and facts:
         advised = advice.flags() if advice else "no cells, no advice"
         content = {"rows": rows, "notes": notes, "flags": advised, "problems": problems}

@@ -18,10 +18,11 @@ from src.config.settings import ImageSettings, MachineSettings
 from src.data.classes import classes_of_results
 from src.data.id_map import read_id_map
 from src.evaluation.crowds import CROWDS
-from src.formats.conversion import convert_in, convert_out, open_source, require_path, whole_or_not
+from src.formats.conversion import convert_in, convert_out, open_source, require_path
 from src.formats.exporters import EXPORTERS
 from src.formats.imported import ImportSettings
 from src.formats.importers import IMPORTERS
+from src.formats.staging import other_folders, whole_or_not
 from src.reporting.draw import CONFIDENT
 
 RESULTS = "results"
@@ -93,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         source = open_source(kind, path, settings)
         with whole_or_not(out) as folder:
             *lines, last = convert_in(path, source, folder, flags.rectangles)
+            lines = [*other_folders(out, folder), *lines]
         print("\n".join([*lines, f"wrote {out}: {last}"]))
         return
     target = choose("--to", flags.to, [*EXPORTERS, "coco"])

@@ -38,6 +38,11 @@ def some(names: Collection[str], most: int = 3) -> str:
     return ", ".join(shown) + (", …" if len(names) > len(shown) else "")
 
 
+def counted(number: int, what: str) -> str:
+    """A number with a noun, like ``1 image`` and ``2 images``."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def run_command(main: Callable[[], Value]) -> Value:
     """Call a command's ``main``; an :class:`InputError` becomes one line on stderr and exit code 2."""
     for stream in (

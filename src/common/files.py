@@ -12,10 +12,14 @@ from typing import Any
 
 from src.common.errors import InputError, nearest_path
 
-# What systems and file managers leave in folders: macOS, Windows, Synology, Linux file systems.
+# What systems, file servers, editors and downloads leave in folders. A colon, or on other systems an underscore, begins
+# the name of an alternate data stream of Windows.
 _SYSTEM_FILE = re.compile(
-    r"\..*|__macosx|icon\r|thumbs\.db|ehthumbs.*\.db|desktop\.ini|\$recycle\.bin|system volume information|@eadir"
-    r"|lost\+found",
+    r"\..*|__macosx|icon\r|network trash folder|temporary items"  # macOS
+    r"|(eh)?thumbs.*\.db(:.*)?|desktop\.ini|recycle[rd]|\$recycle\.bin"  # Windows
+    r"|system volume information|found\.\d{3}"
+    r"|[@#](recycle|recently-snapshot|snapshot|eadir|tmp|sharesnap)|lost\+found"  # Synology, QNAP, Linux
+    r"|.*[:_]zone\.identifier|~\$.*|.*~|.*\.(bak|sw[a-p]|tmp|part|partial|crdownload|filepart)",
     re.IGNORECASE,
 )
 
@@ -85,11 +89,22 @@ def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
+def read_text(path: str | Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 or UTF-32 as Windows tools write it, without its byte-order mark.
+
+    Raises:
+        OSError, UnicodeDecodeError: a file that cannot be read, or is of another encoding.
+    """
+    content = Path(path).read_bytes()
+    text = content.decode(json.detect_encoding(content))
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; a missing or broken one is an :class:`InputError` that names it."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))  # Windows tools begin files with a byte-order mark
+        return json.loads(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({reason}){nearest_path(path)}") from error

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from src.common.errors import InputError, nearest_path
-from src.common.files import write_text
+from src.common.files import read_text, write_text
 from src.config.flags import flags_of, flatten
 
 
@@ -41,7 +41,7 @@ def _toml(value: Any) -> str:
 def read_recipe(path: str | Path) -> dict[str, Any]:
     """Read the flat settings of a TOML recipe; a missing or broken file is an :class:`InputError` naming it."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({reason}){nearest_path(path)}") from error

@@ -9,6 +9,7 @@
 - ``stain``: what the stain's colours tell
 - ``splits``: train and val without near duplicates
 - ``prepared``: an image, decoded and scaled, with its label map
+- ``scaling``: masks of another size
 - ``pictures``: PNG, JPEG and BMP
 - ``masks``: the cells of a mask, TIFF or PNG
 - ``intensity``: how values of any type become 8 bits

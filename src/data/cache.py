@@ -28,7 +28,7 @@ from src.data.image_facts import ImageFacts, facts_of, load_facts, save_facts
 from src.data.prepared import PreparedImage, prepare
 from src.data.records import ImageFiles, Record
 
-_VERSION = 3  # of the files below; raise it when their content changes
+_VERSION = 4  # of the files below; raise it when their content changes
 _STORING = threading.Lock()  # of the module, since a cache must pickle
 _IN_USE_S = 600.0  # an entry that was used this recently is never removed: another run may have it open
 _SPARE = 0.05  # of the limit: room that is made at once, so that the folder is not searched for each image

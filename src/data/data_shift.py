@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from src.data.stain import red_contrast, stain_features
+from src.common.errors import counted
+from src.data.intensity import ALL_LEVELS, used_levels
+from src.data.stain import CLEAR_CONTRAST, red_contrast, stain_features
 from src.geometry.instances import Instance
 
 FEWEST_CELLS = 20  # with fewer their median size says little
 SIZE_RATIO = 1.5  # of median cell sizes, from which they differ
 DARKNESS = 0.5  # optical density of the palest pixels, by which it differs: a factor of 1.6 in brightness
-CONTRAST = 0.05  # of red_contrast, below which the order of the colours is not told
+CONTRAST = 0.05  # mean red_contrast, below which the order of the colours is not told
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,14 @@ class PredictionStatistics:
     contrasts: list[float | None] = field(default_factory=list)
     darkness: list[float] = field(default_factory=list)
     box_areas: list[int] = field(default_factory=list)
-    brightest: list[int] = field(default_factory=list)
+    levels: list[int] = field(default_factory=list)
 
-    def add(self, image: np.ndarray, confident: Iterable[Instance]) -> None:
-        """Add an ``(H, W, 3)`` uint8 RGB image and the confident instances in it."""
-        self.brightest.append(int(image.max()))
+    def add(self, image: np.ndarray, confident: Iterable[Instance], is_wide: bool = False) -> None:
+        """Add an ``(H, W, 3)`` uint8 RGB image and the confident instances in it.
+
+        ``is_wide``: its file has more than 8 bits.
+        """
+        self.levels.append(used_levels(image) if is_wide else ALL_LEVELS)
         self.contrasts.append(red_contrast(image))
         self.darkness.append(darkness_of(stain_features(image)))
         self.box_areas += [cell.mask.shape[0] * cell.mask.shape[1] for cell in confident]
@@ -68,13 +73,8 @@ def shift_warnings(statistics: DataStatistics, predictions: Sequence[PredictionS
     darkness = [value for part in predictions for value in part.darkness]
     areas = [area for part in predictions for area in part.box_areas]
     warnings = []
-    if contrasts and statistics.contrast is not None:
-        contrast = float(np.mean(contrasts))
-        if contrast * statistics.contrast < 0 and min(abs(contrast), abs(statistics.contrast)) > CONTRAST:
-            warnings.append(
-                f"warning: red and blue of the images look swapped (stain contrast {contrast:.2f}, in training "
-                f"{statistics.contrast:.2f}); see --channel-order"
-            )
+    if statistics.contrast is not None and abs(statistics.contrast) > CONTRAST:
+        warnings += _swapped_warnings(np.array(contrasts), statistics.contrast)
     change = np.median(darkness) - statistics.darkness if darkness and statistics.darkness is not None else 0.0
     if abs(change) > DARKNESS:
         warnings.append(
@@ -89,3 +89,18 @@ def shift_warnings(statistics: DataStatistics, predictions: Sequence[PredictionS
                 f"resize the images by a factor of {statistics.cell_size / size:.2g}, or train with another --scale"
             )
     return warnings
+
+
+def _swapped_warnings(contrasts: np.ndarray, trained: float) -> list[str]:
+    """A warning where images look swapped: by their own contrast, or where all of them do together by the mean."""
+    is_swapped = contrasts * np.sign(trained) < -CLEAR_CONTRAST
+    number, contrast = int(is_swapped.sum()), float(contrasts.mean()) if len(contrasts) else 0.0
+    is_mean_swapped = contrast * np.sign(trained) < -CONTRAST
+    if not number and not is_mean_swapped:
+        return []
+    which = f"{number} of {counted(len(contrasts), 'image')}" if number else "the images"
+    return [
+        f"warning: red and blue of {which} look swapped (mean stain contrast"
+        f" {float(contrasts[is_swapped].mean()) if number else contrast:.2f}, in training {trained:.2f}); see"
+        " --channel-order"
+    ]

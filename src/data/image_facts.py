@@ -23,9 +23,10 @@ class ImageFacts:
     ``class_counts`` (N, K) are the numbers of objects of classes 1 to the highest that occurs, ``unknown_counts`` (N,)
     those of unknown class. ``box_counts`` (N,) and
     ``boxes`` (M, 4) int32 (xyxy in px after --scale, max exclusive) are of the objects that scaling left.
-    ``brightest`` (N,) uint8 is the highest value of an image, ``in_pieces`` (N,) the number of its objects that lie in
-    several pieces, ``is_turned`` (N,) bool whether the file's tag asks viewers to turn it. ``contrasts`` (N,) and
-    ``stains`` (N, D) float64 are as :func:`red_contrast` (NaN for None) and :func:`stain_features` give them;
+    ``levels`` (N,) uint8 are the :func:`used_levels` of an image (all for a file of 8 bits), ``in_pieces`` (N,) the
+    number of its objects that lie in several pieces, ``is_turned`` (N,) bool whether a tag of its files asks viewers to
+    turn it. ``contrasts`` (N,) and ``stains`` (N, D) float64 are as :func:`red_contrast` (NaN for None) and
+    :func:`stain_features` give them;
     ``checksums`` (N,) are those of the image with its masks, in hexadecimal.
     """
 
@@ -37,7 +38,7 @@ class ImageFacts:
     unknown_counts: np.ndarray
     box_counts: np.ndarray
     boxes: np.ndarray
-    brightest: np.ndarray
+    levels: np.ndarray
     in_pieces: np.ndarray
     is_turned: np.ndarray
     contrasts: np.ndarray
@@ -83,7 +84,7 @@ def facts_of(entry: str, record: Record, prepared: PreparedImage) -> ImageFacts:
         unknown_counts=np.array([np.count_nonzero(prepared.class_ids == UNKNOWN_CLASS)]),
         box_counts=np.array([len(boxes)]),
         boxes=boxes,
-        brightest=np.array([prepared.image.max()]),
+        levels=np.array([record.levels_of(prepared.image)], np.uint8),
         in_pieces=np.array([cells_in_pieces(prepared)]),
         is_turned=np.array([record.is_turned]),
         contrasts=np.array([np.nan if contrast is None else contrast]),
@@ -130,7 +131,7 @@ _NO_FACTS = ImageFacts(
     unknown_counts=np.zeros(0, np.int64),
     box_counts=np.zeros(0, np.int64),
     boxes=np.zeros((0, 4), np.int32),
-    brightest=np.zeros(0, np.uint8),
+    levels=np.zeros(0, np.uint8),
     in_pieces=np.zeros(0, np.int64),
     is_turned=np.zeros(0, bool),
     contrasts=np.zeros(0),

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from src.common.errors import InputError
+from src.common.errors import InputError, counted
 
 INTENSITIES = ("full", "percentile")
-SMALL_SHARE = 1 / 8  # of the type's range; 12 bits in uint16 use 1 / 16, a dark picture rarely less than this
+SMALL_RANGE = 64  # of 255 grey levels; 14 bits in uint16 use as many
+ALL_LEVELS = 255  # what is noted of a file of 8 bits, whose range is its own
+TAIL = 0.001  # of the values at either end are left out of a range …
+TAIL_PIXELS = 10  # … and at least those of so many pixels: dead and hot ones
 
 
 def check_intensity(intensity: str) -> None:
@@ -49,13 +52,34 @@ def _full_scale(pixels: np.ndarray, path: str | Path) -> float:
     return highest
 
 
-def small_range_warnings(brightest: Sequence[int] | np.ndarray) -> list[str]:
-    """A warning where images use a small share of their type's range; ``brightest`` are their highest uint8 values."""
-    shares = np.asarray(brightest, np.float64) / 255
-    small = shares[shares < SMALL_SHARE]
+def used_levels(image: np.ndarray) -> int:
+    """How many of 255 grey levels lie between the dark and the bright end of an ``(H, W, 3)`` uint8 image."""
+    counts = np.sum([np.bincount(part, minlength=256) for part in _parts(image)], axis=0)
+    tail = max(TAIL * image.size, TAIL_PIXELS * image.shape[-1])
+    below, above = np.cumsum(counts), np.cumsum(counts[::-1])
+    if below[-1] <= 2 * tail:
+        tail = 0
+    low, high = int(np.argmax(below > tail)), 255 - int(np.argmax(above > tail))
+    return max(high - low, 0)
+
+
+def _parts(image: np.ndarray) -> list[np.ndarray]:
+    """The values in parts, since counting takes eight times the memory of what is counted."""
+    return np.array_split(image.reshape(-1), max(image.size >> 20, 1))
+
+
+def small_range_warnings(levels: Sequence[int] | np.ndarray) -> list[str]:
+    """A warning where images use few grey levels; ``levels`` are their :func:`used_levels`.
+
+    For files of 8 bits they are :data:`ALL_LEVELS`: what uses few of these may be a dark picture, and no other reading
+    of the file shows more.
+    """
+    levels = np.asarray(levels, np.int64)
+    small = levels[levels <= SMALL_RANGE]
     if not len(small):
         return []
     return [
-        f"warning: {len(small)} of {len(shares)} images use at most {small.max():.1%} of their type's range, as 10 or"
-        " 12 bits in a 16-bit file do; --intensity percentile spreads them over 8 bits"
+        f"warning: {len(small)} of {counted(len(levels), 'image')} with at most {small.max()} of 255 grey levels in use"
+        f" ({small.max() / 255:.1%} of the range of their type, which has more than 8 bits), as 10 to 14 bits in a"
+        " 16-bit file have; --intensity percentile spreads them"
     ]

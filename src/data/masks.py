@@ -106,15 +106,14 @@ def count_in_pieces(cells: CellPixels) -> int:
 
 def read_mask_header(path: Path) -> Header:
     """Size and channels of a mask without decoding it; errors are as of :func:`read_cells`."""
-    return pictures.read_picture_header(path) if _is_picture(path) else tiff.read_header(path)
+    header = pictures.read_picture_header(path) if _is_picture(path) else tiff.read_header(path)
+    pictures.refuse_lossy(path, header.is_lossy)
+    return header
 
 
 def _is_picture(path: str | Path) -> bool:
-    """Whether a mask is not a TIFF, by its name; a JPEG is refused."""
-    suffix = Path(path).suffix.lower()
-    if suffix in (".jpg", ".jpeg"):
-        raise InputError(f"{path}: JPEG changes the ids of a mask; masks are TIFF or PNG")
-    return suffix in (".png", ".bmp")
+    """Whether a mask is not a TIFF, by its name."""
+    return Path(path).suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp")
 
 
 def _check_ids(mask: np.ndarray, path: str | Path) -> None:

@@ -1,9 +1,10 @@
 """Names of images, which lists and disks may write with another ending, or in another case or Unicode form."""
 
+import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import PurePosixPath
+from pathlib import PurePath
 
 from src.common.errors import InputError, nearest
 from src.common.values import plain
@@ -18,13 +19,41 @@ def stem(name: str) -> str:
 
 
 def plain_names(file_names: Sequence[str]) -> list[str]:
-    """A plain name for each image: its own without the ending, or with its folders where that is not unique."""
-    paths = [_path(name) for name in file_names]
-    stems = Counter(stem(path.name) for path in paths)
-    return [
-        stem(path.name) if stems[stem(path.name)] == 1 else _joined(name)
-        for name, path in zip(file_names, paths, strict=True)
-    ]
+    """A plain name for each image of a list, as :func:`distinct_names` makes them."""
+    return distinct_names([_path(name) for name in file_names])
+
+
+def distinct_names(paths: Sequence[PurePath]) -> list[str]:
+    """A plain name for each image, none like another: its own without the ending where that is unique.
+
+    Else its folders become part of it, then its ending, and at last a number, in the order of ``paths``.
+    """
+    names = [stem(path.name) for path in paths]
+    taken = {name for name, count in Counter(map(plain, names)).items() if count == 1}
+    waiting = [index for index, name in enumerate(names) if plain(name) not in taken]
+    for longer in (_with_folders, _with_ending):
+        for index in waiting:
+            names[index] = longer(paths[index])
+        counts = Counter(plain(names[index]) for index in waiting)
+        is_free = {name for name, count in counts.items() if count == 1 and name not in taken}
+        waiting = [index for index in waiting if plain(names[index]) not in is_free]
+        taken |= is_free
+    for index in waiting:
+        number, name = 1, names[index]
+        while plain(names[index]) in taken:
+            number += 1
+            names[index] = f"{name}_{number}"
+        taken.add(plain(names[index]))
+    return names
+
+
+def _with_folders(path: PurePath) -> str:
+    folders = [part for part in path.parts[:-1] if part.strip("/\\.")]
+    return "_".join([*(part.replace(":", "") for part in folders), stem(path.name)])
+
+
+def _with_ending(path: PurePath) -> str:
+    return _with_folders(path) + "_" * bool(path.suffix) + path.suffix[1:]
 
 
 class ImageNames:
@@ -81,11 +110,12 @@ def _like(name: str) -> str:
     return plain(OME_SUFFIX.sub("", stem(name)))
 
 
-def _path(file_name: str) -> PurePosixPath:
-    return PurePosixPath(file_name.replace("\\", "/"))
+def _path(file_name: str) -> PurePath:
+    """The folders and the name of a file, with either slash, without a drive."""
+    normal = posixpath.normpath(re.sub(r"^[a-zA-Z]:", "", file_name).replace("\\", "/"))
+    return PurePath(*(part for part in normal.split("/") if part not in ("", ".", "..")))
 
 
 def _joined(file_name: str) -> str:
     """The name of a file with those of its folders before it."""
-    path = _path(file_name)
-    return "_".join([*(part for part in path.parts[:-1] if part != "/"), stem(path.name)])
+    return _with_folders(_path(file_name))

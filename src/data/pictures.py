@@ -40,7 +40,11 @@ def exif_orientation(path: Path) -> int:
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         return UPRIGHT
     with _opened(path) as picture:
-        tag = picture.getexif().get(0x0112, UPRIGHT)
+        return _orientation(picture)
+
+
+def _orientation(picture: Any) -> int:
+    tag = picture.getexif().get(0x0112, UPRIGHT)
     return tag if tag in range(1, 9) else UPRIGHT
 
 
@@ -54,7 +58,7 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def read_plane(path: Path) -> np.ndarray:
     """The values of a mask as ``(H, W)``; of a palette its indices."""
-    picture = open_picture(path)
+    picture = open_mask(path)
     if picture.mode not in PLANES:
         raise InputError(f"{path}: has {len(picture.getbands())} channels; a mask has one, holding instance ids")
     return np.asarray(picture)
@@ -62,7 +66,8 @@ def read_plane(path: Path) -> np.ndarray:
 
 def read_size(path: Path) -> tuple[int, int]:
     """The (H, W) of an image file of any common type, without decoding pixels."""
-    header = read_header(path) if path.suffix.lower() in TIFF_SUFFIXES else read_picture_header(path)
+    is_tiff = path.suffix.lower() in TIFF_SUFFIXES
+    header = read_header(path, first_page=path.suffix.lower() == ".svs") if is_tiff else read_picture_header(path)
     return header.height, header.width
 
 
@@ -70,7 +75,28 @@ def read_picture_header(path: Path) -> Header:
     """Size and number of channels, without decoding pixels."""
     with _opened(path) as picture:
         channels = 1 if picture.mode in PLANES else len(picture.getbands())
-        return Header(picture.height, picture.width, channels, picture.mode)
+        is_turned = _orientation(picture) != UPRIGHT
+        return Header(picture.height, picture.width, channels, picture.mode, is_turned, picture.format == "JPEG")
+
+
+def is_wide(path: Path) -> bool:
+    """Whether an image file has more than 8 bits per channel."""
+    if path.suffix.lower() in TIFF_SUFFIXES:
+        return read_header(path, first_page=True).is_wide
+    return _has_16_bits(path)
+
+
+def open_mask(path: Path) -> Any:
+    """A decoded picture of Pillow's; a JPEG is an :class:`InputError`, whatever its name."""
+    picture = open_picture(path)
+    refuse_lossy(path, picture.format == "JPEG")
+    return picture
+
+
+def refuse_lossy(path: Path | str, is_lossy: bool) -> None:
+    """Refuse a mask of a lossy compression."""
+    if is_lossy:
+        raise InputError(f"{path}: JPEG and other lossy compression changes the ids of a mask; masks are TIFF or PNG")
 
 
 def open_picture(path: Path) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from src.data.classes import ANY_CLASS, UNKNOWN_CLASS
 from src.data.masks import CellPixels, cell_pixels, count_in_pieces, read_cells
 from src.data.records import Record
+from src.data.scaling import scale_cells
 from src.data.tiff import read_image
 from src.geometry.instances import extents
 
@@ -52,9 +53,8 @@ def prepare(record: Record, intensity: str, scale: float, split_pieces: bool = F
     image = scale_image(read_image(record.image, intensity), scale)
     cells = {class_id: _scale_cells(read_cells(path, split_pieces), scale) for class_id, path in record.masks.items()}
     if record.ambiguous:
-        cells[ANY_CLASS] = _scale_cells(
-            read_cells(record.ambiguous), scale
-        )  # last, in layers of their own where needed
+        regions = read_cells(record.ambiguous)
+        cells[ANY_CLASS] = _scale_cells(regions, scale)  # last, in layers of their own where needed
     label_map, class_ids, layers = stack_layers(cells, image.shape[:2])
     areas, boxes = extents(label_map.transpose(2, 0, 1), len(class_ids) - 1)
     files = [record.image, *record.masks.values(), *([record.ambiguous] if record.ambiguous else [])]
@@ -69,23 +69,14 @@ def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
 
 def scale_image(image: np.ndarray, scale: float) -> np.ndarray:
     """Resize an ``(H, W, 3)`` uint8 image by a factor, with area averaging where it shrinks."""
-    return _resize(image, scale, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    if scale == 1:
+        return image
+    height, width = scaled_size(image.shape[0], image.shape[1], scale)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
 def _scale_cells(cells: CellPixels, scale: float) -> CellPixels:
-    """Resize a mask by nearest neighbour; the id of a cell that vanishes stays unused."""
-    if scale == 1:
-        return cells
-    mask = _resize(cells.to_mask(), scale, cv2.INTER_NEAREST_EXACT)
-    places = np.flatnonzero(mask)
-    return CellPixels(mask.shape, places, mask.ravel()[places])
-
-
-def _resize(array: np.ndarray, scale: float, interpolation: int) -> np.ndarray:
-    if scale == 1:
-        return array
-    height, width = scaled_size(array.shape[0], array.shape[1], scale)
-    return cv2.resize(array, (width, height), interpolation=interpolation)
+    return cells if scale == 1 else scale_cells(cells, scaled_size(*cells.shape, scale))
 
 
 def stack_layers(cells: Mapping[int, CellPixels], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,14 +3,17 @@
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
 
 from src.common.errors import InputError, nearest_path
 from src.common.files import is_system_file
 from src.data.classes import UNKNOWN_CLASS
 from src.data.id_map import TIFF_SUFFIX, ImageId, read_id_map, refuse_repeats
+from src.data.intensity import ALL_LEVELS, used_levels
 from src.data.masks import read_mask_header
 from src.data.names import ImageNames
 from src.data.tiff import Header, read_header
@@ -19,6 +22,9 @@ SAMPLE_HINT = "make synthetic data with `python -m src.sample --out DIR --images
 IMAGE_NAME = re.compile(r"image\.tiff?", re.IGNORECASE)
 MASK_NAME = re.compile(r"class(\d+)\.(tiff?|png|bmp|jpe?g)", re.IGNORECASE)  # a JPEG is refused when it is read
 UNKNOWN_NAME = re.compile(r"unknown\.(tiff?|png|bmp|jpe?g)", re.IGNORECASE)  # a mask of cells of unknown class
+OWN_FILES = frozenset(
+    {"classes.json", "groups.json", "split.json", "manifest.sha256", "manifest.json"}
+)  # of a data folder
 AMBIGUOUS_NAME = re.compile(r"ambiguous\.(tiff?|png)", re.IGNORECASE)  # a mask of regions without a class
 
 
@@ -40,12 +46,17 @@ class ImageFiles:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image of a data folder: its files, its size in px, and whether its tag asks viewers to turn it."""
+    """One image of a data folder: its files and its size in px.
+
+    ``is_turned``: a tag of the image or of a mask asks viewers to turn it. ``is_wide``: its file has more than 8 bits;
+    this is known of files that were opened, and not of those that the cache knows.
+    """
 
     files: ImageFiles
     height: int
     width: int
     is_turned: bool = False
+    is_wide: bool = field(default=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -66,6 +77,18 @@ class Record:
     def ambiguous(self) -> Path | None:
         """The path of the mask of regions without a class; ``None`` without one."""
         return self.files.folder / self.files.ambiguous if self.files.ambiguous else None
+
+    @property
+    def turned_file(self) -> Path:
+        """The first of the files whose tag asks viewers to turn it; the image where none says so."""
+        masks = [*self.masks.values(), *([self.ambiguous] if self.ambiguous else [])]
+        if read_header(self.image).is_turned:
+            return self.image
+        return next((path for path in masks if read_mask_header(path).is_turned), self.image)
+
+    def levels_of(self, image: np.ndarray) -> int:
+        """The :func:`used_levels` of the decoded image; all for a file of 8 bits."""
+        return used_levels(image) if self.is_wide else ALL_LEVELS
 
 
 @dataclass(frozen=True)
@@ -113,13 +136,19 @@ def find_masks(folder: Path, names: Iterable[str], class_count: int) -> dict[int
 
 def turned_warnings(images: Iterable[Record | TestImage]) -> list[str]:
     """A warning where TIFF files have a tag of orientation, by which viewers turn them and this program does not."""
-    turned = [image.image for image in images if image.is_turned]
+    turned = [image for image in images if image.is_turned]
     if not turned:
         return []
-    return [
-        f"warning: {turned[0]} {f'and {len(turned) - 1} more have' if len(turned) > 1 else 'has'} a tag of orientation;"
+    first = turned[0].turned_file if isinstance(turned[0], Record) else turned[0].image
+    return [turned_warning(first, len(turned) - 1)]
+
+
+def turned_warning(first: Path, others: int) -> str:
+    """A warning about files with a tag of orientation: one of them, and how many others there are."""
+    return (
+        f"warning: {first} {f'and {others} more have' if others else 'has'} a tag of orientation;"
         " pixels are read as they are stored, so masks and results lie as these do"
-    ]
+    )
 
 
 def find_ambiguous(folder: Path, names: Iterable[str]) -> str | None:
@@ -176,7 +205,7 @@ def unread_test_files(test_dir: str | Path) -> list[str]:
     names = _list_folder(folder, _missing_test_images(folder))
     images = [name for name in names if TIFF_SUFFIX.search(name)]
     images = images or [name for name in names if (folder / name).is_dir()]
-    unread = sorted(set(names) - set(images))
+    unread = sorted(set(names) - set(images) - OWN_FILES)
     if not unread:
         return []
     return [
@@ -258,10 +287,11 @@ def read_record(folder: Path, class_count: int, check_masks: bool = True) -> Rec
     """
     files = files_of(folder, class_count)
     header = read_header(folder / files.image_name)
+    is_turned = header.is_turned
     if check_masks:
         for name in filter(None, (*files.mask_names.values(), files.ambiguous)):
-            _check_mask(folder / name, header)
-    return Record(files, header.height, header.width, header.is_turned)
+            is_turned |= _check_mask(folder / name, header).is_turned
+    return Record(files, header.height, header.width, is_turned, header.is_wide)
 
 
 def _find_image(folder: Path, names: Iterable[str]) -> str:
@@ -273,7 +303,8 @@ def _find_image(folder: Path, names: Iterable[str]) -> str:
     return images[0]
 
 
-def _check_mask(mask: Path, image: Header) -> None:
+def _check_mask(mask: Path, image: Header) -> Header:
+    """The header of a mask that fits its image."""
     header = read_mask_header(mask)
     if (header.height, header.width) != (image.height, image.width):
         raise InputError(
@@ -281,6 +312,7 @@ def _check_mask(mask: Path, image: Header) -> None:
         )
     if header.channels != 1:
         raise InputError(f"{mask}: has {header.channels} channels; a mask has one, holding instance ids")
+    return header
 
 
 def _list_images(test_dir: Path) -> dict[str, Path]:

@@ -7,10 +7,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from src.common.errors import counted
+
 SAMPLED_PIXELS = 20_000  # an image; enough for percentiles to settle, whatever its size
 TISSUE_DENSITY = 0.45  # summed over the three channels; glass lies below
 MIN_TISSUE_PIXELS = 50
 STAIN_FEATURES = 21  # the length of stain_features
+CLEAR_CONTRAST = 0.15  # of one image; no field of CoNSeP, however unusual, has as much of the other sign
 NUCLEI_SHARE = 0.05  # the darkest tissue pixels; smaller shares give the right order for more images
 
 
@@ -33,6 +36,15 @@ def decide_channel_order(contrasts: Iterable[float | None]) -> tuple[str, float]
         return "rgb", 0.0
     is_rgb = bool(said.mean() >= 0)
     return ("rgb" if is_rgb else "bgr"), float(np.mean((said >= 0) == is_rgb))
+
+
+def swapped_images(contrasts: Iterable[float | None], order: str) -> list[str]:
+    """A warning where single images clearly say the other order than that of the set."""
+    said = [contrast * (1 if order == "rgb" else -1) for contrast in contrasts if contrast is not None]
+    number = sum(contrast < -CLEAR_CONTRAST for contrast in said)
+    if not number:
+        return []
+    return [f"warning: red and blue of {number} of {counted(len(said), 'image')} look swapped among the others"]
 
 
 def red_contrast(image: np.ndarray) -> float | None:

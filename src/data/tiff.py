@@ -18,7 +18,7 @@ from src.common.errors import InputError
 from src.common.files import replacing
 from src.common.limits import check_pixels, max_pixels
 from src.data.intensity import check_intensity, to_uint8
-from src.data.tiff_streams import stream_pixels
+from src.data.tiff_streams import is_lossy, stream_pixels
 
 # tifffile's own warnings about odd tags; what matters reaches the user as an InputError.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
@@ -35,7 +35,7 @@ class Header:
     """The header of a TIFF's one image: ``height`` and ``width`` in px, ``channels`` (1 is grey) and NumPy dtype.
 
     ``is_turned``: its tag of orientation asks viewers to turn it. Pixels are read as they are stored, as other
-    scientific readers do.
+    scientific readers do. ``is_lossy``: its compression changes values.
     """
 
     height: int
@@ -43,19 +43,26 @@ class Header:
     channels: int
     dtype: str
     is_turned: bool = False
+    is_lossy: bool = False
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a TIFF has more than 8 bits per channel."""
+        return np.dtype(self.dtype).itemsize > 1
 
 
-def read_header(path: str | Path) -> Header:
-    """Read size, channels and dtype without decoding pixels.
+def read_header(path: str | Path, first_page: bool = False) -> Header:
+    """Read size, channels and dtype without decoding pixels; ``first_page`` as of :func:`read_image`.
 
     Raises:
         InputError: an unreadable or truncated file, a stack of pages or planes, 2 or more than 4 channels, or more
             pixels than the limit.
     """
-    with _open_page(path) as page:
+    with _open_page(path, first_page) as page:
         tag = page.tags.get(ORIENTATION)
         is_turned = tag is not None and tag.value not in (0, 1)
-        return Header(page.imagelength, page.imagewidth, page.samplesperpixel, str(page.dtype), is_turned)
+        size, channels = (page.imagelength, page.imagewidth), page.samplesperpixel
+        return Header(*size, channels, str(page.dtype), is_turned, is_lossy(page))
 
 
 def read_image(path: str | Path, intensity: str = "full", first_page: bool = False) -> np.ndarray:
@@ -91,9 +98,13 @@ def read_plane(path: str | Path) -> np.ndarray:
     """The values of a mask as ``(H, W)``, of any type.
 
     Raises:
-        InputError: as :func:`read_header`; also a file that does not decode, or more than one channel.
+        InputError: as :func:`read_header`; also a file that does not decode, a lossy compression, or more than one
+            channel.
     """
     with _open_page(path) as page:
+        if is_lossy(page):
+            codec = tifffile.COMPRESSION(page.compression).name
+            raise InputError(f"{path}: is compressed by {codec}, which is lossy and changes the ids of a mask")
         if page.samplesperpixel != 1:
             raise InputError(f"{path}: has {page.samplesperpixel} channels; a mask has one, holding instance ids")
         return _decode(page)[..., 0]
@@ -153,11 +164,13 @@ def _check_layout(file: tifffile.TiffFile, path: str | Path, first_page: bool) -
 
 
 def _has_other_image(file: tifffile.TiffFile) -> bool:
-    """Whether a page is another image than the first, and not a smaller copy, a thumbnail or a label of a slide.
+    """Whether a page may be another image than the first, and not a smaller copy, a thumbnail or a label of a slide.
 
-    A chain of millions of pages is not followed.
+    The pages of a stack are alike. A page of another size is passed over, unless the first is a smaller copy of it: by
+    its own tag or by its sides. A chain of millions of pages is not followed.
     """
     first = file.pages.first
+    size = (first.imagelength, first.imagewidth)
     for number in range(1, MOST_PAGES):
         try:
             page = file.pages[number]
@@ -165,9 +178,15 @@ def _has_other_image(file: tifffile.TiffFile) -> bool:
             return False
         if not isinstance(page, tifffile.TiffPage):  # of a stack, all of whose frames are alike
             return True
-        if page.imagelength >= first.imagelength or page.imagewidth >= first.imagewidth:
+        other = (page.imagelength, page.imagewidth)
+        if other == size or (min(np.subtract(other, size)) >= 0 and (first.is_reduced or _is_copy(size, other))):
             return True
     return True
+
+
+def _is_copy(small: tuple[int, int], large: tuple[int, int]) -> bool:
+    """Whether an image may be another at a lower magnification: their sides have the same ratio, but for rounding."""
+    return abs(small[0] * large[1] - small[1] * large[0]) <= 2 * max(large)
 
 
 def _planes(file: tifffile.TiffFile) -> int:

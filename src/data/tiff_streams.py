@@ -15,6 +15,15 @@ BOUNDED = frozenset({
 HEAD = 1 << 16  # bytes of a stream within which its size must stand
 
 
+def is_lossy(page: tifffile.TiffPage) -> bool:
+    """Whether the page's compression changes values: JPEG, or JPEG 2000 by the irreversible transform."""
+    if page.compression not in JPEG_2000:
+        return page.compression not in BOUNDED
+    file = page.parent.filehandle
+    file.seek(page.dataoffsets[0])
+    return jpeg_2000_is_lossy(file.read(min(page.databytecounts[0], HEAD)))
+
+
 def stream_pixels(page: tifffile.TiffPage) -> int:
     """The most px that the stream of any strip or tile claims to hold; 0 where the codec is bounded by the header.
 
@@ -55,3 +64,9 @@ def jpeg_2000_size(head: bytes) -> tuple[int, int]:
         raise ValueError("holds a JPEG 2000 stream that does not say its size")
     right, bottom, left, top = struct.unpack(">4I", head[place + 8 : place + 24])
     return max(bottom - top, 0), max(right - left, 0)
+
+
+def jpeg_2000_is_lossy(head: bytes) -> bool:
+    """Whether the COD segment of a JPEG 2000 codestream (ITU-T T.800, A.6.1) names the irreversible transform, 0."""
+    place = head.find(b"\xff\x52", max(head.find(b"\xff\x4f\xff\x51"), 0))
+    return place < 0 or place + 14 > len(head) or head[place + 13] == 0

@@ -22,7 +22,7 @@ from src.data.names import ImageNames
 from src.data.prepared import pieces_warnings
 from src.data.records import Record, files_of, image_folders, read_record, turned_warnings, unread_warnings
 from src.data.splits import group_by_stain, make_split, read_groups, read_split, select
-from src.data.stain import decide_channel_order
+from src.data.stain import decide_channel_order, swapped_images
 
 _MAX_READERS = 4  # threads; each holds an image and its masks, decoded
 _MOST_PARTS = 1000  # facts about single images, which are joined to take less memory
@@ -87,7 +87,8 @@ def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = 
     if order == "auto":
         order, note = _decide_order(facts)
         notes.append(note)
-    notes += small_range_warnings(facts.brightest)
+    notes += swapped_images(facts.tissue_contrasts(), order)
+    notes += small_range_warnings(facts.levels)
     split, note = _split(data, [record.name for record in records], facts, len(classes))
     notes.append(note)
     train, val = (tuple(select(records, split, part)) for part in ("train", "val"))

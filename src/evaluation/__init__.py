@@ -9,6 +9,7 @@
 - ``image_truth``: the true cells of one image
 - ``ground_truth``: the true cells, from masks or COCO
 - ``coco_truth``: the true cells of a COCO file
+- ``coco_polygons``: which polygons of COCO files can be drawn
 - ``segmentations``: COCO's segmentations, drawn or checked
 - ``scored``: results with the ground truth that they are scored against
 - ``average_precision``: AP as COCO defines it

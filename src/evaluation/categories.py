@@ -55,9 +55,17 @@ def read_categories(data: Mapping[str, Any], path: Path) -> tuple[list[Category]
     if len({category.id for category in categories}) != len(categories):
         raise InputError(f"{path}: two categories have the same id")
     used = used_ids(data)
-    above = {category.supercategory for category in categories if category.supercategory != category.name}
-    roots = [category for category in categories if category.name in above and category.id not in used]
+    roots = [
+        category
+        for category in categories
+        if category.id not in used and any(_is_above(category, other) for other in categories)
+    ]
     return [category for category in categories if category not in roots], [category.name for category in roots]
+
+
+def _is_above(category: Category, other: Category) -> bool:
+    """Whether another category names this one as its supercategory; tools write a class's own name there, too."""
+    return category.id != other.id and plain(category.name) == plain(other.supercategory)
 
 
 def used_ids(data: Mapping[str, Any]) -> set[int]:

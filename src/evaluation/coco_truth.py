@@ -14,12 +14,13 @@ from src.data.classes import CellClass
 from src.data.id_map import ImageId, check_component
 from src.data.names import ImageNames, plain_names
 from src.evaluation.categories import FileIds, match_classes, read_categories, renumbered, used_ids
+from src.evaluation.coco_polygons import with_usable_polygons
 from src.evaluation.crowds import crowd_note, crowds_are_cells
 from src.evaluation.image_truth import ImageTruth
 from src.evaluation.results import sizes_of
 from src.evaluation.rle import MAX_PIXELS as MAX_RLE_PIXELS
 from src.evaluation.rle import RleError, decode_entries
-from src.evaluation.segmentations import to_compressed, without_degenerate
+from src.evaluation.segmentations import to_compressed
 from src.geometry.instances import Instance
 
 NO_PIXEL = "annotation without a pixel in its image"
@@ -117,11 +118,12 @@ def _places(images: Sequence[Mapping[str, Any]], entries: Sequence[ImageId], pat
     return {place: entry for place, entry in found.items() if place is not None}
 
 
-def read_coco(data: Any, path: Path, class_count: int, crowds: str = "auto") -> CocoTruth:
+def read_coco(data: Any, path: Path, class_count: int, crowds: str = "auto", is_strict: bool = True) -> CocoTruth:
     """The images of a decoded COCO JSON file with their objects.
 
     Polygons of fewer than three points are left out, and so is an annotation without another or without a pixel.
-    ``path`` names the file in an error.
+    Polygons that cannot be drawn for another reason are an error, or unless ``is_strict`` left out, too. ``path`` names
+    the file in an error.
     """
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "annotations")):
         raise InputError(f"{path}: expected a COCO JSON object with lists of images and annotations")
@@ -129,7 +131,11 @@ def read_coco(data: Any, path: Path, class_count: int, crowds: str = "auto") -> 
     if not images or len({image.file_name for image in images.values()}) != len(data["images"]):
         raise InputError(f"{path}: needs images, each with an id and a file_name of its own")
     dropped: Counter[str] = Counter()
-    sound = ((index, without_degenerate(item, dropped)) for index, item in enumerate(data["annotations"]))
+    sides = {image.id: max(image.height, image.width) for image in images.values()}
+    sound = (
+        (index, with_usable_polygons(item, _side_of(item, sides), dropped, is_strict))
+        for index, item in enumerate(data["annotations"])
+    )
     kept = [(index, item) for index, item in sound if item is not None]
     entries = [_parse_annotation(item, index, images, class_count, path) for index, item in kept]
     try:
@@ -153,6 +159,12 @@ def read_coco(data: Any, path: Path, class_count: int, crowds: str = "auto") -> 
         (ignored if is_crowd and not as_cells else objects)[image_id].append(instance)
     truths = [replace(image, instances=objects[image.id], ignored=ignored[image.id]) for image in images.values()]
     return CocoTruth(truths, dropped, crowd_note(len(crowd_areas), len(other_areas), as_cells))
+
+
+def _side_of(annotation: Any, sides: Mapping[int, int]) -> int | None:
+    """The longer side of the image that an annotation names; ``None`` where there is none."""
+    image_id = integer(annotation.get("image_id")) if isinstance(annotation, dict) else None
+    return sides.get(image_id) if type(image_id) is int else None
 
 
 def _parse_image(item: Any, path: Path) -> ImageTruth:

@@ -1,33 +1,14 @@
 """Segmentations of COCO files as compressed RLE: RLE of both kinds and polygons, checked before they are drawn."""
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from src.common.errors import InputError
 from src.common.values import integer, number
+from src.evaluation.coco_polygons import FEWEST_NUMBERS, MAX_OUTLINE
 from src.evaluation.rle import MAX_PIXELS, compress
 from src.geometry.polygons import fill_as_coco
-
-MAX_OUTLINE = 1e6  # px, of the polygons of one object
-POINT = 6  # numbers; a polygon has three points or more
-
-
-def without_degenerate(annotation: Any, dropped: Counter[str]) -> Any:
-    """An annotation without its polygons of fewer than three points, which ``dropped`` counts.
-
-    ``None`` where it has no other. What is malformed in another way stays, to be refused.
-    """
-    polygons = annotation.get("segmentation") if isinstance(annotation, dict) else None
-    if not isinstance(polygons, list) or not polygons:
-        return annotation
-    kept = [polygon for polygon in polygons if not isinstance(polygon, list) or len(polygon) >= POINT]
-    if not kept:
-        dropped["annotation whose polygons have fewer than three points"] += 1
-        return None
-    dropped["polygon of fewer than three points"] += len(polygons) - len(kept)
-    return {**annotation, "segmentation": kept}
 
 
 def to_compressed(segmentation: Any, size: list[int], where: str) -> dict[str, Any]:
@@ -60,7 +41,7 @@ def _rasterise(polygons: list[Any], size: list[int], where: str) -> dict[str, An
     reach, length = max(size), 0.0
     polygons = [list(map(number, polygon)) if isinstance(polygon, list) else polygon for polygon in polygons]
     for polygon in polygons or [None]:
-        if not isinstance(polygon, list) or len(polygon) < POINT or len(polygon) % 2:
+        if not isinstance(polygon, list) or len(polygon) < FEWEST_NUMBERS or len(polygon) % 2:
             raise InputError(f"{where}: a polygon needs three points or more, as [x1, y1, x2, y2, …]")
         if not all(type(value) in (int, float) and -reach <= value <= 2 * reach for value in polygon):
             raise InputError(f"{where}: a polygon has a point that is not a number or far outside its image")

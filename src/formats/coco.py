@@ -1,23 +1,22 @@
 """Import of COCO JSON files, as annotation tools export them."""
 
-import re
+import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
 from typing import Any
 
 from src.common.errors import InputError
-from src.common.files import read_json
-from src.common.values import plain
+from src.common.files import is_system_file, read_json
 from src.data.classes import ANY_CLASS, name_classes, parse_classes, to_json
-from src.data.id_map import check_component
-from src.data.names import plain_names
 from src.data.pictures import QUARTER_TURNS, exif_orientation, read_size
 from src.evaluation.categories import read_categories, renumbered
 from src.evaluation.coco_truth import has_size, read_coco
 from src.evaluation.image_truth import ImageTruth
-from src.formats.imported import Imported, ImportSettings, Source, add, is_there, read_matching
+from src.formats.imported import NOTE_TURNED, Imported, ImportSettings, Source, drop, read_matching, with_readers
+from src.formats.places import PICTURES, Places, is_there, parts_of
 
 
 def import_coco(path: Path, settings: ImportSettings) -> Source:
@@ -35,26 +34,25 @@ def import_coco(path: Path, settings: ImportSettings) -> Source:
     categories, roots = read_categories(data, path)
     numbers = {category.id: number for number, category in enumerate(categories, start=1)}
     classes = parse_classes(to_json(name_classes([category.name for category in categories])), str(path))
-    dropped = Counter(f"category {name!r}, which only stands above the others" for name in roots)
+    source = Source({}, classes, Counter(f"category {name!r}, which only stands above the others" for name in roots))
 
     files = _find_images(data.get("images"), path, settings.images)
     if isinstance(items := data.get("images"), list):
-        data = {**data, "images": [_with_size(item, files, settings.orientation) for item in items]}
+        data = {**data, "images": [_with_size(item, files, source, settings.orientation) for item in items]}
     if isinstance(annotations := data.get("annotations"), list):
-        data = {**data, "annotations": _cells(annotations, numbers, path, dropped)}
-    found = read_coco(data, path, len(classes), settings.crowds)
-    source = Source({}, classes, dropped + found.dropped, lines=[found.note] if found.note else [])
-    readers: dict[str, Callable[[], Imported]] = {}
-    for name, truth in zip(plain_names([truth.file_name for truth in found.images]), found.images, strict=True):
-        file = files[truth.file_name]
+        data = {**data, "annotations": _cells(annotations, numbers, path, source.dropped)}
+    found = read_coco(data, path, len(classes), settings.crowds, is_strict=False)
+    source.dropped.update(found.dropped)
+    source.lines.extend([found.note] if found.note else [])
+    drop(source, "image beside these that the file does not name", _others_beside(set(files.values())))
 
-        def read(file: Path = file, truth: ImageTruth = truth) -> Imported:
-            pixels = read_matching(file, path, (truth.height, truth.width), source, settings)
-            regions = [replace(region, class_id=ANY_CLASS) for region in truth.ignored]
-            return Imported(pixels, [*truth.instances, *regions])
+    def read(file: Path, truth: ImageTruth) -> Imported:
+        pixels = read_matching(file, path, (truth.height, truth.width), source, settings)
+        regions = [replace(region, class_id=ANY_CLASS) for region in truth.ignored]
+        return Imported(pixels, [*truth.instances, *regions])
 
-        add(readers, name, file, read)
-    return replace(source, readers=readers)
+    images = [(PurePath(*parts_of(truth.file_name, path)), files[truth.file_name], truth) for truth in found.images]
+    return with_readers(source, [(place, file, partial(read, file, truth)) for place, file, truth in images])
 
 
 def _cells(
@@ -73,17 +71,18 @@ def _cells(
 def _find_images(items: Any, path: Path, images: Path | None) -> dict[str, Path]:
     """The file of each image by its ``file_name``; what is malformed is left to be refused by its reader."""
     folder = path.absolute().parent
-    roots = [images] if images else [folder, folder / "images", folder.parent]
+    roots = [images.absolute()] if images else [folder, folder / "images", folder.parent]
     found: dict[str, Path] = {}
     owners: dict[Path, str] = {}
-    listings: dict[Path, dict[str, Path]] = {}
+    places = Places()
     for item in items if isinstance(items, list) else []:
         name = item.get("file_name") if isinstance(item, dict) else None
         if isinstance(name, str):
-            parts = _parts(name, path)
-            candidates = [root.joinpath(*parts[start:]) for start in range(len(parts)) for root in roots]
-            file = next((file for file in candidates if is_there(file)), None)
-            file = file or next(filter(None, (_of_like_name(file, listings) for file in candidates)), None)
+            parts = parts_of(name, path)
+            file = _by_way_up(name, folder, roots, places) or _by_folders(parts, roots, places)
+            file = file or _somewhere_below(
+                parts[-1], [root for root in roots if root != folder / "images"], places, path
+            )
             if file is None:
                 raise InputError(f"{path}: names {name}, which is not in {roots[0]} (see --images)")
             owner = owners.setdefault(file, name)
@@ -93,24 +92,48 @@ def _find_images(items: Any, path: Path, images: Path | None) -> dict[str, Path]
     return found
 
 
-def _of_like_name(file: Path, listings: dict[Path, dict[str, Path]]) -> Path | None:
-    """The file whose name differs in case or Unicode form alone, as between file systems; ``None`` without one."""
-    folder = file.parent
-    if folder not in listings:
-        entries = sorted(folder.iterdir()) if is_there(folder) and folder.is_dir() else []
-        listings[folder] = {plain(entry.name): entry for entry in entries}
-    return listings[folder].get(plain(file.name))
+def _by_way_up(name: str, folder: Path, roots: Sequence[Path], places: Places) -> Path | None:
+    """The file of a name with ``..``, seen from ``--images`` or the JSON file, where it lies in what may be read."""
+    name = name.replace("\\", "/")
+    if ".." not in name.split("/"):
+        return None
+    allowed = [*roots, folder, folder.parent]
+    for start in (roots[0], folder):
+        place = Path(os.path.normpath(start / name))
+        for root in allowed:
+            if place != root and place.is_relative_to(root):
+                file = places.find(root, place.relative_to(root).parts)
+                if file:
+                    return file
+    return None
 
 
-def _parts(name: str, path: Path) -> tuple[str, ...]:
-    """The folders and the name of a ``file_name``, with either slash, without a drive; each a plain file name."""
-    parts = [part for part in re.split(r"[/\\]", re.sub(r"^[a-zA-Z]:", "", name)) if part not in ("", ".")]
-    for part in parts or [name]:
-        check_component(part, path)
-    return tuple(parts)
+def _by_folders(parts: Sequence[str], roots: Sequence[Path], places: Places) -> Path | None:
+    """The file of as many of a name's folders as there are, which may be those of another machine."""
+    tries = [(root, parts[start:]) for start in range(len(parts)) for root in roots]
+    exact = next((file for root, rest in tries if is_there(file := root.joinpath(*rest))), None)
+    return exact or next(filter(None, (places.find(root, rest) for root, rest in tries)), None)
 
 
-def _with_size(item: Any, files: Mapping[str, Path], orientation: str) -> Any:
+def _somewhere_below(name: str, roots: Sequence[Path], places: Places, path: Path) -> Path | None:
+    """The only file of a name anywhere below a place."""
+    for root in roots:
+        found = places.below(root, name)
+        if len(found) > 1:
+            raise InputError(f"{path}: names {name}, of which {found[0]} and {found[1]} may be meant (see --images)")
+        if found:
+            return found[0]
+    return None
+
+
+def _others_beside(files: set[Path]) -> list[Path]:
+    """Image files in the folders of these that are not among them."""
+    folders = {file.parent for file in files}
+    beside = [file for folder in folders for file in folder.iterdir() if PICTURES.search(file.name)]
+    return [file for file in beside if file not in files and not is_system_file(file.name)]
+
+
+def _with_size(item: Any, files: Mapping[str, Path], source: Source, orientation: str) -> Any:
     """An image's entry with the size of its file where it has none, turned by its EXIF tag unless that is ``raw``."""
     name = item.get("file_name") if isinstance(item, dict) else None
     if not isinstance(name, str) or name not in files:
@@ -120,4 +143,5 @@ def _with_size(item: Any, files: Mapping[str, Path], orientation: str) -> Any:
     height, width = read_size(files[name])
     if orientation != "raw" and exif_orientation(files[name]) in QUARTER_TURNS:
         height, width = width, height
+        source.notes[NOTE_TURNED] += orientation == "auto" and height != width
     return {**item, "height": height, "width": width}

@@ -3,19 +3,18 @@
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from src.common.errors import InputError, nearest_path, some
-from src.common.files import write_json, writing
+from src.common.errors import InputError, counted, nearest_path
+from src.common.files import write_json
 from src.common.progress import ProgressBar
 from src.data.classes import ANY_CLASS, CellClass, to_json
 from src.data.id_map import ImageId
 from src.data.intensity import small_range_warnings
+from src.data.records import turned_warning
 from src.data.splits import make_split
 from src.data.tiff import write_image, write_mask
 from src.evaluation.probabilities import add_probabilities
@@ -34,7 +33,7 @@ def write_imported(folder: Path, imported: Imported, class_count: int) -> Counte
     """Write an image and its masks as ``image.tif`` and ``class1.tif …``; what is of no class as ``ambiguous.tif``.
 
     A mask holds one id per pixel: where cells of a class overlap, the later one wins. A class without cells has no
-    file; one left by an earlier import is removed.
+    file.
 
     Returns:
         Counts of what was kept, and of cells that others of their class cover, in part or whole.
@@ -43,13 +42,11 @@ def write_imported(folder: Path, imported: Imported, class_count: int) -> Counte
     height, width = imported.image.shape[:2]
     write_image(folder / "image.tif", imported.image)
     for class_id in range(class_count + 1):
-        path = folder / (f"class{class_id}.tif" if class_id != ANY_CLASS else "ambiguous.tif")
         cells = [replace(cell, score=1.0) for cell in imported.instances if cell.class_id == class_id]
         if not cells:
-            path.unlink(missing_ok=True)
             continue
         label_map = to_label_map(cells, height, width)
-        write_mask(path, label_map)
+        write_mask(folder / (f"class{class_id}.tif" if class_id != ANY_CLASS else "ambiguous.tif"), label_map)
         left = np.bincount(label_map.ravel(), minlength=len(cells) + 1)[1:]
         counts["ambiguous regions" if class_id == ANY_CLASS else "cells"] += int(np.count_nonzero(left))
         counts["hidden"] += int(np.count_nonzero(left == 0))
@@ -81,7 +78,7 @@ def cut(name: str, imported: Imported, seed: int) -> Iterator[tuple[str, Importe
 
 def open_source(kind: str, path: Path, settings: ImportSettings) -> Source:
     """Find what is to be imported."""
-    if settings.split_pieces and kind != "labels":
+    if settings.split_pieces and kind not in ("labels", "dsb2018"):
         raise InputError(f"--split-pieces: has no effect with --from {kind}")
     if settings.crowds != "auto" and kind != "coco":
         raise InputError(f"--crowds: has no effect with --from {kind}")
@@ -100,22 +97,6 @@ def require_path(path: Path) -> None:
         raise InputError(f"{path}: no such file or folder{nearest_path(path)}")
 
 
-@contextmanager
-def whole_or_not(out: Path) -> Iterator[Path]:
-    """A folder to write into that is renamed to ``out`` at the end; where ``out`` is not empty, ``out`` itself.
-
-    A file that cannot be read then leaves nothing that looks like a data set, and what was there stays.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        yield out
-        return
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-            yield Path(folder) / out.name
-            (Path(folder) / out.name).replace(out)
-
-
 def convert_in(path: Path, source: Source, out: Path, seed: int | None) -> list[str]:
     """Import the data set of ``path``; with a ``seed`` cut into rectangles, with a split by source image.
 
@@ -126,10 +107,10 @@ def convert_in(path: Path, source: Source, out: Path, seed: int | None) -> list[
         InputError: no image holds a cell; it counts what was dropped and why.
     """
     counts: Counter[str] = Counter()
-    groups, class_counts, lines, brightest = {}, {}, [], []
+    groups, class_counts, lines = {}, {}, []
     for name in ProgressBar(source.readers, "convert"):
         imported = source.readers[name]()
-        brightest.append(int(imported.image.max()))
+        counts["without an object"] += not imported.instances
         parts = [(name, imported, 0)] if seed is None else cut(name, imported, seed)
         for part, piece, fragments in parts:
             counts += write_imported(out / part, piece, len(source.classes))
@@ -144,7 +125,7 @@ def convert_in(path: Path, source: Source, out: Path, seed: int | None) -> list[
     reasons = [f"{count} x {reason}" for reason, count in sorted(dropped.items()) if count]
     if not counts["cells"]:
         raise InputError(
-            f"{path}: holds no cells in its {len(groups)} images; dropped: {', '.join(reasons) or 'nothing'}"
+            f"{path}: holds no cells in its {counted(len(groups), 'image')}{_what_instead(source, counts)}"
         )
     write_json(out / "classes.json", to_json(source.classes), indent=1)
     if seed is not None:
@@ -152,21 +133,29 @@ def convert_in(path: Path, source: Source, out: Path, seed: int | None) -> list[
         split, note = make_split(list(groups), class_counts, groups, 0.2, seed)
         write_json(out / "split.json", split, indent=1)
         lines.append(note)
-    else:
-        for name in ("groups.json", "split.json"):  # of an earlier import into this folder, whose images they name
-            (out / name).unlink(missing_ok=True)
-    if others := sorted(path.name for path in out.iterdir() if path.is_dir() and path.name not in groups):
-        lines.append(f"{len(others)} folders in {out} are not of this import: {some(others)}")
     lines += [f"dropped: {reason}" for reason in reasons]
     lines += source.lines
-    lines += small_range_warnings(brightest)
+    if source.turned:
+        lines.append(turned_warning(source.turned[0], len(source.turned) - 1))
+    lines += small_range_warnings(source.levels)
     lines += [f"look at {count} {what}" for what, count in sorted(source.notes.items()) if count]
     if counts["ambiguous regions"]:
-        lines.append(f"kept apart: {counts['ambiguous regions']} ambiguous regions, in ambiguous.tif")
+        lines.append(f"kept apart: {counted(counts['ambiguous regions'], 'ambiguous region')}, in ambiguous.tif")
     if counts["covered in part"]:
-        lines.append(f"{counts['covered in part']} cells are covered in part by others of their class")
+        lines.append(f"cells covered in part by others of their class: {counts['covered in part']}")
     names = ", ".join(f"{c.id} {c.name}" for c in source.classes)
-    return [*lines, f"{len(groups)} images, {counts['cells']} cells; classes {names}"]
+    return [*lines, f"{counted(len(groups), 'image')}, {counted(counts['cells'], 'cell')}; classes {names}"]
+
+
+def _what_instead(source: Source, counts: Counter[str]) -> str:
+    """What there was in a source without cells: what was dropped, regions to ignore, images without any object."""
+    found = [f"{count} x {reason}" for reason, count in sorted(source.dropped.items()) if count]
+    said = [f"; dropped: {', '.join(found)}"] if found else []
+    if counts["ambiguous regions"]:
+        said.append(f"; {counted(counts['ambiguous regions'], 'region')} to ignore")
+    if counts["without an object"]:
+        said.append(f"; {counted(counts['without an object'], 'image')} whose labels hold no object")
+    return "".join([*said, *(f"; {line}" for line in source.lines)])
 
 
 def convert_out(
@@ -187,7 +176,10 @@ def convert_out(
             covered += EXPORTERS[kind](out, image, cells[image.id], by_id)
         write_json(out / "classes.json", to_json(tuple(classes)), indent=1)
     number = sum(map(len, cells.values()))
-    lines = [f"wrote {out}: {number} of {len(entries)} detections (score >= {threshold:g}) in {len(images)} images"]
+    lines = [
+        f"wrote {out}: {number} of {len(entries)} detections (score >= {threshold:g}) in"
+        f" {counted(len(images), 'image')}"
+    ]
     if number < len(sure):
         lines.insert(0, f"left out: {len(sure) - number} of which others with higher scores cover more than half")
     if covered:

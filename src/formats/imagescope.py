@@ -1,6 +1,6 @@
 """Regions of ImageScope's XML files, which MoNuSAC and others use."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,14 +68,38 @@ def draw_regions(
             dropped["region without a pixel"] += 1
         else:
             (holes if region.is_hole else drawn).append((region.layer, found))
+    cells = [cell for _, cell in drawn]
+    for place, inside in _holes_by_region(drawn, holes, dropped).items():
+        cells[place] = _without(cells[place], inside)
+    left = [cell for cell in cells if cell.mask.any()]
+    dropped["region that is nothing but a hole"] += len(cells) - len(left)
+    return left
+
+
+def _holes_by_region(
+    drawn: Sequence[tuple[int, Instance]], holes: Sequence[tuple[int, Instance]], dropped: Counter[str]
+) -> dict[int, list[Instance]]:
+    """Index in ``drawn`` → the holes of that region; both are given with their layers.
+
+    A hole is of the smallest region of its layer that holds all of it: what lies in a hole, or overlaps it, is no part
+    of the region around it. A hole that was drawn across an edge is of the region that holds most of it, where that is
+    more than half.
+    """
+    layers = np.array([layer for layer, _ in drawn], int)
+    boxes = np.array([(c.top, c.left, c.bottom, c.right) for _, c in drawn], int).reshape(-1, 4)
+    areas = np.array([cell.area for _, cell in drawn], int)
+    found: dict[int, list[Instance]] = defaultdict(list)
     for layer, hole in holes:
-        inside = [place for place, (other, cell) in enumerate(drawn) if other == layer and intersection(cell, hole)]
-        dropped["hole outside of every region"] += not inside
-        for place in inside:
-            drawn[place] = layer, _without(drawn[place][1], hole)
-    cells = [cell for _, cell in drawn if cell.mask.any()]
-    dropped["region that is nothing but a hole"] += len(drawn) - len(cells)
-    return cells
+        meets = (boxes[:, 0] < hole.bottom) & (boxes[:, 1] < hole.right)
+        meets &= (boxes[:, 2] > hole.top) & (boxes[:, 3] > hole.left) & (layers == layer)
+        near = np.flatnonzero(meets)
+        shared = np.array([intersection(drawn[place][1], hole) for place in near.tolist()], int)
+        if 2 * shared.max(initial=0) <= hole.area:
+            dropped["hole outside of every region"] += 1
+            continue
+        most = near[shared == shared.max()]
+        found[int(most[areas[most].argmin()])].append(hole)
+    return found
 
 
 def _outline(region: Region) -> np.ndarray:
@@ -91,10 +115,16 @@ def _outline(region: Region) -> np.ndarray:
     return corners
 
 
-def _without(cell: Instance, hole: Instance) -> Instance:
-    """A cell less the pixels of a hole, which may leave none."""
-    top, left = max(cell.top, hole.top), max(cell.left, hole.left)
-    bottom, right = min(cell.bottom, hole.bottom), min(cell.right, hole.right)
+def _without(cell: Instance, holes: Sequence[Instance]) -> Instance:
+    """A cell less the pixels of its holes, which may leave none."""
     mask = cell.mask.copy()
-    window(replace(cell, mask=mask), top, left, bottom, right)[window(hole, top, left, bottom, right)] = False
-    return tight(cell.class_id, cell.score, cell.top, cell.left, mask) or replace(cell, mask=mask)
+    rest = replace(cell, mask=mask)
+    for hole in holes:
+        box = (
+            max(cell.top, hole.top),
+            max(cell.left, hole.left),
+            min(cell.bottom, hole.bottom),
+            min(cell.right, hole.right),
+        )
+        window(rest, *box)[window(hole, *box)] = False
+    return tight(cell.class_id, cell.score, cell.top, cell.left, mask) or rest

@@ -1,23 +1,26 @@
-"""What all importers share: an image with its objects, and how files are found and opened."""
+"""What all importers share: an image with its objects, and how files are read."""
 
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 
 import numpy as np
 
-from src.common.errors import InputError
+from src.common.errors import InputError, counted
 from src.common.files import is_system_file
 from src.data.classes import CellClass
 from src.data.id_map import check_component
-from src.data.pictures import TIFF_SUFFIXES, UPRIGHT, exif_orientation, read_picture, turn
+from src.data.intensity import ALL_LEVELS, used_levels
+from src.data.masks import read_mask_header
+from src.data.names import distinct_names
+from src.data.pictures import TIFF_SUFFIXES, UPRIGHT, exif_orientation, is_wide, read_picture, turn
 from src.data.tiff import read_header
+from src.formats.places import PICTURES
 from src.geometry.instances import Instance
 
 NOTE_TURNED = "pictures that were turned by their EXIF tag; --orientation raw leaves them as they are stored"
-PICTURES = re.compile(r"\.(tiff?|png|jpe?g|bmp)$", re.IGNORECASE)
+NOTE_PIECES = "cells in several pieces; --split-pieces makes each piece a cell"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,8 @@ class ImportSettings:
 class Source:
     """What was found: a reader for each image's name, the classes, and what was dropped or noticed so far, counted.
 
-    ``lines`` are said as they are.
+    ``lines`` are said as they are. ``turned`` are the files with a tag of orientation that is not followed, ``levels``
+    the :func:`used_levels` of the images that were read.
     """
 
     readers: Mapping[str, Callable[[], Imported]]
@@ -51,34 +55,64 @@ class Source:
     dropped: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
     lines: list[str] = field(default_factory=list)
+    turned: list[Path] = field(default_factory=list)
+    levels: list[int] = field(default_factory=list)
 
 
-def files_in(folder: Path, pattern: str = "*") -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
     """The files below a folder, sorted, without system files."""
-    paths = ((path, path.relative_to(folder).parts) for path in sorted(folder.rglob(pattern)))
-    return [path for path, parts in paths if not any(is_system_file(part) for part in parts)]
+    paths = ((path, path.relative_to(folder).parts) for path in sorted(folder.rglob("*")))
+    return [path for path, parts in paths if not any(map(is_system_file, parts)) and path.is_file()]
 
 
-def with_suffix(path: Path, suffixes: Sequence[str]) -> Path | None:
-    """The file of this name with the first of these endings, in small or capital letters; ``None`` without one."""
-    candidates = (path.with_suffix(form) for suffix in suffixes for form in (suffix, suffix.upper()))
-    return next((candidate for candidate in candidates if candidate.exists()), None)
+def with_readers(source: Source, images: Sequence[tuple[PurePath, Path, Callable[[], Imported]]]) -> Source:
+    """The source with readers for its images, each given as a place that names it, its file, and its reader.
+
+    Names become folders, so they are plain and distinct; it is said where folders or numbers make them so.
+    """
+    names = distinct_names([place for place, _, _ in images])
+    longer = [
+        (file, name)
+        for (place, file, _), name in zip(images, names, strict=True)
+        if name != PICTURES.sub("", place.name)
+    ]
+    for name, (_, file, _) in zip(names, images, strict=True):
+        check_component(name, file)
+    if longer:
+        source.lines.append(
+            f"{counted(len(longer), 'image')} got a longer name, because the file's name occurs more than once, such as"
+            f" {longer[0][1]} for {longer[0][0]}"
+        )
+    return replace(source, readers={name: read for name, (_, _, read) in zip(names, images, strict=True)})
 
 
-def is_there(path: Path) -> bool:
-    """Whether the file exists; ``False`` also for a name that no file can have."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
+def drop(source: Source, what: str, files: Sequence[Path]) -> None:
+    """Count files that are left out, with one for an example."""
+    if files:
+        source.dropped[f"{what}, such as {min(files)}"] += len(files)
 
 
-def add(readers: dict[str, Callable[[], Imported]], name: str, path: Path, read: Callable[[], Imported]) -> None:
-    """Add the reader of an image; names become folders, so they are plain and unique."""
-    check_component(name, path)
-    if name in readers:
-        raise InputError(f"{path}: is a second image of the name {name}")
-    readers[name] = read
+def say_unread(source: Source, files: Sequence[Path], read: Collection[Path]) -> None:
+    """Say which of a folder's files are not read."""
+    known = set(read)
+    unread = [path for path in files if path not in known]
+    if unread:
+        source.lines.append(f"warning: {counted(len(unread), 'file')} not read, such as {unread[0]}")
+
+
+def read_stored(path: Path, source: Source, settings: ImportSettings) -> np.ndarray:
+    """An image file as ``(H, W, 3)`` uint8 as it is stored; a TIFF's tag of orientation is noted."""
+    pixels = read_picture(path, settings.intensity)
+    source.levels.append(used_levels(pixels) if is_wide(path) else ALL_LEVELS)
+    if path.suffix.lower() in TIFF_SUFFIXES and read_header(path, first_page=True).is_turned:
+        source.turned.append(path)
+    return pixels
+
+
+def note_turned_mask(path: Path, source: Source) -> None:
+    """Note a mask with a tag of orientation, which is read as it is stored."""
+    if read_mask_header(path).is_turned:
+        source.turned.append(path)
 
 
 def read_matching(
@@ -93,9 +127,7 @@ def read_matching(
     Raises:
         InputError: the image has another size than ``labels``.
     """
-    pixels = read_picture(path, settings.intensity)
-    if path.suffix.lower() in TIFF_SUFFIXES and read_header(path).is_turned:
-        source.lines.append(f"warning: {path}: has a tag of orientation; its pixels are read as they are stored")
+    pixels = read_stored(path, source, settings)
     tag = exif_orientation(path)
     if tag != UPRIGHT:
         turned = turn(pixels, tag)

@@ -33,7 +33,7 @@ class CellFacts:
     overlaps: Counter[tuple[int, int]]
     thumbnail: np.ndarray
     contrast: float | None
-    brightest: int
+    levels: int
     in_pieces: int
 
     @property
@@ -61,7 +61,7 @@ def facts_of(record: Record, prepared: PreparedImage) -> CellFacts:
         count_overlaps(prepared),
         thumbnail(prepared.image),
         red_contrast(prepared.image),
-        int(prepared.image.max()),
+        record.levels_of(prepared.image),
         cells_in_pieces(prepared),
     )
 

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from src.common.errors import InputError
-from src.common.files import file_digest, read_json, replacing
+from src.common.files import file_digest, is_system_file, read_json, replacing
 from src.common.progress import ProgressBar
 
 NAME = "manifest.sha256"
@@ -39,6 +39,7 @@ def verify(folder: Path) -> list[str]:
     else:
         digests = _read(manifest)
     found = _files(folder, manifest)
+    digests = {name: digest for name, digest in digests.items() if not any(map(is_system_file, Path(name).parts))}
     names = {path.relative_to(folder).as_posix() for path in found}
     problems = [f"{folder / name}: is gone" for name in sorted(digests.keys() - names)]
     for path in ProgressBar(found, "digest", unit="file"):
@@ -86,11 +87,11 @@ def _read_former(path: Path) -> dict[str, str]:
 
 
 def _files(folder: Path, manifest: Path) -> list[Path]:
-    """All files below a folder but the manifest and hidden ones; folders that are links are entered, each once."""
+    """All files below a folder but the manifest and system files; folders that are links are entered, each once."""
     files, entered = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
         entered.add(os.path.realpath(place))
         folders[:] = [name for name in folders if os.path.realpath(Path(place, name)) not in entered]
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(place, name) for name in names if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_system_file(name)]
+        files += [Path(place, name) for name in names if not is_system_file(name)]
     return sorted(path for path in files if path.is_file() and path != manifest)

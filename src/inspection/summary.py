@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from src.common.errors import counted, some
 from src.config.checks import parse_numbers
 from src.data.classes import UNKNOWN, CellClass
 from src.data.intensity import small_range_warnings
 from src.data.prepared import pieces_warnings
 from src.data.records import turned_warnings
-from src.data.stain import decide_channel_order
+from src.data.stain import decide_channel_order, swapped_images
 from src.geometry.anchors import DEFAULT_ANCHORS, best_anchor_ious
 from src.inspection.advice import Advice
 from src.inspection.facts import CellFacts, diameters_of, near_duplicates
@@ -49,11 +50,13 @@ def notes_on(facts: Sequence[CellFacts], classes: Sequence[CellClass], advice: A
     order, agreeing = decide_channel_order(image.contrast for image in facts)
     names = {cell_class.id: cell_class.name for cell_class in classes}
     lines = [
-        f"{len(facts)} images of {min(sides)} to {max(sides)} px per side, {min(counts)} to {max(counts)} cells each",
+        f"{counted(len(facts), 'image')} of {min(sides)} to {max(sides)} px per side,"
+        f" {min(counts)} to {max(counts)} cells each",
         f"channel order by the stain: {order} ({agreeing:.0%} of the images agree)",
     ]
+    lines += swapped_images((image.contrast for image in facts), order)
     lines += turned_warnings(image.record for image in facts)
-    lines += small_range_warnings([image.brightest for image in facts])
+    lines += small_range_warnings([image.levels for image in facts])
     lines += pieces_warnings(sum(image.in_pieces for image in facts), sum(counts))
     overlaps = sum((image.overlaps for image in facts), Counter[tuple[int, int]]())
     lines += [
@@ -61,7 +64,7 @@ def notes_on(facts: Sequence[CellFacts], classes: Sequence[CellClass], advice: A
         for (a, b), count in sorted(overlaps.items())
     ] or ["no cells of different classes share pixels"]
     if empty := [image.name for image in facts if not len(image.class_ids)]:
-        lines.append(f"{len(empty)} images have no cells: {', '.join(empty[:5])}{', …' if len(empty) > 5 else ''}")
+        lines.append(f"{counted(len(empty), 'image')} without cells: {some(empty, 5)}")
     pairs = near_duplicates(facts)
     lines += [f"{a} and {b} are near duplicates; keep them in the same part of a split" for a, b in pairs[:MOST_PAIRS]]
     if len(pairs) > MOST_PAIRS:

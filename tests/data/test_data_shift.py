@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from src.data.data_shift import FEWEST_CELLS, DataStatistics, PredictionStatistics, data_statistics, shift_warnings
+from src.data.intensity import ALL_LEVELS
 from src.data.stain import red_contrast, stain_features
 from src.geometry.instances import Instance
 
@@ -41,6 +42,22 @@ def test_swapped_colours_are_noticed(statistics: DataStatistics) -> None:
     stored = tissue()[..., ::-1]  # training files that hold blue first
     of_stored = data_statistics(20.0, [red_contrast(stored)], [stain_features(stored)], swapped=True)
     assert of_stored.contrast == pytest.approx(statistics.contrast)
+
+
+def test_single_swapped_images_are_counted(statistics: DataStatistics) -> None:
+    predicted = [prediction(image) for image in (tissue(), tissue(), tissue()[..., ::-1])]
+    (warning,) = shift_warnings(statistics, predicted, 1.0)
+    assert "1 of 3 images" in warning and "--channel-order" in warning
+    contrast = statistics.contrast or 0
+    unusual = PredictionStatistics(contrasts=[contrast, -0.12, 0.9 * contrast])  # as some fields of CoNSeP
+    assert shift_warnings(statistics, [unusual], 1.0) == []
+
+
+def test_small_ranges_count_for_files_of_more_than_8_bits_alone() -> None:
+    statistics = PredictionStatistics()
+    for is_wide in (False, True):
+        statistics.add(tissue(1 / 16), [], is_wide)
+    assert statistics.levels[0] == ALL_LEVELS and statistics.levels[1] < 16
 
 
 def test_another_range_is_noticed(statistics: DataStatistics) -> None:

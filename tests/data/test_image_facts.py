@@ -10,7 +10,7 @@ from src.config.settings import DataSettings, ImageSettings
 from src.data.cache import ImageCache
 from src.data.image_facts import ImageFacts, concatenate_facts, load_facts, save_facts
 from src.data.prepared import prepare
-from src.data.tiff import read_image, write_mask
+from src.data.tiff import write_mask
 from src.data.training_data import TrainingData, load_training_data
 from tests.helpers import facts_about, find_records, write_dataset
 
@@ -148,9 +148,12 @@ def test_without_a_cache_nothing_is_written(settings: DataSettings) -> None:
     assert not Path(settings.cache_dir).exists()
 
 
-def test_a_tag_of_orientation_is_said_by_file_at_every_start(settings: DataSettings) -> None:
-    path = Path(settings.data_path) / "c" / "image.tif"
-    tifffile.imwrite(path, read_image(path), photometric="rgb", extratags=[(274, "H", 1, 6, False)], metadata=None)
+@pytest.mark.parametrize("name", ["image.tif", "class2.tif"])
+def test_a_tag_of_orientation_is_said_by_file_at_every_start(name: str, settings: DataSettings) -> None:
+    path = Path(settings.data_path) / "c" / name
+    with tifffile.TiffFile(path) as file:
+        pixels, photometric = file.asarray(), file.pages[0].photometric
+    tifffile.imwrite(path, pixels, photometric=photometric, extratags=[(274, "H", 1, 6, False)], metadata=None)
     for _ in range(2):  # the second start opens no file
         (note,) = [note for note in load(settings).notes if note.startswith("warning: ")]
         assert str(path) in note

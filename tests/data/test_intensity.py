@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from src.common.errors import InputError
-from src.data.intensity import small_range_warnings, to_uint8
+from src.data.intensity import ALL_LEVELS, small_range_warnings, to_uint8, used_levels
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,26 @@ def test_values_without_a_full_range_are_refused(values: np.ndarray) -> None:
 
 
 def test_a_small_part_of_the_range_is_said_with_its_share() -> None:
-    brightest = [int(to_uint8(np.array([(1 << bits) - 1], np.uint16), "full", "x")[0]) for bits in (10, 12, 13, 16)]
-    (warning,) = small_range_warnings(brightest)
-    assert "2 of 4 images" in warning and "6.3%" in warning and "--intensity percentile" in warning
-    assert small_range_warnings([255, 200, 32]) == small_range_warnings([]) == []
+    levels = [used_levels(deep(1 << bits)) for bits in (12, 13, 14, 15, 16)]
+    assert levels == [16, 32, 63, 126, 253]  # without a thousandth at either end
+    (warning,) = small_range_warnings(levels)
+    assert "3 of 5 images" in warning and f"{levels[2] / 255:.1%}" in warning and "--intensity percentile" in warning
+    assert small_range_warnings([ALL_LEVELS, 200, 65]) == small_range_warnings([]) == []
+
+
+def deep(count: int, offset: int = 0, hot: int = 0, white_is_zero: bool = False) -> np.ndarray:
+    """A picture (40, 50, 3) uint8 of ``count`` values of uint16 from an offset on, and some hot pixels."""
+    values = np.random.default_rng(0).integers(0, count, (40, 50), np.uint16) + np.uint16(offset)
+    values[0, :hot] = 65535
+    picture = to_uint8(np.repeat(values[..., None], 3, axis=2), "full", "x")
+    return 255 - picture if white_is_zero else picture
+
+
+@pytest.mark.parametrize("options", [{"hot": 3}, {"white_is_zero": True}, {"offset": 32768}])
+def test_hot_pixels_and_offsets_do_not_hide_a_small_range(options: dict[str, int]) -> None:
+    assert used_levels(deep(4096, **options)) in (15, 16)
+
+
+def test_levels_of_pictures_without_any_range() -> None:
+    assert used_levels(np.zeros((2, 2, 3), np.uint8)) == used_levels(np.full((20, 20, 3), 7, np.uint8)) == 0
+    assert used_levels(np.array([[[0] * 3, [200] * 3]], np.uint8)) == 200

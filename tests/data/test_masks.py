@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from skimage.measure import label
 
@@ -11,7 +12,7 @@ from src.common.errors import InputError
 from src.config.settings import DataSettings, ImageSettings
 from src.data.masks import cell_pixels, connected_pieces, count_in_pieces, read_mask, read_mask_header
 from src.data.prepared import prepare
-from src.data.tiff import write_mask
+from src.data.tiff import read_image, write_mask
 from src.data.training_data import load_training_data
 from src.evaluation.ground_truth import TruthSettings, load_ground_truth
 from tests.helpers import find_records, write_dataset
@@ -55,6 +56,45 @@ def test_lossy_masks_are_refused(name: str, tmp_path: Path) -> None:
     for read in (read_mask, read_mask_header):
         with pytest.raises(InputError, match=rf"{name}: JPEG"):
             read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["class1.png", "class1.bmp"])
+def test_a_jpeg_of_another_name_is_refused(name: str, tmp_path: Path) -> None:
+    Image.new("L", (3, 2)).save(tmp_path / name, "JPEG")
+    for read in (read_mask, read_mask_header):
+        with pytest.raises(InputError, match=rf"{name}: JPEG"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("codec", "options", "is_lossy"),
+    [
+        ("jpeg", {"level": 90}, True),
+        ("jpeg2000", {"level": 40, "reversible": False}, True),
+        ("jpeg2000", {"reversible": True, "level": 0}, False),
+        ("zlib", {}, False),
+        ("lzw", {}, False),
+    ],
+)
+def test_lossy_compression_inside_a_tiff_is_refused(
+    codec: str, options: dict[str, object], is_lossy: bool, tmp_path: Path
+) -> None:
+    path, ids = tmp_path / "class1.tif", np.kron(np.arange(16, dtype=np.uint8).reshape(4, 4), np.ones((8, 8), np.uint8))
+    tifffile.imwrite(path, ids, compression=codec, compressionargs=options)
+    if not is_lossy:
+        assert np.array_equal(read_mask(path), ids) and not read_mask_header(path).is_lossy
+        return
+    for read in (read_mask, read_mask_header):
+        with pytest.raises(InputError, match=r"class1\.tif: .*lossy"):
+            read(path)
+    read_image(path)  # as an image it serves
+
+
+def test_a_png_mask_with_an_exif_tag_is_noticed(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(IDS.astype(np.uint16)).save(tmp_path / "class1.png", exif=exif)
+    assert read_mask_header(tmp_path / "class1.png").is_turned and read_mask(tmp_path / "class1.png").tolist() == RANKS
 
 
 def as_png(path: Path) -> None:

@@ -12,7 +12,7 @@ from src.data.id_map import ImageId, read_id_map, write_id_map
 from src.data.records import ImageFiles, Record, TestImage, find_test_images, turned_warnings, unread_test_files
 from src.data.splits import part_names, read_groups, read_split, select
 from src.data.tiff import write_image, write_mask
-from tests.helpers import find_records
+from tests.helpers import find_records, write_dataset
 
 DATA = Path(__file__).parents[3] / "shared/data"
 
@@ -241,6 +241,15 @@ def test_what_is_not_read_of_test_images_is_said(test_dir: Path, tmp_path: Path)
     (tmp_path / "layout/list.csv").write_text("")
     (warning,) = unread_test_files(tmp_path / "layout")
     assert "1 files or folders" in warning and f"{tmp_path}/layout/list.csv" in warning
+
+
+def test_files_of_the_program_itself_are_no_stray_files(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "data", "ab")
+    for name in ("classes.json", "split.json", "groups.json", "manifest.sha256", "Thumbs.db", "@eaDir", "x.tif~"):
+        (folder / name).write_text("")
+    assert unread_test_files(folder) == []
+    (folder / "x.png").write_text("")
+    assert "1 files or folders" in unread_test_files(folder)[0]
 
 
 def test_test_images_with_a_tag_of_orientation_are_named(test_dir: Path) -> None:

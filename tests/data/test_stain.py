@@ -7,7 +7,7 @@ import pytest
 
 from src.data.records import find_test_images
 from src.data.splits import group_by_stain, make_split
-from src.data.stain import decide_channel_order, red_contrast, stain_features
+from src.data.stain import decide_channel_order, red_contrast, stain_features, swapped_images
 from src.data.tiff import read_image
 from tests.helpers import find_records
 
@@ -42,6 +42,13 @@ def test_the_channel_order_of_stained_tissue_is_decided() -> None:
 def test_the_set_decides_over_single_images() -> None:
     images = [stained(0), stained(1), stained(2), stained(3, strength=0.5)[..., ::-1]]
     assert order_of(images) == ("rgb", 0.75)
+
+
+def test_single_images_that_clearly_disagree_are_counted() -> None:
+    contrasts = [red_contrast(stained(seed)) for seed in range(3)] + [red_contrast(stained(3)[..., ::-1]), None]
+    (warning,) = swapped_images(contrasts, "rgb")
+    assert "1 of 4 images" in warning
+    assert swapped_images([0.3, -0.12, None], "rgb") == swapped_images([-0.3, 0.12], "bgr") == []
 
 
 def test_images_without_tissue_have_no_say() -> None:

@@ -1,4 +1,5 @@
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -374,12 +375,30 @@ def test_a_pyramid_or_a_thumbnail_behind_the_image_is_passed_over(
     assert np.array_equal(read_image(tmp_path / "a.tif"), pixels)
 
 
-@pytest.mark.parametrize("behind", [(8, 12), (8, 3), (20, 30)])
-def test_another_image_behind_the_first_is_refused(behind: tuple[int, int], tmp_path: Path) -> None:
-    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
-        for height, width in ((8, 12), behind):
-            file.write(np.zeros((height, width, 3), np.uint8), photometric="rgb", metadata=None)
+def write_pages(path: Path, sizes: Sequence[tuple[int, int]], first_type: int = 0) -> None:
+    """Zeros of some sizes, the first with a tag NewSubfileType."""
+    with tifffile.TiffWriter(path) as file:
+        for number, size in enumerate(sizes):
+            pixels = np.zeros((*size, 3), np.uint8)
+            file.write(pixels, photometric="rgb", metadata=None, subfiletype=0 if number else first_type)
+
+
+@pytest.mark.parametrize("behind", [[(8, 12)], [(2, 3), (8, 12)], [(20, 30)], [(16, 25)]])
+def test_another_image_behind_the_first_is_refused(behind: list[tuple[int, int]], tmp_path: Path) -> None:
+    write_pages(tmp_path / "a.tif", [(8, 12), *behind])
     check_refused(read_image, tmp_path / "a.tif", "has several pages or planes")
+
+
+def test_a_smaller_copy_in_front_is_refused(tmp_path: Path) -> None:
+    write_pages(tmp_path / "a.tif", [(8, 12), (96, 100)], first_type=1)
+    check_refused(read_image, tmp_path / "a.tif", "has several pages or planes")
+
+
+@pytest.mark.parametrize("behind", [[(4, 30)], [(8, 3)], [(30, 12)], [(4, 12), (200, 90)]])
+def test_a_label_of_any_shape_behind_the_image_is_passed_over(behind: list[tuple[int, int]], tmp_path: Path) -> None:
+    write_pages(tmp_path / "a.tif", [(8, 12), *behind])
+    assert read_image(tmp_path / "a.tif").shape == (8, 12, 3)
+    assert read_header(tmp_path / "a.tif").height == 8
 
 
 @pytest.mark.parametrize(("tag", "is_turned"), [(None, False), (1, False), (3, True), (6, True), (8, True)])

@@ -68,7 +68,7 @@ def test_dsb2018(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(folder / "masks/c.png", np.zeros((40, 50), np.uint8))
     said = convert(capsys, "--from", "dsb2018", tmp_path / "stage1", tmp_path / "out")
     assert "dropped: 1 x empty mask" in said and said.endswith(
-        f"wrote {tmp_path}/out: 1 images, 2 cells; classes 1 nucleus\n"
+        f"wrote {tmp_path}/out: 1 image, 2 cells; classes 1 nucleus\n"
     )
     assert np.array_equal(read_image(tmp_path / "out/3f2a/image.tif"), PIXELS)
     assert np.array_equal(masks_of(tmp_path / "out/3f2a")[1], labels(A, B))
@@ -111,8 +111,11 @@ def test_coco(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = masks_of(tmp_path / "out/x")
     assert np.array_equal(found[1], labels(B)) and np.array_equal(found[2], labels(A))
     (tmp_path / "in/images").rename(tmp_path / "pictures")
-    given = ["--from", "coco", tmp_path / "in/x.json", tmp_path / "again"]
-    with pytest.raises(InputError, match=r"names x\.png, which is not in .*/in \(see --images\)"):
+    path = tmp_path / "in/deep/deeper/x.json"
+    path.parent.mkdir(parents=True)
+    (tmp_path / "in/x.json").rename(path)
+    given = ["--from", "coco", path, tmp_path / "again"]
+    with pytest.raises(InputError, match=r"names x\.png, which is not in .*/in/deep/deeper \(see --images\)"):
         convert(capsys, *given)
     convert(capsys, *given, "--images", tmp_path / "pictures")
     assert sorted(masks_of(tmp_path / "again/x")) == [1, 2]
@@ -209,7 +212,7 @@ def test_holes_and_other_shapes_of_regions(tmp_path: Path, capsys: pytest.Captur
     wanted[4:13, 24:35] = 2
     assert np.array_equal(np.where(mask < 3, mask, 0), wanted)
     assert abs((mask == 3).sum() - np.pi * 10 * 5) < 25 and mask[25, 34] == 3 and mask[20, 24] == 0
-    for words in ("1 x arrow", "1 x ruler", "1 x hole outside", "1 images, 3 cells"):
+    for words in ("1 x arrow", "1 x ruler", "1 x hole outside", "1 image, 3 cells"):
         assert words in said
 
 
@@ -291,7 +294,7 @@ def test_annotations_without_a_segmentation_are_counted(tmp_path: Path, capsys: 
     data["annotations"] += [{"id": n, "image_id": 7, "category_id": 3, "segmentation": []} for n in (2, 3)]
     path.write_text(json.dumps(data))
     said = convert(capsys, "--from", "coco", path, tmp_path / "out")
-    assert "dropped: 2 x annotation without a segmentation" in said and "1 images, 1 cells" in said
+    assert "dropped: 2 x annotation without a segmentation" in said and "1 image, 1 cell" in said
 
 
 def test_an_import_that_leaves_no_cell_is_refused_with_the_reasons(
@@ -307,9 +310,9 @@ def test_an_import_that_leaves_no_cell_is_refused_with_the_reasons(
     for kind, path, reason in (
         ("coco", "coco/x.json", "2 x annotation without a segmentation"),
         ("monusac", "xml", "1 x region of unknown class ''"),
-        ("labels", "labels", "dropped: nothing"),
+        ("labels", "labels", "1 image whose labels hold no object"),
     ):
-        with pytest.raises(InputError, match=rf"{path}: holds no cells in its 1 images; .*{reason}"):
+        with pytest.raises(InputError, match=rf"{path}: holds no cells in its 1 image; .*{reason}"):
             convert(capsys, "--from", kind, tmp_path / path, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
@@ -436,8 +439,8 @@ def test_a_missing_size_is_that_of_the_turned_picture(
 ) -> None:
     path = write_coco(tmp_path / "in/cells.json", {"x.jpg": tmp_path / "in/x.jpg"}, height=None)
     save_turned(tmp_path / "in/x.jpg", PIXELS, 6)
-    convert(capsys, "--from", "coco", path, tmp_path / "out", *(["--orientation", way] if way else []))
-    assert read_image(tmp_path / "out/x/image.tif").shape[:2] == wanted
+    said = convert(capsys, "--from", "coco", path, tmp_path / "out", *(["--orientation", way] if way else []))
+    assert read_image(tmp_path / "out/x/image.tif").shape[:2] == wanted and ("--orientation" in said) == (way is None)
 
 
 def test_numbers_as_tools_write_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -469,7 +472,7 @@ def test_what_lies_beside_label_images_is_passed_over(tmp_path: Path, capsys: py
     for name in ("x_masks.png", "z_masks.png"):
         save(folder / name, labels(A).astype(np.uint8) * 255)
     said = convert(capsys, "--from", "labels", folder, tmp_path / "out")
-    assert "dropped: 1 x label image without an image" in said and "1 images, 1 cells" in said
+    assert "dropped: 1 x label image without an image" in said and "1 image, 1 cell" in said
     assert "look at 1 label images with one id alone: are they masks of 0 and 255?" in said
     save(folder / "x_labels.png", labels(B))
     with pytest.raises(InputError, match=r"x_masks\.png: is a second label image of x beside .*x_labels\.png"):
@@ -516,12 +519,12 @@ def test_a_mask_without_an_id_per_cell_is_said_and_split(tmp_path: Path, capsys:
     save(tmp_path / "in/x.png", PIXELS)
     save(tmp_path / "in/x_masks.png", (labels(A, B) > 0).astype(np.uint8) * 255)
     said = convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "one")
-    assert "look at 1 cells in several pieces" in said and "--split-pieces" in said and "1 images, 1 cells" in said
+    assert "look at 1 cells in several pieces" in said and "--split-pieces" in said and "1 image, 1 cell" in said
     said = convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "two", "--split-pieces")
-    assert "1 images, 2 cells" in said and "--split-pieces" not in said
+    assert "1 image, 2 cells" in said and "--split-pieces" not in said
     assert np.array_equal(masks_of(tmp_path / "two/x")[1], labels(A, B))
-    with pytest.raises(InputError, match="--split-pieces: has no effect with --from dsb2018"):
-        convert(capsys, "--from", "dsb2018", tmp_path / "in", tmp_path / "no", "--split-pieces")
+    with pytest.raises(InputError, match="--split-pieces: has no effect with --from consep"):
+        convert(capsys, "--from", "consep", tmp_path / "in", tmp_path / "no", "--split-pieces")
 
 
 DEEP = np.random.default_rng(1).integers(0, 65536, (40, 50, 4), np.uint16)
@@ -550,7 +553,7 @@ def test_few_bits_in_a_deep_file_are_said(tmp_path: Path, capsys: pytest.Capture
     save(tmp_path / "in/x_masks.png", labels(A, B))
     tifffile.imwrite(tmp_path / "in/x.tif", DEEP[..., 0] >> 4)
     said = convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "out")
-    assert "1 of 1 images" in said and "6.3%" in said and "--intensity percentile" in said
+    assert "1 of 1 image " in said and "6.3%" in said and "--intensity percentile" in said
     said = convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "again", "--intensity", "percentile")
     assert "--intensity" not in said and read_image(tmp_path / "again/x/image.tif").max() == 255
 

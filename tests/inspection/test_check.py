@@ -95,7 +95,7 @@ def test_all_problems_come_at_once(data: Path, capsys: pytest.CaptureFixture[str
     named = ("a/image.tif", "b/class1.tif", "b/class3.tif", "c/class_1.tif: is not read", "c/class_2.tif")
     for name, problem in zip(named, problems, strict=True):
         assert name in problem
-    assert lines[-1] == f"{data}: 5 problems" and "1 images have no cells: c" in lines
+    assert lines[-1] == f"{data}: 5 problems" and "1 image without cells: c" in lines
 
 
 def test_a_fault_of_a_file_hides_none_of_the_folder(data: Path) -> None:

@@ -1,0 +1,127 @@
+"""Where files lie: names that differ in case or Unicode form between list and disk, and names for images."""
+
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from src.common.files import is_system_file
+from src.common.values import plain
+from src.data.id_map import check_component
+
+PICTURES = re.compile(r"\.(tiff?|png|jpe?g|bmp)$", re.IGNORECASE)
+LAYOUT = frozenset({"images", "masks", "labels"})  # folders that tell what a file is, not of which image
+MOST_ENTRIES = 500_000  # of the folders below a place that are searched for a name
+
+Key = tuple[str, ...]
+
+
+class Places:
+    """Finds files below folders. Each folder is listed once, where a file is not there by the exact name."""
+
+    def __init__(self) -> None:
+        self._listings: dict[Path, dict[str, list[Path]]] = {}
+        self._below: dict[Path, dict[str, list[Path]]] = {}
+
+    def find(self, root: Path, parts: Sequence[str]) -> Path | None:
+        """The file or folder ``parts`` below ``root``, by exact names or else the one of like names; else ``None``."""
+        exact = root.joinpath(*parts)
+        if is_there(exact):
+            return exact
+        found = root
+        for part in parts:
+            place = found / part
+            like = [place] if is_there(place) else self._listing(found).get(plain(part), [])
+            if len(like) != 1:
+                return None
+            found = like[0]
+        return found
+
+    def below(self, root: Path, name: str) -> list[Path]:
+        """All files of a like name anywhere below ``root``; system files and folders that are links are left out."""
+        if root not in self._below:
+            self._below[root] = _files_below(root)
+        return self._below[root].get(plain(name), [])
+
+    def _listing(self, folder: Path) -> dict[str, list[Path]]:
+        if folder not in self._listings:
+            entries = sorted(folder.iterdir()) if is_there(folder) and folder.is_dir() else []
+            self._listings[folder] = _by_plain_name(entries)
+        return self._listings[folder]
+
+
+def _files_below(root: Path) -> dict[str, list[Path]]:
+    files: list[Path] = []
+    seen = 0
+    for place, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not is_system_file(name))
+        seen += len(folders) + len(names)
+        if seen > MOST_ENTRIES:  # a place of that size, such as a home folder, is not meant
+            return {}
+        files += [Path(place, name) for name in sorted(names) if not is_system_file(name)]
+    return _by_plain_name(files)
+
+
+def _by_plain_name(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        found.setdefault(plain(path.name), []).append(path)
+    return found
+
+
+def is_there(path: Path) -> bool:
+    """Whether the file exists; ``False`` also for a name that no file can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def parts_of(name: str, path: Path) -> tuple[str, ...]:
+    """The folders and the name of a ``file_name`` that ``path`` holds, with either slash, without a drive.
+
+    ``..`` leads up as far as the name itself goes down; what leads up beyond that is left out.
+
+    Raises:
+        InputError: a part that is not a plain file name.
+    """
+    normal = posixpath.normpath(re.sub(r"^[a-zA-Z]:", "", name).replace("\\", "/")) if name else ""
+    parts = [part for part in normal.split("/") if part not in ("", ".", "..")]
+    for part in parts or [name]:
+        check_component(part, path)
+    return tuple(parts)
+
+
+def key_of(folder: Path, path: Path, stem: str) -> Key:
+    """What an image and its labels below ``folder`` have in common: the folders but for ``images``, …, and the stem."""
+    folders = path.relative_to(folder).parts[:-1]
+    return (*(part for part in folders if plain(part) not in LAYOUT), stem)
+
+
+def pair(images: Mapping[Key, Path], labels: Mapping[Key, Path]) -> dict[Key, Path]:
+    """The labels of each image: of the same key, else of a like one (in case and Unicode form), else of a like stem.
+
+    Where several fit, none is taken, and no labels serve two images.
+    """
+    found: dict[Key, Path] = {}
+    forms: tuple[Callable[[Key], Key], ...] = (lambda key: key, lambda key: (*map(plain, key),), _plain_stem)
+    for form in forms:
+        waiting = _by_form((key for key in images if key not in found), form)
+        used = set(found.values())
+        choices = _by_form((key for key, path in labels.items() if path not in used), form)
+        for like, keys in waiting.items():
+            if len(keys) == len(choices.get(like, ())) == 1:
+                found[keys[0]] = labels[choices[like][0]]
+    return found
+
+
+def _plain_stem(key: Key) -> Key:
+    return (plain(key[-1]),)
+
+
+def _by_form(keys: Iterable[Key], form: Callable[[Key], Key]) -> dict[Key, list[Key]]:
+    found: dict[Key, list[Key]] = {}
+    for key in keys:
+        found.setdefault(form(key), []).append(key)
+    return found
