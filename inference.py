@@ -40,9 +40,10 @@ from src.config.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, LEAST_SCALE, MOS
 from src.data.classes import CellClass, to_json
 from src.data.data_shift import DataStatistics, PredictionStatistics, shift_warnings
 from src.data.id_map import write_id_map
+from src.data.images_to_predict import TestImage, find_test_images, turned_pictures, unread_test_files
 from src.data.intensity import small_range_warnings
 from src.data.pictures import is_wide
-from src.data.records import TestImage, find_test_images, turned_warnings, unread_test_files
+from src.data.records import turned_warnings
 from src.data.splits import part_names, read_split
 from src.engine import distributed
 from src.engine.checkpoint import Checkpoint, read_checkpoint, write_export
@@ -78,7 +79,7 @@ def main(config: InferenceConfig) -> None:
     predictor, checkpoint = load_predictor(config, device)
     if world.is_main:
         print(f"predicting on {device} in {str(predictor.amp or torch.float32).removeprefix('torch.')}")
-        warnings = [*unread_test_files(config.test_dir), *turned_warnings(images)]
+        warnings = [*unread_test_files(config.test_dir), *turned_warnings(images), *turned_pictures(images)]
         print("".join(f"{warning}\n" for warning in warnings), end="")
         print(f"classes: {', '.join(f'{c.id} {c.name}' for c in checkpoint.classes)}")
 

@@ -18,7 +18,7 @@ from src.config.flags import build
 from src.config.settings import InferenceConfig
 from src.data.classes import to_json
 from src.data.id_map import write_id_map
-from src.data.records import TestImage, find_test_images
+from src.data.images_to_predict import TestImage, find_test_images
 from src.engine.prediction import Predictor, predict_images
 from src.evaluation.results import result_entries, write_results
 from src.geometry.instances import Instance, tight
@@ -97,7 +97,7 @@ def predict_with_sahi(predictor: Predictor, images: list[TestImage]) -> Iterator
     model = SahiModel(model=predictor.models[0], confidence_threshold=0.0, device="cpu", category_mapping=names)
     for image in images:
         result = get_sliced_prediction(
-            predictor.read(image.image), model, size, size, overlap, overlap, perform_standard_pred=False, verbose=0
+            predictor.read(image), model, size, size, overlap, overlap, perform_standard_pred=False, verbose=0
         )
         cells = [
             tight(one.category.id, float(one.score.value), 0, 0, one.mask.bool_mask)

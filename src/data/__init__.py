@@ -2,7 +2,8 @@
 
 - ``tiff``: decoding and writing TIFF
 - ``tiff_streams``: sizes that compressed streams claim
-- ``records``: images with their masks, and test images
+- ``images_to_predict``: finds images to predict, and their ids
+- ``records``: images with their masks
 - ``names``: names of images that differ in ending, case or Unicode form
 - ``id_map``: which id each test image has
 - ``classes``: the cell classes

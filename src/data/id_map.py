@@ -10,8 +10,7 @@ from src.common.errors import InputError
 from src.common.files import read_json, write_json
 from src.common.limits import check_pixels
 from src.common.values import integer
-
-TIFF_SUFFIX = re.compile(r"\.tiff?$", re.IGNORECASE)
+from src.data.names import stem
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class ImageId:
 
     @property
     def name(self) -> str:
-        """The file's name without ``.tif``."""
-        return TIFF_SUFFIX.sub("", self.file_name)
+        """The file's name without its ending."""
+        return stem(self.file_name)
 
 
 def read_id_map(path: str | Path) -> list[ImageId]:

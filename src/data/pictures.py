@@ -66,9 +66,25 @@ def read_plane(path: Path) -> np.ndarray:
 
 def read_size(path: Path) -> tuple[int, int]:
     """The (H, W) of an image file of any common type, without decoding pixels."""
-    is_tiff = path.suffix.lower() in TIFF_SUFFIXES
-    header = read_header(path, first_page=path.suffix.lower() == ".svs") if is_tiff else read_picture_header(path)
+    header = read_header_of(path)
     return header.height, header.width
+
+
+def read_header_of(path: Path) -> Header:
+    """The header of an image file of any common type, without decoding pixels."""
+    is_tiff = path.suffix.lower() in TIFF_SUFFIXES
+    return read_header(path, first_page=path.suffix.lower() == ".svs") if is_tiff else read_picture_header(path)
+
+
+def read_rgb(path: Path, intensity: str, swap_channels: bool, orientation: int = UPRIGHT) -> np.ndarray:
+    """An image file of any common type as ``(H, W, 3)`` uint8 RGB.
+
+    ``swap_channels`` tells that TIFF files hold BGR, which other types never do; ``orientation`` is the EXIF tag by
+    which a picture is turned.
+    """
+    image = turn(read_picture(path, intensity), orientation)
+    is_swapped = swap_channels and path.suffix.lower() in TIFF_SUFFIXES
+    return np.ascontiguousarray(image[..., ::-1]) if is_swapped else image
 
 
 def read_picture_header(path: Path) -> Header:

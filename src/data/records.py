@@ -1,21 +1,20 @@
-"""Find the images of a data folder with their masks, and the test images with their ids."""
+"""Find the images of a data folder with their masks."""
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from src.common.errors import InputError, nearest_path
 from src.common.files import is_system_file
 from src.data.classes import UNKNOWN_CLASS
-from src.data.id_map import TIFF_SUFFIX, ImageId, read_id_map, refuse_repeats
 from src.data.intensity import ALL_LEVELS, used_levels
 from src.data.masks import read_mask_header
-from src.data.names import ImageNames
 from src.data.tiff import Header, read_header
 
 SAMPLE_HINT = "make synthetic data with `python -m src.sample --out DIR --images 12 --seed 0`"
@@ -91,20 +90,9 @@ class Record:
         return used_levels(image) if self.is_wide else ALL_LEVELS
 
 
-@dataclass(frozen=True)
-class TestImage:
-    """An image to predict and its entry in the id map."""
-
-    __test__ = False  # the name makes pytest take it for a test case
-
-    image: Path
-    entry: ImageId
-    is_turned: bool = False  # whether its tag asks viewers to turn it
-
-
 def image_folders(data_path: str | Path) -> list[Path]:
     """The image folders of a data folder, sorted by name; an :class:`InputError` where there are none."""
-    names = _list_folder(Path(data_path), _missing_data(data_path), os.DirEntry.is_dir)
+    names = list_folder(Path(data_path), _missing_data(data_path), os.DirEntry.is_dir)
     if not names:
         raise InputError(f"{data_path}: holds no image folders (<name>/image.tif); {SAMPLE_HINT}")
     return [Path(data_path) / name for name in names]
@@ -134,7 +122,19 @@ def find_masks(folder: Path, names: Iterable[str], class_count: int) -> dict[int
     return dict(sorted(masks.items()))
 
 
-def turned_warnings(images: Iterable[Record | TestImage]) -> list[str]:
+class Turnable(Protocol):
+    """An image with a path, of which is known whether a tag asks viewers to turn it."""
+
+    @property
+    def image(self) -> Path:
+        """The path of the image."""
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether its tag asks viewers to turn it."""
+
+
+def turned_warnings(images: Iterable[Turnable]) -> list[str]:
     """A warning where TIFF files have a tag of orientation, by which viewers turn them and this program does not."""
     turned = [image for image in images if image.is_turned]
     if not turned:
@@ -159,61 +159,6 @@ def find_ambiguous(folder: Path, names: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def find_test_images(
-    test_dir: str | Path,
-    id_map: str | Path | None = None,
-    names: Collection[str] | None = None,
-) -> list[TestImage]:
-    """Find the images to predict, each with its id, sorted by name.
-
-    Args:
-        test_dir: a folder of ``.tif`` files, or one in the training layout (``<name>/image.tif``).
-        id_map: path of the id map. Without it the ids are 1..N in the order of the names and ``file_name`` is
-            ``<name>.tif``.
-        names: only these images (file names without ``.tif``, or folder names).
-
-    Raises:
-        InputError: no such folder, no images, a name without an image, an image without an id, an id without
-            an image, or a size other than the id map's.
-    """
-    images = _list_images(Path(test_dir))
-    known = ImageNames(images)
-    chosen = list(range(len(images)))
-    if names is not None:
-        chosen = sorted(known.find_all(names, test_dir, "has no image"))
-    listed = list(images.items())
-    headers = {listed[place][0]: read_header(listed[place][1]) for place in chosen}
-    if id_map is None:
-        return [
-            TestImage(images[name], ImageId(f"{name}.tif", number, header.height, header.width), header.is_turned)
-            for number, (name, header) in enumerate(headers.items(), start=1)
-        ]
-    entries: dict[str, ImageId] = {}
-    for entry in read_id_map(id_map):
-        place = known.find(entry.name, id_map)
-        if place is None and names is None:
-            raise InputError(f"{id_map}: names {entry.file_name}, which is missing in {test_dir}")
-        if place is not None and entries.setdefault(listed[place][0], entry) != entry:
-            other = entries[listed[place][0]].file_name
-            raise InputError(f"{id_map}: {other} and {entry.file_name} both name {listed[place][1]}")
-    return [_pair(images[name], header, entries.get(name), id_map) for name, header in headers.items()]
-
-
-def unread_test_files(test_dir: str | Path) -> list[str]:
-    """A warning where a folder of test images holds files or folders that are not read."""
-    folder = Path(test_dir)
-    names = _list_folder(folder, _missing_test_images(folder))
-    images = [name for name in names if TIFF_SUFFIX.search(name)]
-    images = images or [name for name in names if (folder / name).is_dir()]
-    unread = sorted(set(names) - set(images) - OWN_FILES)
-    if not unread:
-        return []
-    return [
-        f"warning: {len(unread)} files or folders are not read, such as {folder / unread[0]}; images are <name>.tif, or"
-        " <name>/image.tif where there is none"
-    ]
-
-
 def _missing_data(data_path: str | Path) -> str:
     return (
         f"{data_path}: no such folder; the homework's data belong at ./hw3-data-release/train/<name>/image.tif with"
@@ -221,14 +166,7 @@ def _missing_data(data_path: str | Path) -> str:
     )
 
 
-def _missing_test_images(test_dir: str | Path) -> str:
-    return (
-        f"{test_dir}: no such folder; the homework's test images belong at ./hw3-data-release/test_release/<name>.tif,"
-        f" or {SAMPLE_HINT} and name the folder DIR/test_release"
-    )
-
-
-def _list_folder(
+def list_folder(
     folder: Path, missing: str, wanted: Callable[[os.DirEntry[str]], bool] = lambda entry: True
 ) -> list[str]:
     """The sorted names of a folder's ``wanted`` entries, but for system files; ``missing`` is the error without it."""
@@ -243,9 +181,9 @@ def _list_folder(
 
 def files_of(folder: Path, class_count: int, needs_image: bool = True) -> ImageFiles:
     """The files of an image folder; none is opened. Without ``needs_image`` there may be masks alone."""
-    names = _list_folder(folder, f"{folder}: no such folder")
+    names = list_folder(folder, f"{folder}: no such folder")
     masks = find_masks(folder, names, class_count)
-    image = _find_image(folder, names) if needs_image or any(map(IMAGE_NAME.fullmatch, names)) else ""
+    image = find_image(folder, names) if needs_image or any(map(IMAGE_NAME.fullmatch, names)) else ""
     ambiguous = find_ambiguous(folder, names)
     known = {image, ambiguous, *masks.values()}
     unread = tuple(name for name in names if name not in known)
@@ -294,7 +232,7 @@ def read_record(folder: Path, class_count: int, check_masks: bool = True) -> Rec
     return Record(files, header.height, header.width, is_turned, header.is_wide)
 
 
-def _find_image(folder: Path, names: Iterable[str]) -> str:
+def find_image(folder: Path, names: Iterable[str]) -> str:
     images = [name for name in names if IMAGE_NAME.fullmatch(name)]
     if not images and any(folder.glob("*/image.tif*")):
         raise InputError(f"{folder}: has no image.tif but folders with one: did you mean {folder} itself?")
@@ -313,25 +251,3 @@ def _check_mask(mask: Path, image: Header) -> Header:
     if header.channels != 1:
         raise InputError(f"{mask}: has {header.channels} channels; a mask has one, holding instance ids")
     return header
-
-
-def _list_images(test_dir: Path) -> dict[str, Path]:
-    names = _list_folder(test_dir, _missing_test_images(test_dir))
-    found = [(TIFF_SUFFIX.sub("", name), test_dir / name) for name in names if TIFF_SUFFIX.search(name)]
-    if not found:
-        folders = [test_dir / name for name in names if (test_dir / name).is_dir()]
-        found = [(folder.name, folder / _find_image(folder, _list_folder(folder, str(folder)))) for folder in folders]
-    if not found:
-        raise InputError(f"{test_dir}: holds no test images (neither <name>.tif nor <name>/image.tif)")
-    refuse_repeats((name for name, _ in found), f"{test_dir}: image")
-    return dict(sorted(found))
-
-
-def _pair(path: Path, header: Header, entry: ImageId | None, id_map: str | Path) -> TestImage:
-    if entry is None:
-        raise InputError(f"{path}: has no id in {id_map}")
-    if (header.height, header.width) != (entry.height, entry.width):
-        raise InputError(
-            f"{path}: is {header.height} x {header.width} px, but {id_map} says {entry.height} x {entry.width}"
-        )
-    return TestImage(path, entry, header.is_turned)

@@ -88,12 +88,6 @@ def read_image(path: str | Path, intensity: str = "full", first_page: bool = Fal
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
-def read_rgb(path: str | Path, intensity: str, swap_channels: bool) -> np.ndarray:
-    """As :func:`read_image`, but always RGB; ``swap_channels`` tells that the file holds BGR."""
-    image = read_image(path, intensity)
-    return np.ascontiguousarray(image[..., ::-1]) if swap_channels else image
-
-
 def read_plane(path: str | Path) -> np.ndarray:
     """The values of a mask as ``(H, W)``, of any type.
 

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from src.config.settings import ImageSettings, PredictSettings
+from src.data.pictures import UPRIGHT, read_rgb
 from src.data.prepared import scale_image, scaled_size
-from src.data.tiff import read_rgb
 from src.geometry.detections import Detections, from_network, to_instances
 from src.geometry.instances import Instance
 from src.geometry.stitch import StitchSettings, stitch
@@ -66,9 +66,10 @@ class Predictor:
             reached.clear()
         return total
 
-    def read(self, path: Path) -> np.ndarray:
+    def read(self, item: ImageFile) -> np.ndarray:
         """An image file as ``(H, W, 3)`` uint8 RGB."""
-        return read_rgb(path, self.image.intensity, self.image.channel_order == "bgr")
+        orientation = getattr(item, "orientation", UPRIGHT)  # records have none: TIFF is never turned
+        return read_rgb(item.image, self.image.intensity, self.image.channel_order == "bgr", orientation)
 
 
 def predict_images(predictor: Predictor, items: Iterable[Item]) -> Iterator[tuple[Item, np.ndarray, list[Instance]]]:
@@ -77,7 +78,7 @@ def predict_images(predictor: Predictor, items: Iterable[Item]) -> Iterator[tupl
     While the network runs, the next image is read and the tiles of the one before are stitched.
     """
     with ThreadPoolExecutor(2) as pool:
-        images = in_turn(pool, lambda item: (item, predictor.read(item.image)), items)
+        images = in_turn(pool, lambda item: (item, predictor.read(item)), items)
         detected = ((item, image, *detect(predictor, image)) for item, image in images)
         yield from in_turn(pool, lambda parts: (*parts[:2], assemble(predictor, *parts[1:])), detected)
 

@@ -37,15 +37,25 @@ def usable_polygons(segmentation: list[Any], side: float, dropped: Counter[str],
     One polygon may also be given without the list around it, and each by its points ``[[x, y], …]``. ``side`` is the
     longer one of the image, in px.
     """
-    kept = []
+    kept: list[Any] = []
+    length = 0.0
     for given in _as_polygons(segmentation):
         polygon = [number(value) for value in given] if isinstance(given, list) else given
         reason = _fault(polygon, side)
+        if not reason and length + outline_length(polygon) > MAX_OUTLINE:
+            reason = "polygon too long for a cell"
         if reason and not (is_strict and reason != TOO_SHORT):
             dropped[reason] += 1
         else:
+            length += 0.0 if reason else outline_length(polygon)
             kept.append(polygon)
     return kept
+
+
+def outline_length(polygon: list[float]) -> float:
+    """The length of an outline as the drawing takes memory by it: of each side the longer of its two extents."""
+    corners = np.array(polygon, np.float64).reshape(-1, 2)
+    return float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
 
 
 def _as_polygons(segmentation: list[Any]) -> list[Any]:
@@ -75,7 +85,4 @@ def _fault(polygon: Any, side: float) -> str:
         return "polygon with a coordinate that is not a number"
     if not all(-side <= value <= 2 * side for value in polygon):
         return "polygon with a point far outside its image"
-    corners = np.array(polygon, np.float64).reshape(-1, 2)
-    if np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum() > MAX_OUTLINE:
-        return "polygon too long for a cell"
     return ""

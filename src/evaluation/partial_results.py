@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.common.files import append_line, read_lines
-from src.data.records import TestImage
+from src.data.images_to_predict import TestImage
 
 
 class PartialResults:

@@ -6,7 +6,7 @@ import numpy as np
 
 from src.common.errors import InputError
 from src.common.values import integer, number
-from src.evaluation.coco_polygons import FEWEST_NUMBERS, MAX_OUTLINE
+from src.evaluation.coco_polygons import FEWEST_NUMBERS, MAX_OUTLINE, outline_length
 from src.evaluation.rle import MAX_PIXELS, compress
 from src.geometry.polygons import fill_as_coco
 
@@ -45,8 +45,7 @@ def _rasterise(polygons: list[Any], size: list[int], where: str) -> dict[str, An
             raise InputError(f"{where}: a polygon needs three points or more, as [x1, y1, x2, y2, …]")
         if not all(type(value) in (int, float) and -reach <= value <= 2 * reach for value in polygon):
             raise InputError(f"{where}: a polygon has a point that is not a number or far outside its image")
-        corners = np.array(polygon).reshape(-1, 2)
-        length += float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
+        length += outline_length(polygon)
     if length > MAX_OUTLINE:  # pycocotools takes memory by it, and does not ask whether it got any
         raise InputError(f"{where}: its polygons are {length:.0f} px long, too long for a cell")
     return {"size": size, "counts": fill_as_coco(polygons, *size)}

@@ -14,7 +14,7 @@ from src.common.limits import DEFAULT_MAX_PIXELS, set_max_pixels
 from src.common.progress import ProgressBar
 from src.config.recipe import read_recipe
 from src.data.classes import CellClass, classes_of_results
-from src.data.tiff import read_rgb
+from src.data.pictures import read_rgb
 from src.evaluation.average_precision import covered_shares
 from src.evaluation.errors_by_cause import NONE, Outcomes, confusion, match_detections
 from src.evaluation.ground_truth import TruthSettings

@@ -14,9 +14,8 @@ from src.common.limits import max_pixels, set_max_pixels
 from src.config.settings import DataSettings, ImageSettings
 from src.convert import main as convert
 from src.data.id_map import ImageId, write_id_map
-from src.data.pictures import read_picture
-from src.data.records import find_test_images
-from src.data.tiff import read_rgb
+from src.data.images_to_predict import find_test_images
+from src.data.pictures import read_picture, read_rgb
 from src.data.training_data import load_training_data
 from src.engine.loading import start_worker
 from src.evaluation.ground_truth import load_ground_truth

@@ -9,7 +9,8 @@ import tifffile
 
 from src.common.errors import InputError
 from src.data.id_map import ImageId, read_id_map, write_id_map
-from src.data.records import ImageFiles, Record, TestImage, find_test_images, turned_warnings, unread_test_files
+from src.data.images_to_predict import TestImage, find_test_images, unread_test_files
+from src.data.records import ImageFiles, Record, turned_warnings
 from src.data.splits import part_names, read_groups, read_split, select
 from src.data.tiff import write_image, write_mask
 from tests.helpers import find_records, write_dataset
@@ -233,10 +234,10 @@ def test_what_is_not_read_of_test_images_is_said(test_dir: Path, tmp_path: Path)
     (test_dir / "readme.txt").unlink()
     assert unread_test_files(test_dir) == []
     (test_dir / "Thumbs.db").write_text("")
-    (test_dir / "d.png").write_text("")
+    (test_dir / "d.webp").write_text("")
     add_image(test_dir / "more/e.tif")
     (warning,) = unread_test_files(test_dir)
-    assert "2 files or folders" in warning and f"{test_dir}/d.png" in warning
+    assert "2 files or folders" in warning and f"{test_dir}/d.webp" in warning
     add_record(tmp_path / "layout", "a")
     (tmp_path / "layout/list.csv").write_text("")
     (warning,) = unread_test_files(tmp_path / "layout")

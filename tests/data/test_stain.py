@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.records import find_test_images
+from src.data.images_to_predict import find_test_images
 from src.data.splits import group_by_stain, make_split
 from src.data.stain import decide_channel_order, red_contrast, stain_features, swapped_images
 from src.data.tiff import read_image

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from src.common.errors import InputError
 from src.config.settings import ImageSettings, PredictSettings
 from src.data.id_map import ImageId
-from src.data.records import TestImage
+from src.data.images_to_predict import TestImage
 from src.data.tiff import write_image
 from src.engine.prediction import Predictor, predict_image, predict_images
 from src.geometry.tiles import FILL

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from src.data.id_map import ImageId
-from src.data.records import TestImage
+from src.data.images_to_predict import TestImage
 from src.data.tiff import write_image
 from src.evaluation.partial_results import PartialResults
 

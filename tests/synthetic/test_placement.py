@@ -12,8 +12,8 @@ from scipy import ndimage
 from src.common.errors import run_command
 from src.common.files import read_json
 from src.data.classes import HOMEWORK_CLASSES
+from src.data.images_to_predict import find_test_images
 from src.data.masks import read_mask
-from src.data.records import find_test_images
 from src.data.splits import read_split
 from src.data.tiff import read_image
 from src.evaluation.ground_truth import load_ground_truth
