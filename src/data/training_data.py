@@ -98,7 +98,6 @@ def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = 
     train_facts = facts.take([rows[record.name] for record in train])
     if not len(train_facts.boxes):
         raise InputError("the train part of the split holds no cells")
-    contrasts, stains = train_facts.tissue_contrasts(), train_facts.stains
     return TrainingData(
         classes=classes,
         train=train,
@@ -108,7 +107,7 @@ def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = 
         split={part: [record.name for record in found] for part, found in (("train", train), ("val", val))},
         channel_order=order,
         class_counts=train_facts.counts_of(len(classes)).sum(axis=0),
-        statistics=data_statistics(train_facts.cell_size(), contrasts, stains, order == "bgr"),
+        statistics=data_statistics(train_facts.cell_size(), train_facts.contrasts, train_facts.stains, order == "bgr"),
         val_cells=int(facts.class_counts[[rows[record.name] for record in val]].sum()),
         checksums={record.name: str(facts.checksums[rows[record.name]]) for record in (*train, *val)},
         notes=tuple(notes),

@@ -208,10 +208,12 @@ def _read_statistics(values: Any, path: Path) -> DataStatistics | None:
     if values is None:
         return None
     try:
-        statistics = DataStatistics(**values)
-    except TypeError as error:
+        shares = values.get("absorption")
+        statistics = DataStatistics(**{**values, "absorption": shares if shares is None else tuple(shares)})
+    except (TypeError, AttributeError) as error:
         raise InputError(f"{path}: is not a checkpoint of this program") from error
-    numbers = [value for value in asdict(statistics).values() if value is not None]
+    parts = (statistics.cell_size, statistics.contrast, statistics.darkness, *(statistics.absorption or ()))
+    numbers = [value for value in parts if value is not None]
     if not all(isinstance(value, float) and math.isfinite(value) for value in numbers) or not statistics.cell_size > 0:
         raise InputError(f"{path}: is not a checkpoint of this program")
     return statistics

@@ -70,6 +70,28 @@ def test_another_range_is_noticed(statistics: DataStatistics) -> None:
 
 def test_another_size_of_cells_is_noticed(statistics: DataStatistics) -> None:
     (warning,) = shift_warnings(statistics, [prediction(tissue(), 10)], 1.0)
-    assert "median cell is 10 px" in warning and "20 in training" in warning and "factor of 2" in warning
+    assert "median cell is 10 px" in warning and "20 in training" in warning and "--scale 2" in warning
     assert shift_warnings(statistics, [prediction(tissue(), 10)], 2.0) == []
     assert shift_warnings(statistics, [prediction(tissue(), 10, FEWEST_CELLS - 1)], 1.0) == []
+
+
+def test_another_stain_is_noticed(statistics: DataStatistics) -> None:
+    assert statistics.absorption and sum(statistics.absorption) == pytest.approx(1, abs=0.05)
+    grey = np.repeat(tissue().mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
+    brown = np.full((200, 200, 3), (225, 205, 190), np.uint8)  # DAB with pale haematoxylin
+    brown[::2, :60] = (120, 75, 40)
+    (warning,) = shift_warnings(statistics, [prediction(grey)], 1.0)
+    assert "33 : 33 : 33" in warning
+    assert len(shift_warnings(statistics, [prediction(brown)], 1.0)) == 1
+    assert len(shift_warnings(statistics, [prediction(255 - tissue())], 1.0)) == 1  # which is darker
+    white = np.full((50, 50, 3), 250, np.uint8)
+    assert not any("absorbed" in line for line in shift_warnings(statistics, [prediction(white, count=0)], 1.0))
+
+
+def test_swapped_images_have_the_stain_that_is_seen() -> None:
+    stored = tissue()[..., ::-1]
+    plain, swapped = (
+        data_statistics(20.0, [red_contrast(image)], [stain_features(image)], swapped=is_bgr)
+        for image, is_bgr in ((tissue(), False), (stored, True))
+    )
+    assert plain.absorption == pytest.approx(swapped.absorption)
