@@ -15,11 +15,11 @@ from src.common.errors import InputError, nearest_path
 # What systems, file servers, editors and downloads leave in folders. A colon, or on other systems an underscore, begins
 # the name of an alternate data stream of Windows.
 _SYSTEM_FILE = re.compile(
-    r"\..*|__macosx|icon\r|network trash folder|temporary items"  # macOS
+    r"\..*|__macosx|icon\r|network trash folder|temporary items|thevolumesettingsfolder"  # macOS
     r"|(eh)?thumbs.*\.db(:.*)?|desktop\.ini|recycle[rd]|\$recycle\.bin"  # Windows
-    r"|system volume information|found\.\d{3}"
+    r"|system volume information|found\.\d{3}|\$extend|wpsettings\.dat|indexervolumeguid"
     r"|[@#](recycle|recently-snapshot|snapshot|eadir|tmp|sharesnap)|lost\+found"  # Synology, QNAP, Linux
-    r"|.*[:_]zone\.identifier|~\$.*|.*~|.*\.(bak|sw[a-p]|tmp|part|partial|crdownload|filepart)",
+    r"|.*[:_]zone\.identifier|~\$.*|.*~|#.*#|__pycache__|.*\.(bak|sw[a-p]|tmp|part|partial|crdownload|filepart)",
     re.IGNORECASE,
 )
 

@@ -1,29 +1,32 @@
 """Polygons of COCO files as tools write them: which can be drawn, and why others cannot."""
 
 from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from src.common.values import number
+from src.common.values import integer, number
+from src.evaluation.results import sizes_of
 
 MAX_OUTLINE = 1e6  # px, of the polygons of one object
 FEWEST_NUMBERS = 6  # three points
-TOO_SHORT = "polygon of fewer than three points"
 
 
-def with_usable_polygons(annotation: Any, side: float | None, dropped: Counter[str], is_strict: bool) -> Any:
+def with_usable_polygons(annotation: Any, side: float | None, dropped: Counter[str]) -> Any:
     """An annotation without those of its polygons that cannot be drawn, which ``dropped`` counts by reason.
 
-    ``side`` is the longer one of its image in px, ``None`` where there is no such image. An annotation that is left
-    with no polygon becomes ``None``. One without polygons stays as it is. With ``is_strict`` only polygons of fewer
-    than three points are left out; what is malformed in another way stays, to be refused.
+    ``side`` is the longer one of its image in px, ``None`` where there is no such image. An annotation without a
+    segmentation, or without a polygon that is left, becomes ``None``. An RLE stays as it is.
     """
-    segmentation = annotation.get("segmentation") if isinstance(annotation, dict) else None
-    if not isinstance(segmentation, list) or not segmentation or side is None:
+    segmentation = annotation.get("segmentation", {}) if isinstance(annotation, dict) else {}
+    if segmentation is None or segmentation == []:
+        dropped["annotation without a segmentation"] += 1
+        return None
+    if not isinstance(segmentation, list) or side is None:
         return annotation
     bad: Counter[str] = Counter()
-    polygons = usable_polygons(segmentation, side, bad, is_strict)
+    polygons = usable_polygons(segmentation, side, bad)
     if not polygons:
         dropped[f"annotation whose polygons cannot be drawn ({', '.join(sorted(bad))})"] += 1
         return None
@@ -31,7 +34,7 @@ def with_usable_polygons(annotation: Any, side: float | None, dropped: Counter[s
     return {**annotation, "segmentation": polygons}
 
 
-def usable_polygons(segmentation: list[Any], side: float, dropped: Counter[str], is_strict: bool) -> list[Any]:
+def usable_polygons(segmentation: list[Any], side: float, dropped: Counter[str]) -> list[Any]:
     """The polygons ``[x1, y1, x2, y2, …]`` of a segmentation; others are counted in ``dropped`` by reason.
 
     One polygon may also be given without the list around it, and each by its points ``[[x, y], …]``. ``side`` is the
@@ -44,10 +47,10 @@ def usable_polygons(segmentation: list[Any], side: float, dropped: Counter[str],
         reason = _fault(polygon, side)
         if not reason and length + outline_length(polygon) > MAX_OUTLINE:
             reason = "polygon too long for a cell"
-        if reason and not (is_strict and reason != TOO_SHORT):
+        if reason:
             dropped[reason] += 1
         else:
-            length += 0.0 if reason else outline_length(polygon)
+            length += outline_length(polygon)
             kept.append(polygon)
     return kept
 
@@ -78,7 +81,7 @@ def _flat(points: list[list[Any]]) -> list[Any]:
 def _fault(polygon: Any, side: float) -> str:
     """Why a polygon cannot be drawn; empty for one that can."""
     if not isinstance(polygon, list) or len(polygon) < FEWEST_NUMBERS:
-        return TOO_SHORT
+        return "polygon of fewer than three points"
     if len(polygon) % 2:
         return "polygon with an odd number of coordinates"
     if not all(type(value) in (int, float) and value == value for value in polygon):
@@ -86,3 +89,31 @@ def _fault(polygon: Any, side: float) -> str:
     if not all(-side <= value <= 2 * side for value in polygon):
         return "polygon with a point far outside its image"
     return ""
+
+
+@dataclass(frozen=True)
+class ToldSize:
+    """What annotations tell of the size of their image: the (H, W) of an RLE, and the furthest point (y, x) in px."""
+
+    size: tuple[int, int] | None = None
+    furthest: tuple[float, float] = (0.0, 0.0)
+
+    def fits(self, height: int, width: int) -> bool:
+        """Whether all points lie in an image of this size, but for a pixel, as tools round them."""
+        return self.furthest[0] <= height + 1 and self.furthest[1] <= width + 1
+
+
+def told_sizes(annotations: Any) -> dict[int, ToldSize]:
+    """What the annotations of a COCO file tell of each image's size, by its id; malformed ones tell nothing."""
+    items = [item for item in annotations if isinstance(item, dict)] if isinstance(annotations, list) else []
+    found = {image_id: ToldSize(size) for image_id, size in sizes_of(items).items()}
+    for item in items:
+        image_id, segmentation = integer(item.get("image_id")), item.get("segmentation")
+        if type(image_id) is not int or not isinstance(segmentation, list):
+            continue
+        before = found.get(image_id, ToldSize())
+        y, x = before.furthest
+        for polygon in usable_polygons(segmentation, MAX_OUTLINE, Counter()):
+            y, x = max(y, *polygon[1::2]), max(x, *polygon[::2])
+        found[image_id] = replace(before, furthest=(y, x))
+    return found

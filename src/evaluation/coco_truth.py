@@ -118,12 +118,11 @@ def _places(images: Sequence[Mapping[str, Any]], entries: Sequence[ImageId], pat
     return {place: entry for place, entry in found.items() if place is not None}
 
 
-def read_coco(data: Any, path: Path, class_count: int, crowds: str = "auto", is_strict: bool = True) -> CocoTruth:
+def read_coco(data: Any, path: Path, class_count: int, crowds: str = "auto") -> CocoTruth:
     """The images of a decoded COCO JSON file with their objects.
 
-    Polygons of fewer than three points are left out, and so is an annotation without another or without a pixel.
-    Polygons that cannot be drawn for another reason are an error, or unless ``is_strict`` left out, too. ``path`` names
-    the file in an error.
+    Polygons that cannot be drawn are left out, and so is an annotation without another, without a segmentation or
+    without a pixel. ``path`` names the file in an error.
     """
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "annotations")):
         raise InputError(f"{path}: expected a COCO JSON object with lists of images and annotations")
@@ -133,7 +132,7 @@ def read_coco(data: Any, path: Path, class_count: int, crowds: str = "auto", is_
     dropped: Counter[str] = Counter()
     sides = {image.id: max(image.height, image.width) for image in images.values()}
     sound = (
-        (index, with_usable_polygons(item, _side_of(item, sides), dropped, is_strict))
+        (index, with_usable_polygons(item, _side_of(item, sides), dropped))
         for index, item in enumerate(data["annotations"])
     )
     kept = [(index, item) for index, item in sound if item is not None]

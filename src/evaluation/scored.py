@@ -2,15 +2,15 @@
 
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from src.common.errors import InputError
 from src.common.files import companion
-from src.data.classes import CellClass
+from src.data.classes import CellClass, load_classes
 from src.data.id_map import read_id_map
-from src.evaluation.categories import FileIds
+from src.evaluation.categories import Category, FileIds, match_classes
 from src.evaluation.ground_truth import TruthSettings, read_ground_truth
 from src.evaluation.image_truth import ImageTruth
 from src.evaluation.results import check_results, read_results, sizes_of
@@ -36,6 +36,8 @@ def read_scored(
     """
     entries = read_results(files.pred)
     truth = read_ground_truth(files.gt, len(classes), files.id_map, names, settings, sizes_of(entries))
+    if not files.classes_flag:
+        truth = replace(truth, images=with_classes_of_folder(truth.images, Path(files.gt), classes))
     entries, note = in_class_ids(entries, truth.file_ids, classes, files)
     if note:
         print(note, file=sys.stderr)
@@ -43,6 +45,29 @@ def read_scored(
     check_results(entries, known, len(classes), files.pred)
     scored = {image.id for image in truth.images}  # a part of a split may be fewer images than the id map has
     return truth.images, [entry for entry in entries if entry["image_id"] in scored]
+
+
+def with_classes_of_folder(
+    images: Sequence[ImageTruth], folder: Path, classes: Sequence[CellClass]
+) -> list[ImageTruth]:
+    """Images whose cells have the ids of ``classes`` by the names that the folder's own ``classes.json`` gives them.
+
+    Raises:
+        InputError: the folder's cells are of a class that is none of these.
+    """
+    path = folder / "classes.json"
+    own = load_classes(path) if folder.is_dir() and path.is_file() else tuple(classes)
+    if [cell_class.name for cell_class in own] == [cell_class.name for cell_class in classes]:
+        return list(images)
+    used = {cell.class_id for image in images for cell in image.instances}
+    categories = [Category(cell_class.id, cell_class.name, "") for cell_class in own]
+    numbers, note = match_classes(categories, used, classes, path)
+    if note:
+        print(note, file=sys.stderr)
+    return [
+        replace(image, instances=[replace(cell, class_id=numbers[cell.class_id]) for cell in image.instances])
+        for image in images
+    ]
 
 
 def in_class_ids(

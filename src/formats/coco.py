@@ -8,15 +8,18 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from src.common.errors import InputError
+from src.common.errors import InputError, counted
 from src.common.files import is_system_file, read_json
+from src.common.values import integer
 from src.data.classes import ANY_CLASS, name_classes, parse_classes, to_json
+from src.data.names import IMAGE_SUFFIX
 from src.data.pictures import QUARTER_TURNS, exif_orientation, read_size
 from src.evaluation.categories import read_categories, renumbered
+from src.evaluation.coco_polygons import ToldSize, told_sizes
 from src.evaluation.coco_truth import has_size, read_coco
 from src.evaluation.image_truth import ImageTruth
 from src.formats.imported import NOTE_TURNED, Imported, ImportSettings, Source, drop, read_matching, with_readers
-from src.formats.places import PICTURES, Places, is_there, parts_of
+from src.formats.places import Places, is_there, parts_of
 
 
 def import_coco(path: Path, settings: ImportSettings) -> Source:
@@ -36,12 +39,15 @@ def import_coco(path: Path, settings: ImportSettings) -> Source:
     classes = parse_classes(to_json(name_classes([category.name for category in categories])), str(path))
     source = Source({}, classes, Counter(f"category {name!r}, which only stands above the others" for name in roots))
 
-    files = _find_images(data.get("images"), path, settings.images)
+    files = _find_images(data.get("images"), path, settings.images, source)
+    annotations = data.get("annotations")
     if isinstance(items := data.get("images"), list):
-        data = {**data, "images": [_with_size(item, files, source, settings.orientation) for item in items]}
-    if isinstance(annotations := data.get("annotations"), list):
-        data = {**data, "annotations": _cells(annotations, numbers, path, source.dropped)}
-    found = read_coco(data, path, len(classes), settings.crowds, is_strict=False)
+        told = told_sizes(annotations)
+        data = {**data, "images": [_with_size(item, files, told, source, settings.orientation) for item in items]}
+    if isinstance(annotations, list):
+        numbered = (renumbered(item, numbers, f"{path}: annotation {index}") for index, item in enumerate(annotations))
+        data = {**data, "annotations": list(numbered)}
+    found = read_coco(data, path, len(classes), settings.crowds)
     source.dropped.update(found.dropped)
     source.lines.extend([found.note] if found.note else [])
     drop(source, "image beside these that the file does not name", _others_beside(set(files.values())))
@@ -55,40 +61,31 @@ def import_coco(path: Path, settings: ImportSettings) -> Source:
     return with_readers(source, [(place, file, partial(read, file, truth)) for place, file, truth in images])
 
 
-def _cells(
-    annotations: Sequence[Any], numbers: Mapping[int, int], path: Path, dropped: Counter[str]
-) -> list[dict[str, Any]]:
-    """The annotations that have a segmentation, their categories as 1..K; the others are counted in ``dropped``."""
-    kept = []
-    for index, item in enumerate(annotations):
-        if isinstance(item, dict) and item.get("segmentation") in (None, []):
-            dropped["annotation without a segmentation"] += 1
-        else:
-            kept.append(renumbered(item, numbers, f"{path}: annotation {index}"))
-    return kept
-
-
-def _find_images(items: Any, path: Path, images: Path | None) -> dict[str, Path]:
+def _find_images(items: Any, path: Path, images: Path | None, source: Source) -> dict[str, Path]:
     """The file of each image by its ``file_name``; what is malformed is left to be refused by its reader."""
     folder = path.absolute().parent
     roots = [images.absolute()] if images else [folder, folder / "images", folder.parent]
     found: dict[str, Path] = {}
     owners: dict[Path, str] = {}
-    places = Places()
+    places, elsewhere = Places(), list[Path]()
     for item in items if isinstance(items, list) else []:
         name = item.get("file_name") if isinstance(item, dict) else None
         if isinstance(name, str):
             parts = parts_of(name, path)
             file = _by_way_up(name, folder, roots, places) or _by_folders(parts, roots, places)
-            file = file or _somewhere_below(
-                parts[-1], [root for root in roots if root != folder / "images"], places, path
-            )
+            if file is None:
+                file = _somewhere_below(parts[-1], [root for root in roots if root != folder / "images"], places, path)
+                elsewhere.extend([file] if file else [])
             if file is None:
                 raise InputError(f"{path}: names {name}, which is not in {roots[0]} (see --images)")
             owner = owners.setdefault(file, name)
             if owner != name:
                 raise InputError(f"{path}: names {owner} and {name}, but there is only {file} for both (see --images)")
             found[name] = file
+    if elsewhere:
+        source.lines.append(
+            f"found in other folders than named: {counted(len(elsewhere), 'image')}, such as {elsewhere[0]}"
+        )
     return found
 
 
@@ -116,9 +113,9 @@ def _by_folders(parts: Sequence[str], roots: Sequence[Path], places: Places) -> 
 
 
 def _somewhere_below(name: str, roots: Sequence[Path], places: Places, path: Path) -> Path | None:
-    """The only file of a name anywhere below a place."""
+    """The only file of a name anywhere below a place, but not in a folder with a list of its own."""
     for root in roots:
-        found = places.below(root, name)
+        found = [file for file in places.below(root, name) if not _has_other_list(file.parent, path)]
         if len(found) > 1:
             raise InputError(f"{path}: names {name}, of which {found[0]} and {found[1]} may be meant (see --images)")
         if found:
@@ -126,22 +123,34 @@ def _somewhere_below(name: str, roots: Sequence[Path], places: Places, path: Pat
     return None
 
 
+def _has_other_list(folder: Path, path: Path) -> bool:
+    """Whether a folder holds another JSON file than ``path``, as those of other parts of a data set do."""
+    return any(file.suffix.lower() == ".json" and file.absolute() != path.absolute() for file in folder.iterdir())
+
+
 def _others_beside(files: set[Path]) -> list[Path]:
-    """Image files in the folders of these that are not among them."""
-    folders = {file.parent for file in files}
-    beside = [file for folder in folders for file in folder.iterdir() if PICTURES.search(file.name)]
-    return [file for file in beside if file not in files and not is_system_file(file.name)]
+    """Image files of any type in the folders of these, and below, that are not among them."""
+    beside = {file for folder in {file.parent for file in files} for file in folder.rglob("*")}
+    return sorted(file for file in beside - files if IMAGE_SUFFIX.search(file.name) and not is_system_file(file.name))
 
 
-def _with_size(item: Any, files: Mapping[str, Path], source: Source, orientation: str) -> Any:
-    """An image's entry with the size of its file where it has none, turned by its EXIF tag unless that is ``raw``."""
+def _with_size(
+    item: Any, files: Mapping[str, Path], told: Mapping[int, ToldSize], source: Source, orientation: str
+) -> Any:
+    """An image's entry with a size where it has none: that of its file, turned by its EXIF tag unless that is ``raw``.
+
+    What its annotations tell comes first: the size of an RLE, and points that lie in the picture only as it is stored.
+    """
     name = item.get("file_name") if isinstance(item, dict) else None
-    if not isinstance(name, str) or name not in files:
-        return item
-    if has_size(item):
+    if not isinstance(name, str) or name not in files or has_size(item):
         return item
     height, width = read_size(files[name])
-    if orientation != "raw" and exif_orientation(files[name]) in QUARTER_TURNS:
-        height, width = width, height
-        source.notes[NOTE_TURNED] += orientation == "auto" and height != width
+    if orientation != "raw" and height != width and exif_orientation(files[name]) in QUARTER_TURNS:
+        labels = told.get(integer(item.get("id")), ToldSize())
+        is_stored = labels.size == (height, width) or (
+            labels.size is None and labels.fits(height, width) and not labels.fits(width, height)
+        )
+        if orientation == "turned" or not is_stored:
+            height, width = width, height
+            source.notes[NOTE_TURNED] += orientation == "auto" and labels.size is None
     return {**item, "height": height, "width": width}

@@ -39,7 +39,7 @@ def read_regions(xml: Path) -> list[Region]:
             name = (attribute.get("Name", "") if attribute is not None else "").strip().lower()
             for region in annotation.iter("Region"):
                 corners = [(float(v.attrib["X"]), float(v.attrib["Y"])) for v in region.iter("Vertex")]
-                is_hole = region.get("NegativeROA", "0").strip() == "1"
+                is_hole = region.get("NegativeROA", "0").strip().lower() in ("1", "true")
                 kind = region.get("Type", POLYGON).strip()
                 regions.append(Region(layer, name, kind, is_hole, np.array(corners).reshape(-1, 2)))
     except (OSError, ParseError, DefusedXmlException, LookupError, ValueError) as error:

@@ -45,6 +45,7 @@ STRAY = (
     "#recycle", "@Recycle", "@eaDir", "RECYCLER", "$RECYCLE.BIN", "Network Trash Folder", "Temporary Items",
     "found.000", "lost+found", "System Volume Information", ".DS_Store", "._x", "Thumbs.db", "desktop.ini",
     "x.tif:Zone.Identifier", "x.tif~", "x.bak", "~$x", ".~lock.x#", ".nfs000001", "x.swp", "x.part", "x.crdownload",
+    "TheVolumeSettingsFolder", "$Extend", "WPSettings.dat", "IndexerVolumeGuid", "__pycache__", "#x.png#",
 )  # fmt: skip
 
 

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from src.common.errors import InputError
 from src.common.files import write_json
 from src.data.classes import HOMEWORK_CLASSES, name_classes, to_json
+from src.data.tiff import write_mask
 from src.evaluation.categories import Category, match_classes
 from src.evaluation.ground_truth import TruthSettings, load_ground_truth
 from src.evaluation.results import result_entries
@@ -177,3 +179,30 @@ def test_ids_that_are_of_no_class_are_refused(tmp_path: Path) -> None:
         scored(tmp_path, gt, [10, 20, 50, 40])
     with pytest.raises(InputError, match=r"entry 2: category_id 9 .* 10, 20, 40, 50 of .*gt\.json.*1\.\.4"):
         scored(tmp_path, gt, [10, 20, 9, 40])
+
+
+def test_the_classes_of_a_folder_are_matched_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``classes.json`` in the ground truth, and classes beside the results, in another order."""
+    truth = tmp_path / "truth"
+    for number in (1, 2):
+        mask = np.zeros((SIDE, SIDE), np.uint16)
+        mask[5:15, 20 * number : 20 * number + 10] = 1
+        write_mask(truth / "x" / f"class{number}.tif", mask)
+    write_json(truth / "classes.json", to_json(name_classes(["b", "a"])))
+    cells = [Instance(3 - number, 0.9, 5, 20 * number, np.ones((10, 10), bool)) for number in (1, 2)]
+    write_json(tmp_path / "p.json", result_entries(1, cells, SIDE, SIDE))
+    write_json(tmp_path / "p.id-map.json", [{"file_name": "x.tif", "id": 1, "height": SIDE, "width": SIDE}])
+
+    def ap(names: list[str], *flags: str) -> float:
+        write_json(tmp_path / "p.classes.json", to_json(name_classes(names)))
+        main(["--pred", str(tmp_path / "p.json"), "--gt", str(truth), "--json", str(tmp_path / "s.json"), *flags])
+        found: float = json.loads((tmp_path / "s.json").read_text())["uncapped"]["AP50"]
+        return found
+
+    assert ap(["A", "b"]) == 1 and ap(["b", "a"]) == 0
+    with pytest.raises(InputError, match=r"classes\.json: has the categories"):
+        ap(["tumour", "stroma"])
+    capsys.readouterr()
+    assert ap(["class1", "class2"]) == 0 and "generic" in capsys.readouterr().err
+    write_json(tmp_path / "given.json", to_json(name_classes(["tumour", "stroma"])))
+    assert ap(["tumour", "stroma"], "--classes", str(tmp_path / "given.json")) == 0  # the flag says what the ids are

@@ -94,7 +94,7 @@ def drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str], *regions: str) -> 
 
 
 def test_a_hole_is_cut_from_the_region_around_it_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ring, hole = region(box(2, 2, 30, 30)), region(box(8, 8, 24, 24), NegativeROA=1)
+    ring, hole = region(box(2, 2, 30, 30)), region(box(8, 8, 24, 24), NegativeROA="true")
     inner, inner_hole = region(box(10, 10, 20, 20)), region(box(13, 13, 16, 16), NegativeROA=1)
     beside = region(box(22, 2, 40, 12))  # overlaps the ring and its hole
     mask = drawn(tmp_path, capsys, inner_hole, ring, hole, inner, beside)
@@ -288,3 +288,41 @@ def test_what_there_was_instead_of_cells_is_said(tmp_path: Path, capsys: pytest.
     (tmp_path / "in/a.xml").write_text(XML.format(annotations=annotation("Ambiguous", np.array(box(2, 2, 9, 9)))))
     with pytest.raises(InputError, match=r"holds no cells in its 1 image; 1 region to ignore"):
         convert(capsys, "--from", "monusac", tmp_path / "in", tmp_path / "out")
+
+
+def test_an_image_of_another_part_of_the_data_set_is_not_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = coco_file(save_folder(tmp_path / "set/valid") / "_annotations.coco.json")
+    (path.parent / "x.png").rename(save_folder(tmp_path / "set/train") / "x.png")
+    (tmp_path / "set/train/_annotations.coco.json").write_text("{}")
+    with pytest.raises(InputError, match=r"x\.png.*--images"):
+        convert(capsys, "--from", "coco", path, tmp_path / "out")
+    (tmp_path / "set/train/_annotations.coco.json").unlink()
+    said = convert(capsys, "--from", "coco", path, tmp_path / "out")
+    assert "1 image, such as" in said and "train/x.png" in said
+
+
+def save_folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@pytest.mark.parametrize("tag", [5, 6, 7, 8])
+@pytest.mark.parametrize("form", ["rle", "far", "near"])
+def test_labels_without_a_size_tell_whether_a_picture_is_turned(
+    tag: int, form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The picture is stored as 40 x 50 px and shown as 50 x 40."""
+    shapes = {"rle": {"size": [40, 50], "counts": [0, 5, 1995]}, "near": [[5, 4, 15, 4, 15, 12, 5, 12]]}
+    shapes["far"] = [[44, 4, 49, 4, 49, 12, 44, 12]]  # beyond the right edge of what is shown
+    cell = {"id": 1, "image_id": 7, "category_id": 3, "segmentation": shapes[form]}
+    path = coco_file(tmp_path / "x.json", images=[{"id": 7, "file_name": "x.png"}], annotations=[cell])
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    Image.fromarray(PIXELS).save(tmp_path / "x.png", exif=exif)
+    said = convert(capsys, "--from", "coco", path, tmp_path / "out")
+    image = read_image(tmp_path / "out/x/image.tif")
+    assert image.shape[:2] == ((50, 40) if form == "near" else (40, 50))
+    assert ("--orientation" in said) == (form == "near") and masks_of(tmp_path / "out/x")[1].shape == image.shape[:2]
+    assert masks_of(tmp_path / "out/x")[1].any() and "without a pixel" not in said
