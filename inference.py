@@ -23,8 +23,8 @@ if __name__ == "__main__":
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave a shared core to others
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,15 @@ Entries = dict[int, list[dict[str, Any]]]  # result entries by image id
 Counts = dict[int, Counter[int]]  # the number of cells by class id, by image id
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a process has found: result entries and numbers of cells, and statistics of what it has predicted."""
+
+    entries: Entries
+    counts: Counts
+    statistics: PredictionStatistics = field(default_factory=PredictionStatistics)
+
+
 @memory_errors(
     "lower --predict-batch-size, leave out --whole-image, choose another GPU with --device cuda:N or take --device cpu"
 )
@@ -78,37 +87,65 @@ def main(config: InferenceConfig) -> None:
     images = find_images(config)
     predictor, checkpoint = load_predictor(config, device)
     if world.is_main:
-        print(f"predicting on {device} in {str(predictor.amp or torch.float32).removeprefix('torch.')}")
-        warnings = [*unread_test_files(config.test_dir), *turned_warnings(images), *turned_pictures(images)]
-        print("".join(f"{warning}\n" for warning in warnings), end="")
-        print(f"classes: {', '.join(f'{c.id} {c.name}' for c in checkpoint.classes)}")
+        print_start(config, images, predictor, checkpoint.classes)
 
     partial = PartialResults(config.output, job(config, predictor.amp), world.rank)
     entries = resumed(config, partial, images, world)
+    found = Found(entries, counts_of(entries, images, predictor.settings.min_score))
     waiting = [image for image in images if image.entry.id not in entries]
-    prediction, counts = PredictionStatistics(), counts_of(entries, images, predictor.settings.min_score)
     bar = ProgressBar(waiting[world.rank :: world.size], "predict", hidden=not world.is_main)
-    for image, pixels, instances in predict_images(predictor, bar):
-        found = result_entries(image.entry.id, instances, image.entry.height, image.entry.width)
-        for entry, instance in zip(found, instances, strict=True):
-            entry["probabilities"] = [round(value, DIGITS) for value in instance.probabilities]
-        cells = confident(instances, predictor.settings.min_score, *pixels.shape[:2])
-        counts[image.entry.id] = Counter(cell.class_id for cell in cells)
-        prediction.add(pixels, cells, is_wide(image.image))
-        if config.overlay:
-            write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, cells, checkpoint.classes)
-        partial.add(image, found)
-        entries[image.entry.id] = found
+    predict(config, predictor, checkpoint.classes, bar, found, partial)
 
-    shares = world.gather((entries, counts))
-    warnings = find_warnings(world, predictor, checkpoint.statistics, prediction)
+    warnings = find_warnings(world, predictor, checkpoint.statistics, found.statistics)
+    of_all = gathered(world, found)
     if world.is_main:
-        print("".join(f"{warning}\n" for warning in warnings), end="")
-        found_in_all = {image_id: found for share, _ in shares for image_id, found in share.items()}
-        counted_in_all = {image_id: counted for _, share in shares for image_id, counted in share.items()}
-        write(config, images, found_in_all, counted_in_all, checkpoint.classes)
+        print_lines(warnings)
+        write(config, images, of_all, checkpoint.classes)
         partial.remove()
     distributed.stop(world)
+
+
+def print_start(
+    config: InferenceConfig, images: Sequence[TestImage], predictor: Predictor, classes: Sequence[CellClass]
+) -> None:
+    """Print how and what is predicted, and what of the folder is not."""
+    print(f"predicting on {predictor.device} in {str(predictor.amp or torch.float32).removeprefix('torch.')}")
+    print_lines([*unread_test_files(config.test_dir), *turned_warnings(images), *turned_pictures(images)])
+    print(f"classes: {', '.join(f'{cell_class.id} {cell_class.name}' for cell_class in classes)}")
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    print("".join(f"{line}\n" for line in lines), end="")
+
+
+def predict(
+    config: InferenceConfig,
+    predictor: Predictor,
+    classes: Sequence[CellClass],
+    images: Iterable[TestImage],
+    found: Found,
+    partial: PartialResults,
+) -> None:
+    """Predict images, draw them, and keep what is found in ``found`` and, to be resumed from, in ``partial``."""
+    for image, pixels, instances in predict_images(predictor, images):
+        entries = result_entries(image.entry.id, instances, image.entry.height, image.entry.width)
+        for entry, instance in zip(entries, instances, strict=True):
+            entry["probabilities"] = [round(value, DIGITS) for value in instance.probabilities]
+        cells = confident(instances, predictor.settings.min_score, *pixels.shape[:2])
+        found.statistics.add(pixels, cells, is_wide(image.image))
+        if config.overlay:
+            write_overlay(Path(config.overlay) / f"{image.entry.name}.png", pixels, cells, classes)
+        partial.add(image, entries)
+        found.counts[image.entry.id] = Counter(cell.class_id for cell in cells)
+        found.entries[image.entry.id] = entries
+
+
+def gathered(world: distributed.World, found: Found) -> Found:
+    """What all processes have found, but for the statistics."""
+    shares = world.gather((found.entries, found.counts))
+    entries = {image_id: of_image for share, _ in shares for image_id, of_image in share.items()}
+    counts = {image_id: of_image for _, share in shares for image_id, of_image in share.items()}
+    return Found(entries, counts)
 
 
 def counts_of(entries: Entries, images: Sequence[TestImage], min_score: float) -> Counts:
@@ -241,16 +278,10 @@ def resumed(
     return done
 
 
-def write(
-    config: InferenceConfig,
-    images: Sequence[TestImage],
-    found: Entries,
-    counts: Counts,
-    classes: tuple[CellClass, ...],
-) -> None:
+def write(config: InferenceConfig, images: Sequence[TestImage], found: Found, classes: tuple[CellClass, ...]) -> None:
     """Check and write the results, classes, id map and counts beside them, and the zip; list images without cells."""
     id_map = [image.entry for image in images]
-    entries = [entry for of_image in found.values() for entry in of_image]
+    entries = [entry for of_image in found.entries.values() for entry in of_image]
     entries.sort(key=lambda entry: (entry["image_id"], -entry["score"]))
     check_results(entries, id_map, len(classes), config.output)
     output = Path(config.output)
@@ -263,15 +294,15 @@ def write(
         write_id_map(beside, id_map)
     write_json(companion(output, "classes"), to_json(classes))
     table = companion(output, "counts", ".csv")
-    write_counts(table, [(entry.file_name, entry.id) for entry in id_map], counts, classes)
+    write_counts(table, [(entry.file_name, entry.id) for entry in id_map], found.counts, classes)
     if config.zip:
         write_submission_zip(config.zip, output)
-    empty = [entry.file_name for entry in id_map if not found[entry.id]]
+    empty = [entry.file_name for entry in id_map if not found.entries[entry.id]]
     if empty:
         print(f"no detections in {len(empty)} images: {', '.join(empty)}")
     print(
         f"wrote {config.output}: {len(entries)} detections in {len(images)} images; {table}: "
-        f"{sum(counted.total() for counted in counts.values())} cells" + (f"; {config.zip}" if config.zip else "")
+        f"{sum(counted.total() for counted in found.counts.values())} cells" + (f"; {config.zip}" if config.zip else "")
     )
 
 
