@@ -23,6 +23,7 @@ from src.network.weights import count_parameters
 
 PARAMETER_BUDGET = 200_000_000
 KEEP_BY_DEFAULT = PredictSettings()  # which detections are kept where a caller does not care
+LIKELY_OBJECT = 0.1  # objectness; where the last proposal has less, those behind it would hardly hold a cell
 STRIDE = 32  # of the deepest backbone stage: tensors are padded to a multiple, or anchors would drift off their cells
 
 
@@ -81,7 +82,10 @@ class TiledMaskRCNN(nn.Module):
         """Count the tiles in which a limit most likely left out proposals or detections."""
         self.limits_reached["tiles"] += len(detections)
         most = self.rpn.post_nms_top_n()
-        self.limits_reached["--proposals"] += sum(len(of_tile) >= most for of_tile in proposals)
+        lasts = zip(proposals, self.rpn.last_objectness, strict=True)
+        self.limits_reached["--proposals"] += sum(
+            len(of_tile) >= most and bool((last >= LIKELY_OBJECT).all()) for of_tile, last in lasts
+        )
         most = self.roi_heads.detections_per_img
         self.limits_reached["--detections-per-tile"] += sum(len(of_tile["boxes"]) >= most for of_tile in detections)
 

@@ -62,8 +62,24 @@ class TiledRPN(RegionProposalNetwork):
             post_nms_top_n=kept,
             nms_thresh=NMS_IOU,
         )
+        self.last_objectness: list[Tensor] = []
         self.proposal_matcher = LowQualityMatcher(POSITIVE_IOU, NEGATIVE_IOU)
         self.fg_bg_sampler = BalancedSampler(ANCHORS_PER_TILE, POSITIVE_FRACTION)
+
+    def filter_proposals(
+        self,
+        proposals: Tensor,
+        objectness: Tensor,
+        image_shapes: list[tuple[int, int]],
+        num_anchors_per_level: list[int],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The proposals that are kept and their objectness, per tile, best first.
+
+        The objectness of each tile's last one stays in ``last_objectness``: it tells whether a limit mattered.
+        """
+        boxes, scores = super().filter_proposals(proposals, objectness, image_shapes, num_anchors_per_level)
+        self.last_objectness = [of_tile[-1:] for of_tile in scores]
+        return boxes, scores
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Tensor]]

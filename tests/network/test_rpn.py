@@ -51,3 +51,14 @@ def test_proposals_under_autocast_stay_where_they_are(size: int) -> None:
     exact, under_autocast = decoded
     assert under_autocast.dtype == torch.float32 and exact.max() > size
     assert (under_autocast - exact).abs().max() < 0.5
+
+
+def test_the_objectness_of_the_last_proposal_is_kept() -> None:
+    torch.manual_seed(0)
+    rpn = TiledRPN((8, 16), (0.5, 1, 2), channels=4, convolutions=1, proposals=10).eval()
+    boxes = torch.tensor([[[0.0, 0, 8, 8], [20, 20, 30, 30], [40, 40, 44, 44]]]).repeat(2, 1, 1)
+    objectness = torch.tensor([[2.0, -1, 0], [0.0, 3, -40]])
+    kept, scores = rpn.filter_proposals(boxes, objectness.reshape(-1, 1), [(64, 64)] * 2, [2, 1])
+    assert [len(of_tile) for of_tile in kept] == [3, 3]
+    assert [last.tolist() for last in rpn.last_objectness] == [scores[0][-1:].tolist(), scores[1][-1:].tolist()]
+    assert rpn.last_objectness[0].item() == pytest.approx(objectness[0, 1].sigmoid().item())
