@@ -97,7 +97,14 @@ def predict_with_sahi(predictor: Predictor, images: list[TestImage]) -> Iterator
     model = SahiModel(model=predictor.models[0], confidence_threshold=0.0, device="cpu", category_mapping=names)
     for image in images:
         result = get_sliced_prediction(
-            predictor.read(image), model, size, size, overlap, overlap, perform_standard_pred=False, verbose=0
+            predictor.read(image.image, image.orientation),
+            model,
+            size,
+            size,
+            overlap,
+            overlap,
+            perform_standard_pred=False,
+            verbose=0,
         )
         cells = [
             tight(one.category.id, float(one.score.value), 0, 0, one.mask.bool_mask)

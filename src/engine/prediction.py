@@ -66,10 +66,9 @@ class Predictor:
             reached.clear()
         return total
 
-    def read(self, item: ImageFile) -> np.ndarray:
-        """An image file as ``(H, W, 3)`` uint8 RGB."""
-        orientation = getattr(item, "orientation", UPRIGHT)  # records have none: TIFF is never turned
-        return read_rgb(item.image, self.image.intensity, self.image.channel_order == "bgr", orientation)
+    def read(self, path: Path, orientation: int = UPRIGHT) -> np.ndarray:
+        """An image file as ``(H, W, 3)`` uint8 RGB, turned by an EXIF tag."""
+        return read_rgb(path, self.image.intensity, self.image.channel_order == "bgr", orientation)
 
 
 def predict_images(predictor: Predictor, items: Iterable[Item]) -> Iterator[tuple[Item, np.ndarray, list[Instance]]]:
@@ -78,9 +77,14 @@ def predict_images(predictor: Predictor, items: Iterable[Item]) -> Iterator[tupl
     While the network runs, the next image is read and the tiles of the one before are stitched.
     """
     with ThreadPoolExecutor(2) as pool:
-        images = in_turn(pool, lambda item: (item, predictor.read(item)), items)
+        images = in_turn(pool, lambda item: (item, predictor.read(item.image, orientation_of(item))), items)
         detected = ((item, image, *detect(predictor, image)) for item, image in images)
         yield from in_turn(pool, lambda parts: (*parts[:2], assemble(predictor, *parts[1:])), detected)
+
+
+def orientation_of(item: ImageFile) -> int:
+    """The EXIF tag by which a test image is turned; records have none, since TIFF is never turned."""
+    return getattr(item, "orientation", UPRIGHT)
 
 
 def warnings_on_limits(reached: Counter[str]) -> dict[str, str]:
