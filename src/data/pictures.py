@@ -76,12 +76,13 @@ def read_header_of(path: Path) -> Header:
     return read_header(path, first_page=path.suffix.lower() == ".svs") if is_tiff else read_picture_header(path)
 
 
-def read_rgb(path: Path, intensity: str, swap_channels: bool, orientation: int = UPRIGHT) -> np.ndarray:
+def read_rgb(path: str | Path, intensity: str, swap_channels: bool, orientation: int = UPRIGHT) -> np.ndarray:
     """An image file of any common type as ``(H, W, 3)`` uint8 RGB.
 
     ``swap_channels`` tells that TIFF files hold BGR, which other types never do; ``orientation`` is the EXIF tag by
     which a picture is turned.
     """
+    path = Path(path)
     image = turn(read_picture(path, intensity), orientation)
     is_swapped = swap_channels and path.suffix.lower() in TIFF_SUFFIXES
     return np.ascontiguousarray(image[..., ::-1]) if is_swapped else image

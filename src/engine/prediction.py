@@ -66,7 +66,7 @@ class Predictor:
             reached.clear()
         return total
 
-    def read(self, path: Path, orientation: int = UPRIGHT) -> np.ndarray:
+    def read(self, path: str | Path, orientation: int = UPRIGHT) -> np.ndarray:
         """An image file as ``(H, W, 3)`` uint8 RGB, turned by an EXIF tag."""
         return read_rgb(path, self.image.intensity, self.image.channel_order == "bgr", orientation)
 
