@@ -115,6 +115,7 @@ def print_start(
 
 
 def print_lines(lines: Sequence[str]) -> None:
+    """Print each line, and nothing where there is none."""
     print("".join(f"{line}\n" for line in lines), end="")
 
 

@@ -2,8 +2,9 @@
 
 python -m benchmarks.he_weights consep dsb2018 he
 
-CoNSeP's images come with their classes. Those images of the Data Science Bowl that show stained tissue, which
-benchmarks/dsb-he-split.json lists by the first letters of their names, come with cells of unknown class.
+CoNSeP's images come with their classes. Of the Data Science Bowl those images are taken that show stained tissue, which
+benchmarks/dsb-he-split.json lists by the first letters of their names: those to train on with their cells as of unknown
+class, those held out in a folder of their own, dsb-val, as they are.
 """
 
 import shutil
@@ -25,7 +26,7 @@ class HeWeightsConfig:
 
     consep: str = option("", "folder of CoNSeP's training images", name="CONSEP", required=True)
     dsb: str = option("", "folder of stage1_train of the Data Science Bowl", name="DSB2018", required=True)
-    out: str = option("", "folder to write: train, with all images, and split.json", name="OUT", required=True)
+    out: str = option("", "folder to write: train and its split.json, and dsb-val", name="OUT", required=True)
 
 
 def main() -> None:
@@ -38,16 +39,18 @@ def main() -> None:
         if name not in consep:
             raise InputError(f"{config.consep}: has no image {name}")
         shutil.copytree(consep[name], out / "train" / name, dirs_exist_ok=True)
-    split["train"] += [copy_as_unknown(folder, out / "train") for folder in find_listed(Path(config.dsb))]
+    split["train"] += [copy_as_unknown(folder, out / "train") for folder in find_listed(Path(config.dsb), "train")]
+    for folder in find_listed(Path(config.dsb), "val"):
+        shutil.copytree(folder, out / "dsb-val" / folder.name, dirs_exist_ok=True)
     shutil.copyfile(Path(config.consep) / "classes.json", out / "train" / "classes.json")
     write_json(out / "split.json", split, indent=1)
     print(f"wrote {out}: {len(split['train'])} images to train, {len(split['val'])} to validate")
 
 
-def find_listed(folder: Path) -> list[Path]:
-    """The folders of the images that the list names, in its order."""
+def find_listed(folder: Path, part: str) -> list[Path]:
+    """The folders of the images that a part of the list names, in its order."""
     found = {path.name.removeprefix("dsb_")[:12]: path for path in image_folders(folder)}
-    listed = read_json(FOLDER / "dsb-he-split.json")["train"]
+    listed = read_json(FOLDER / "dsb-he-split.json")[part]
     missing = [name for name in listed if name not in found]
     if missing:
         raise InputError(f"{folder}: has no image whose name begins with {missing[0]}")

@@ -51,7 +51,7 @@ class StainJitter(A.ImageOnlyTransform):
     The optical density is separated into stains (Ruifrok and Johnston, "Quantification of histochemical staining by
     color deconvolution", 2001), each is multiplied by 1 ± ``strength`` and shifted, and they are put together again
     (Tellez et al., "Whole-slide mitosis detection in H&E breast histology using PHH3", 2018). ``A.HEStain`` drops what
-    is neither stain, leaves blotches where tissue meets glass, and takes ten times as long.
+    is neither stain, and leaves blotches where tissue meets glass.
     """
 
     def __init__(self, strength: float, p: float = 1.0) -> None:

@@ -85,7 +85,8 @@ def read_run(folder: Path, sources: Sources) -> ReportedRun:
     if id_map is None and gt.is_dir():
         raise InputError(f"{companion(pred, 'id-map')}: no such file; name an id map with --id-map")
     reading = TruthSettings(classes, bool(settings.get("split_pieces")), sources.crowds)
-    truths, entries = read_scored(ScoredFiles(str(pred), str(gt), id_map, sources.classes), classes, reading)
+    files = ScoredFiles(str(pred), str(gt), id_map, str(named) if named else None)
+    truths, entries = read_scored(files, classes, reading)
     return ReportedRun(
         name, folder, events, config, classes, truths, entries, match_all_images(truths, entries, sources.threshold),
         score(truths, entries, classes, sources.threshold), settings,

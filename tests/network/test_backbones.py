@@ -1,5 +1,6 @@
 """timm's networks as backbones: their pyramids, norms, frozen layers and weights."""
 
+import copy
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from model import build_model, build_skeleton
 from src.common.errors import InputError
 from src.config.settings import ModelSettings
 from src.network.backbones import architecture, build_backbone, stage_of_parameters
+from src.network.cpu_kernels import speed_up_depthwise
 from src.network.weights import load_matching, read_weights, resolve
 
 pytestmark = pytest.mark.torch
@@ -146,3 +148,19 @@ def test_weights_that_cannot_be_had_are_one_line(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(InputError, match=r"timm/tf_efficientnet_lite0.*file"):
         read_weights(ModelSettings(backbone="timm/tf_efficientnet_lite0", weights="imagenet"))
+
+
+def test_depthwise_convolutions_are_the_same_in_mixed_precision() -> None:
+    """On a CPU they compute in float32, with a result of autocast's type and gradients for input and kernel."""
+    torch.manual_seed(0)
+    plain = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    fast = nn.Sequential(copy.deepcopy(plain), nn.Conv2d(8, 4, 1))
+    speed_up_depthwise(fast)
+    images = torch.randn(2, 8, 16, 12, requires_grad=True)
+    wanted = plain(images)
+    assert torch.equal(fast[0](images), wanted)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = fast[0](images.bfloat16())
+    assert found.dtype == torch.bfloat16 and torch.allclose(found.float(), wanted, atol=0.05)
+    found.float().square().sum().backward()
+    assert images.grad is not None and fast[0].weight.grad.abs().sum() > 0

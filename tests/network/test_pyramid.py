@@ -36,6 +36,20 @@ def test_gradients_reach_each_level_as_in_torchvision() -> None:
         assert theirs.abs().max() > 0 and torch.allclose(ours, theirs, atol=1e-4)
 
 
+def test_gradients_in_mixed_precision_are_those_of_float32() -> None:
+    torch.manual_seed(0)
+    boxes, gradients = [random_boxes(40, 64)], []
+    level = torch.rand(1, 5, 16, 16)  # of five channels, which no number of threads divides
+    for amp in (False, True):
+        leaf = (level.bfloat16() if amp else level.clone()).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+            pooled = PyramidRoIAlign(7, 2)(dict.fromkeys("0123", leaf), boxes)
+        pooled.float().sum().backward()
+        assert leaf.grad is not None and leaf.grad.dtype == leaf.dtype
+        gradients.append(leaf.grad.float())
+    assert torch.allclose(*gradients, rtol=0.02, atol=0.05)
+
+
 def test_levels_by_hand() -> None:
     sides = torch.tensor([1.0, 111, 112, 223, 224, 448, 5000, 0])
     boxes = torch.stack([torch.zeros(8), torch.zeros(8), sides, sides], dim=1)

@@ -77,6 +77,16 @@ def test_a_report_tells_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert f"<td>all</td><td>{scores['uncapped']['AP50']:.3f}</td>" in text
 
 
+def test_a_run_whose_classes_a_flag_named_is_reported_by_their_ids(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "one", 0.01)
+    main(["--run", str(run)])
+    before = re.findall(r"<td>all</td><td>[0-9.]+</td>", page_of(run))
+    names = [{**entry, "name": f"other {entry['name']}"} for entry in CLASSES]
+    (run.parent / "data/classes.json").write_text(json.dumps(names))  # the folder's own, which the run did not use
+    main(["--run", str(run)])
+    assert before and re.findall(r"<td>all</td><td>[0-9.]+</td>", page_of(run)) == before
+
+
 def test_false_detections_in_regions_to_ignore_are_no_errors(tmp_path: Path) -> None:
     run = make_run(tmp_path / "one", 0.01)
     region = np.zeros((96, 80), np.uint16)
