@@ -27,7 +27,7 @@ from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.results import read_results
 from src.evaluation.rle import decode_entries, encode
 from src.formats.imported import ImportSettings
-from src.formats.importers import import_coco
+from src.formats.readers.coco import import_coco
 from src.geometry.instances import Instance, from_label_map, tight, to_label_map
 from src.geometry.tiles import Tile, tile_grid
 

@@ -1,11 +1,11 @@
 """Other formats in and out.
 
-- ``coco``: COCO JSON files in
+- ``readers``: the formats that are read, one file per format
+- ``importers``: which these are
+- ``imported``: what all readers share
 - ``places``: how files are found, and what their images are called
 - ``staging``: writing a folder that is whole or not there
-- ``imagescope``: regions of ImageScope's XML files
-- ``importers``: readers, one per format
-- ``imported``: what all readers share
-- ``exporters``: writers, one per format
+- ``writers``: the formats that are written, one file per format
+- ``exporters``: which these are
 - ``conversion``: a whole import or export
 """

@@ -19,9 +19,10 @@ from src.data.splits import make_split
 from src.data.tiff import write_image, write_mask
 from src.evaluation.probabilities import add_probabilities
 from src.evaluation.results import cells_by_image, check_results, read_results
-from src.formats.exporters import EXPORTERS, export_coco
+from src.formats.exporters import EXPORTERS
 from src.formats.imported import Imported, ImportSettings, Source
 from src.formats.importers import IMPORTERS
+from src.formats.writers.coco import export_coco
 from src.geometry.instances import clip, resolve_overlaps, to_label_map
 from src.geometry.tiles import Tile
 

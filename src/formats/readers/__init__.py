@@ -1,0 +1,9 @@
+"""Readers of other formats, one file per format, and what they share.
+
+- ``labels``: label images of one class
+- ``dsb2018``: one mask per nucleus
+- ``consep``: CoNSeP's MATLAB files
+- ``monusac``: slides with ImageScope's regions
+- ``imagescope``: the regions of ImageScope's XML files
+- ``coco``: COCO JSON files
+"""
