@@ -39,8 +39,9 @@ def some(names: Collection[str], most: int = 3) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """A number with a noun, like ``1 image`` and ``2 images``."""
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
+    """A number with a noun, like ``1 image``, ``2 images`` and ``3 batches``."""
+    ending = "es" if what.endswith(("ch", "sh", "s", "x")) else "s"
+    return f"{number:,} {what}" + ("" if number == 1 else ending)
 
 
 def run_command(main: Callable[[], Value]) -> Value:

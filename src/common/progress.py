@@ -7,6 +7,8 @@ from typing import Generic, TypeVar
 
 from tqdm import tqdm
 
+from src.common.errors import counted
+
 Item = TypeVar("Item")
 SECONDS_PER_LINE = 30.0
 
@@ -48,11 +50,12 @@ class ProgressBar(Generic[Item]):
         self._bar.set_postfix(figures)
 
     def _line(self, done: int, seconds: float) -> str:
-        share = f" of {self._total} {self._unit}s ({done / self._total:.0%})" if self._total else f" {self._unit}s"
+        total = self._total
+        share = f"{done} of {counted(total, self._unit)} ({done / total:.0%})" if total else counted(done, self._unit)
         figures = dict(self._figures)
-        if self._total:
-            figures.setdefault("left", format_seconds(seconds / done * (self._total - done)))
-        return f"{self._label}: {done}{share}" + "".join(f", {name} {value}" for name, value in figures.items())
+        if total:
+            figures.setdefault("left", format_seconds(seconds / done * (total - done)))
+        return f"{self._label}: {share}" + "".join(f", {name} {value}" for name, value in figures.items())
 
 
 def say(text: str) -> None:

@@ -32,4 +32,13 @@ def test_items_without_a_number_are_counted(
 ) -> None:
     monkeypatch.setattr(progress, "SECONDS_PER_LINE", 0.0)
     assert len(list(ProgressBar(iter("ab"), "predict"))) == 2
-    assert capsys.readouterr().out.splitlines() == ["predict: 1 images", "predict: 2 images"]
+    assert capsys.readouterr().out.splitlines() == ["predict: 1 image", "predict: 2 images"]
+
+
+def test_the_unit_has_its_plural(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "SECONDS_PER_LINE", 0.0)
+    assert len(list(ProgressBar("ab", "epoch 0", unit="batch"))) == 2
+    assert [line.partition(",")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "epoch 0: 1 of 2 batches (50%)",
+        "epoch 0: 2 of 2 batches (100%)",
+    ]
