@@ -154,7 +154,7 @@ def open_files() -> int:
 
 def encode_ours(raw: tuple[np.ndarray, ...]) -> None:
     """The network's detections of a 1000² image as RLE."""
-    encode(to_instances(from_network(*raw), 1000, 1000), 1000, 1000)
+    encode(to_instances(from_network(*raw), Tile(0, 0, 1000, 1000)), 1000, 1000)
 
 
 def results(folder: Path, repeats: int) -> list[Row]:

@@ -17,6 +17,7 @@ from src.data.open_images import OpenImages
 from src.engine.loading import collate
 from src.evaluation.results import result_entries
 from src.geometry.detections import from_network, to_instances
+from src.geometry.tiles import Tile
 
 pytestmark = pytest.mark.torch
 
@@ -41,7 +42,7 @@ def test_targets_without_augmentation_equal_the_plain_ones(tmp_path: Path) -> No
 def test_results_equal_the_plain_ones_but_for_where_masks_are_placed() -> None:
     raw = raw_detections(np.random.default_rng(0), 40, 200)
     wanted = plain.result_entries(raw, (200, 200))
-    found = result_entries(1, to_instances(from_network(*raw), 200, 200), 200, 200)
+    found = result_entries(1, to_instances(from_network(*raw), Tile(0, 0, 200, 200)), 200, 200)
     found.sort(key=lambda entry: entry["score"])
     wanted.sort(key=lambda entry: entry["score"])
     for ours, theirs in zip(found, wanted, strict=True):

@@ -18,7 +18,8 @@ from src.data.pictures import UPRIGHT, read_rgb
 from src.data.prepared import scale_image, scaled_size
 from src.geometry.detections import Detections, from_network, to_instances
 from src.geometry.instances import Instance
-from src.geometry.stitch import StitchSettings, stitch
+from src.geometry.stitch import stitch
+from src.geometry.stitch_settings import StitchSettings
 from src.geometry.tiles import FILL, Tile, pad_to, tile_grid
 from src.geometry.views import VIEWS, View, merge, undo
 
@@ -137,8 +138,8 @@ def assemble(
     scales = (scaled_height / height, scaled_width / width)
     places = [tile.unscaled(scales, height, width) for tile in tiles]
     instances = [
-        to_instances(found.placed(tile.left, tile.top, scales), height, width)
-        for found, tile in zip(detections, tiles, strict=True)
+        to_instances(found.placed(tile.left, tile.top, scales), place)
+        for found, tile, place in zip(detections, tiles, places, strict=True)
     ]
     settings = StitchSettings(one_class_per_cell=predictor.settings.one_class_per_cell)
     return stitch(places, instances, height, width, settings)

@@ -5,7 +5,12 @@
 - ``tile_lists``: the tiles of many images, and which of them hold boxes
 - ``detections``: the network's small masks become objects
 - ``views``: flips and turns for test-time augmentation
-- ``stitch``: the objects of all tiles become those of the image
+- ``stitch``: the objects of all tiles become those of the image, all at once or while tiles come
+- ``stitch_settings``: when detections are the same object, and which objects stay
+- ``tile_detections``: detections of many tiles, and which of them another tile sees better
+- ``linking``: which detections of different tiles are the same object
+- ``suppression``: which of overlapping objects stay
+- ``chains``: how far a chain of objects may reach
 - ``overlaps``: which objects overlap, and where they are larger than an overlap
 - ``polygons``: masks from polygons and back
 - ``anchors``: anchor boxes that suit the cells

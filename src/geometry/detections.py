@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from src.geometry.instances import Instance
+from src.geometry.tiles import Tile
 
 MASK_SHIFT = 0.5
 """RoIAlign with ``aligned=False``, which torchvision's Mask R-CNN takes its features and mask targets with, reads a box
@@ -62,16 +63,17 @@ def from_network(
     return Detections(boxes, scores, labels, masks, rois + np.float32(MASK_SHIFT), rois, known)
 
 
-def to_instances(detections: Detections, height: int, width: int) -> list[Instance]:
-    """Turn detections into objects of a ``height × width`` image, in the same order, without a full-size mask.
+def to_instances(detections: Detections, frame: Tile) -> list[Instance]:
+    """Turn detections in the tile ``frame`` into objects of the image, in the same order, without a full-size mask.
 
     A pixel belongs to an object where its centre lies in the RoI of the mask and the probability there, bilinear
-    between the centres of the mask's cells, exceeds 0.5. Detections without such a pixel are left out. torchvision's
+    between the centres of the mask's cells, exceeds 0.5. Pixels outside of
+    ``frame``, which the network did not see, and detections without a pixel are left out. torchvision's
     own ``paste_masks_in_image`` rounds the box to whole pixels first, which makes small cells too large.
     """
     found: list[Instance | None] = [None] * len(detections.boxes)
-    start = np.ceil(detections.mask_rois[:, :2] - 0.5).clip(0).astype(int)
-    stop = np.ceil(detections.mask_rois[:, 2:] - 0.5).clip(max=(width, height)).astype(int)
+    start = np.ceil(detections.mask_rois[:, :2] - 0.5).clip((frame.left, frame.top)).astype(int)
+    stop = np.ceil(detections.mask_rois[:, 2:] - 0.5).clip(max=(frame.right, frame.bottom)).astype(int)
     sides = (stop - start).max(axis=1) * (stop > start).all(axis=1)
     for chunk in _chunks(sides):
         _place(detections, chunk, start[chunk], stop[chunk], found)

@@ -1,7 +1,7 @@
 """Objects of an image as cropped masks with their place, and conversion to and from label maps."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -67,7 +67,8 @@ def clip(instance: Instance, top: int, left: int, bottom: int, right: int) -> In
     bottom, right = min(instance.bottom, bottom), min(instance.right, right)
     if top >= bottom or left >= right:
         return None
-    return tight(instance.class_id, instance.score, top, left, window(instance, top, left, bottom, right))
+    part = tight(instance.class_id, instance.score, top, left, window(instance, top, left, bottom, right))
+    return part and replace(part, probabilities=instance.probabilities)
 
 
 def union(parts: Sequence[Instance]) -> Instance:

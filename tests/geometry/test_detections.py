@@ -6,6 +6,7 @@ import torch
 
 from src.geometry.detections import Detections, from_network, resample, to_instances
 from src.geometry.instances import Instance
+from src.geometry.tiles import Tile
 from src.geometry.views import VIEWS, View, merge, undo
 from src.network.targets import sample_mask_targets
 
@@ -61,7 +62,7 @@ def test_cells_survive_the_mask_head_better_than_in_torchvision(low: float, high
     rng = np.random.default_rng(int(low))
     masks = ellipses(rng, 60, low, high)
     boxes = tight_boxes(masks) + rng.uniform(-0.3, 0.3, (60, 4)).astype(np.float32)
-    ours = paint(to_instances(perfect_network(masks, boxes), *SIZE))
+    ours = paint(to_instances(perfect_network(masks, boxes), Tile(0, 0, *SIZE)))
     theirs = paste_masks_in_image(perfect_masks(masks, boxes)[:, None], torch.from_numpy(boxes), SIZE)[:, 0].numpy()
     assert ious(masks, ours).min() >= least
     assert ious(masks, ours).mean() > ious(masks, theirs > 0.5).mean()
@@ -83,7 +84,7 @@ def test_a_perfect_network_finds_the_same_in_every_view(view: View) -> None:
     masks = ellipses(np.random.default_rng(3), 40, 5, 20)
     seen = look(masks, view)
     found = undo(perfect_network(seen, tight_boxes(seen)), view, *SIZE)
-    assert ious(masks, paint(to_instances(found, *SIZE))).min() >= 0.95
+    assert ious(masks, paint(to_instances(found, Tile(0, 0, *SIZE)))).min() >= 0.95
 
 
 def test_views_of_a_perfect_network_merge_to_the_cells() -> None:
@@ -98,7 +99,7 @@ def test_views_of_a_perfect_network_merge_to_the_cells() -> None:
     each = [
         merge([Detections(*(values[i : i + 1] for values in vars(view).values())) for view in found]) for i in range(40)
     ]
-    merged = paint([to_instances(one, *SIZE)[0] for one in each])
+    merged = paint([to_instances(one, Tile(0, 0, *SIZE))[0] for one in each])
     assert ious(masks, merged).min() >= 0.9 and ious(masks, merged).mean() >= 0.97
 
 
@@ -109,7 +110,7 @@ def test_cells_of_a_magnified_image_come_back(scale: float) -> None:
     rows, columns = (((np.arange(n) + 0.5) / scale).astype(int) for n in side)
     seen = masks[:, rows][:, :, columns]
     found = perfect_network(seen, tight_boxes(seen)).placed(0, 0, (scale, scale))
-    assert ious(masks, paint(to_instances(found, *SIZE))).mean() >= (0.99 if scale > 1 else 0.9)
+    assert ious(masks, paint(to_instances(found, Tile(0, 0, *SIZE)))).mean() >= (0.99 if scale > 1 else 0.9)
 
 
 def detections(boxes: list[tuple[float, ...]], masks: np.ndarray) -> Detections:
@@ -122,16 +123,16 @@ def test_nothing_outside_the_image_and_without_a_sure_pixel() -> None:
     masks = np.ones((6, 28, 28), np.float32)
     masks[2] = 0.5
     boxes = [(-30, -30, -5, -5), (200, 10, 220, 30), (10, 10, 30, 30), (-5, -5, 8, 8), (50, 130, 60, 150), (9, 9, 9, 9)]
-    (found,) = to_instances(detections(boxes, masks), *SIZE)
+    (found,) = to_instances(detections(boxes, masks), Tile(0, 0, *SIZE))
     assert (found.class_id, found.top, found.left, found.mask.shape) == (4, 0, 0, (8, 8))
-    assert to_instances(detections([], np.zeros((0, 28, 28), np.float32)), 10, 10) == []
+    assert to_instances(detections([], np.zeros((0, 28, 28), np.float32)), Tile(0, 0, 10, 10)) == []
 
 
 def test_a_detection_by_hand() -> None:
     """In a box of 28 px each cell of the mask is one px; training sampled it half a px on, so it covers two halves."""
     masks = np.zeros((2, 28, 28), np.float32)
     masks[0, 5:20, 3:9] = 1
-    (found,) = to_instances(detections([(10, 20, 38, 48), (10, 20, 38, 48)], masks), 80, 90)
+    (found,) = to_instances(detections([(10, 20, 38, 48), (10, 20, 38, 48)], masks), Tile(0, 0, 80, 90))
     assert (found.class_id, found.score) == (1, 0.75)
     assert (found.top, found.left, found.mask.shape) == (26, 14, (14, 5)) and found.mask.all()
 
@@ -142,8 +143,8 @@ def test_many_sizes_together_are_as_each_alone() -> None:
     boxes = np.hstack((corners, corners + rng.uniform(0.5, 90, (300, 2)) ** rng.uniform(0.2, 1, (300, 1))))
     masks = rng.random((300, 28, 28)).astype(np.float32)
     everything = detections([tuple(box) for box in boxes], masks)
-    alone = [found for i in range(300) for found in to_instances(only(everything, i), *SIZE)]
-    together = to_instances(everything, *SIZE)
+    alone = [found for i in range(300) for found in to_instances(only(everything, i), Tile(0, 0, *SIZE))]
+    together = to_instances(everything, Tile(0, 0, *SIZE))
     assert [(i.class_id, i.score, i.top, i.left) for i in together] == [
         (i.class_id, i.score, i.top, i.left) for i in alone
     ]
@@ -161,7 +162,15 @@ def test_resampling_by_hand() -> None:
 def test_a_mask_reaches_out_of_its_box_as_far_as_its_roi() -> None:
     box, roi = np.array([[10, 10, 20, 20]], np.float32), np.array([[8, 8, 22, 22]], np.float32)
     ones, sure = np.ones((1, 28, 28), np.float32), np.ones(1, np.float32)
-    (narrow,) = to_instances(from_network(box, sure, np.ones(1, int), ones), 40, 40)
-    (wide,) = to_instances(from_network(box, sure, np.ones(1, int), ones, roi), 40, 40)
+    (narrow,) = to_instances(from_network(box, sure, np.ones(1, int), ones), Tile(0, 0, 40, 40))
+    (wide,) = to_instances(from_network(box, sure, np.ones(1, int), ones, roi), Tile(0, 0, 40, 40))
     assert (narrow.top, narrow.bottom, narrow.left, narrow.right) == (10, 20, 10, 20)
     assert (wide.top, wide.bottom, wide.left, wide.right) == (8, 22, 8, 22)
+
+
+def test_nothing_is_drawn_outside_of_the_tile() -> None:
+    """A mask RoI may reach out of the tile, where the network saw nothing."""
+    box, sure = np.array([[20, 20, 40, 40]], np.float32), np.full(1, 0.9, np.float32)
+    found = from_network(box, sure, np.ones(1, int), np.ones((1, 28, 28), np.float32))
+    (cell,) = to_instances(found, Tile(10, 25, 20, 30))
+    assert (cell.top, cell.left, cell.bottom, cell.right) == (20, 25, 30, 40)

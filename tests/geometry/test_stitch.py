@@ -12,7 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from src.geometry.detections import from_network, to_instances
 from src.geometry.instances import Instance, clip, from_label_map, intersection, tight
 from src.geometry.overlaps import overlapping_pairs
-from src.geometry.stitch import StitchSettings, stitch
+from src.geometry.stitch import stitch
+from src.geometry.stitch_settings import StitchSettings
 from src.geometry.tiles import Tile, tile_grid
 
 EIGHT = np.ones((3, 3), np.uint8)
@@ -219,7 +220,7 @@ def through_mask_head(instances: Sequence[Instance], size: tuple[int, int]) -> l
     boxes = np.array([(i.left, i.top, i.right, i.bottom) for i in instances], np.float32).reshape(-1, 4)
     masks = np.array([mask_target(instance.mask) for instance in instances], np.float32).reshape(-1, 28, 28)
     scores, labels = np.array([i.score for i in instances]), np.array([i.class_id for i in instances])
-    return to_instances(from_network(boxes, scores, labels, masks), *size)
+    return to_instances(from_network(boxes, scores, labels, masks), Tile(0, 0, *size))
 
 
 def mask_target(mask: np.ndarray) -> np.ndarray:
