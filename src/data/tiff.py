@@ -129,12 +129,13 @@ def _open_page(path: str | Path, first_page: bool = False) -> Iterator[tifffile.
     except InputError:
         raise
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({_one_line(error.strerror or error)})") from error
+        raise InputError(f"{path}: cannot be read ({one_line(error.strerror or error)})") from error
     except Exception as error:  # damaged files raise anything: struct, codec, key, index, memory errors …
-        raise InputError(f"{path}: cannot be read as a TIFF image ({_one_line(error)})") from error
+        raise InputError(f"{path}: cannot be read as a TIFF image ({one_line(error)})") from error
 
 
-def _one_line(reason: object) -> str:
+def one_line(reason: object) -> str:
+    """The text of an error on one line of bearable length."""
     words = " ".join(str(reason).split()) or type(reason).__name__
     return words if len(words) <= 160 else f"{words[:157]}..."
 

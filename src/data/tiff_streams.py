@@ -1,5 +1,6 @@
 """What the compressed streams inside a TIFF say of their own size, which need not be what the file's header says."""
 
+import math
 import struct
 
 import tifffile
@@ -32,15 +33,20 @@ def stream_pixels(page: tifffile.TiffPage) -> int:
     """
     if page.compression in BOUNDED:
         return 0
-    if page.compression not in JPEG | JPEG_2000:
-        raise ValueError(f"is compressed by {_CODECS(page.compression).name}, which is not read")
-    size_of = jpeg_size if page.compression in JPEG else jpeg_2000_size
     most, file = 0, page.parent.filehandle
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
         file.seek(offset)
-        height, width = size_of(file.read(min(count, HEAD)))
-        most = max(most, height * width)
+        most = max(most, claimed_pixels(page, file.read(min(count, HEAD))))
     return most
+
+
+def claimed_pixels(page: tifffile.TiffPage, head: bytes) -> int:
+    """The px that the stream of a strip or tile of the page claims to hold, by its beginning (see above)."""
+    if page.compression in BOUNDED:
+        return 0
+    if page.compression not in JPEG | JPEG_2000:
+        raise ValueError(f"is compressed by {_CODECS(page.compression).name}, which is not read")
+    return math.prod(jpeg_size(head) if page.compression in JPEG else jpeg_2000_size(head))
 
 
 def jpeg_size(head: bytes) -> tuple[int, int]:

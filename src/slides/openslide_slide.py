@@ -1,0 +1,64 @@
+"""Slides of scanners (SVS, NDPI, MRXS, SCN, BIF, DICOM, Philips …), read through OpenSlide."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from src.common.errors import InputError
+from src.slides.slide import Level, plausible_mpp
+
+
+class OpenSlideSlide:
+    """A slide that OpenSlide opens. Where it says what part of the slide was scanned, only that part is the image."""
+
+    def __init__(self, path: Path) -> None:
+        import openslide
+
+        self.path = path
+        self.broken = 0
+        try:
+            self._slide = openslide.OpenSlide(path)
+        except openslide.OpenSlideError as error:
+            raise InputError(f"{path}: cannot be read by OpenSlide ({error})") from error
+        properties = self._slide.properties
+        width, height = self._slide.dimensions
+        self._left, self._top = (int(properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
+        width, height = (
+            int(properties.get(f"openslide.bounds-{side}", whole))
+            for side, whole in (("width", width - self._left), ("height", height - self._top))
+        )
+        self._downsamples = self._slide.level_downsamples
+        self.levels: Sequence[Level] = [
+            Level(max(int(height / down), 1), max(int(width / down), 1)) for down in self._downsamples
+        ]
+        values = [properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
+        self.mpp = plausible_mpp([_number(value) for value in values])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._slide.close()
+
+    def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """A region of a level, ``(height, width, 3)`` uint8 RGB; what was not scanned is white.
+
+        Raises:
+            InputError: the file does not decode; OpenSlide reads nothing more of it afterwards.
+        """
+        import openslide
+
+        down = self._downsamples[level]
+        corner = (self._left + round(left * down), self._top + round(top * down))
+        try:
+            pixels = np.asarray(self._slide.read_region(corner, level, (width, height)))
+        except openslide.OpenSlideError as error:
+            raise InputError(f"{self.path}: does not decode ({error})") from error
+        alpha = pixels[..., 3:].astype(np.uint16)
+        return np.asarray((pixels[..., :3] * alpha + 255 * (255 - alpha)) // 255, np.uint8)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,54 @@
+"""A slide: an image at several magnifications that is read a region at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+LEAST_MPP, MOST_MPP = 0.05, 5.0  # µm per px; a tag that says something else is not believed
+
+
+@dataclass(frozen=True)
+class Level:
+    """One magnification: its size in px."""
+
+    height: int
+    width: int
+
+
+class Slide(Protocol):
+    """What all readers of slides offer. Several threads may read at once.
+
+    ``levels`` starts with the full magnification; ``mpp`` is its resolution in µm per px by the file's tags, ``None``
+    where they do not say it or say nonsense.
+    """
+
+    @property
+    def path(self) -> Path:
+        """The slide's file."""
+
+    @property
+    def levels(self) -> Sequence[Level]:
+        """The magnifications, largest first."""
+
+    @property
+    def mpp(self) -> float | None:
+        """Resolution of the first level in µm per px."""
+
+    @property
+    def broken(self) -> int:
+        """How many stored tiles could not be decoded so far; they read as white."""
+
+    def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """A region of a level, ``(height, width, 3)`` uint8 RGB, within the level."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+def plausible_mpp(values: Sequence[float | None]) -> float | None:
+    """The mean of the resolutions along x and y, where both are known and plausible."""
+    known = [value for value in values if value is not None and LEAST_MPP <= value <= MOST_MPP]
+    return sum(known) / len(known) if values and len(known) == len(values) else None
