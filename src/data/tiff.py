@@ -65,6 +65,15 @@ def read_header(path: str | Path, first_page: bool = False) -> Header:
         return Header(*size, channels, str(page.dtype), is_turned, is_lossy(page))
 
 
+def first_page_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of a file's first page by its header, whatever they are; (0, 0) where it is no TIFF."""
+    try:
+        with tifffile.TiffFile(path, _multifile=False) as file:
+            return file.pages.first.imagelength, file.pages.first.imagewidth
+    except Exception:  # damaged files raise anything; who decodes them says what is wrong
+        return 0, 0
+
+
 def read_image(path: str | Path, intensity: str = "full", first_page: bool = False) -> np.ndarray:
     """Read an image as ``(H, W, 3)`` uint8 with its channels in the order stored in the file.
 

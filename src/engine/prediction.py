@@ -98,13 +98,13 @@ def warnings_on_limits(reached: Counter[str]) -> dict[str, str]:
 
 
 def in_turn(
-    pool: ThreadPoolExecutor, function: Callable[[Argument], Result], items: Iterable[Argument]
+    pool: ThreadPoolExecutor, function: Callable[[Argument], Result], items: Iterable[Argument], ahead: int = 1
 ) -> Iterator[Result]:
-    """``function`` of each item, in order: it runs in a thread while the next item is made in this one."""
+    """``function`` of each item, in order: it runs in threads for up to ``ahead`` items before they are asked for."""
     waiting: deque[Future[Result]] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))
-        if len(waiting) > 1:
+        if len(waiting) > ahead:
             yield waiting.popleft().result()
     for last in waiting:
         yield last.result()
@@ -115,7 +115,6 @@ def predict_image(predictor: Predictor, image: np.ndarray) -> list[Instance]:
     return assemble(predictor, image, *detect(predictor, image))
 
 
-@torch.inference_mode()
 def detect(predictor: Predictor, image: np.ndarray) -> tuple[list[Tile], list[Detections]]:
     """The network's part: the tiles of an image, in pixels of the magnified image, and what is found in each."""
     scaled = scale_image(image, predictor.image.scale)
@@ -124,9 +123,15 @@ def detect(predictor: Predictor, image: np.ndarray) -> tuple[list[Tile], list[De
     batches = _batches(scaled, tiles, predictor)
     if predictor.settings.whole_image and len(tiles) > 1:
         tiles, batches = [*tiles, Tile(0, 0, height, width)], chain(batches, [np.stack([scaled])])
+    return tiles, list(detect_batches(predictor, batches))
+
+
+@torch.inference_mode()
+def detect_batches(predictor: Predictor, batches: Iterable[np.ndarray]) -> Iterator[Detections]:
+    """What is found in each tile of batches ``(B, h, w, 3)`` uint8, in order."""
     with ThreadPoolExecutor(1) as pool:
-        found = in_turn(pool, partial(_merge_views, predictor), (_forward(predictor, batch) for batch in batches))
-        return tiles, [detections for batch in found for detections in batch]
+        for batch in in_turn(pool, partial(_merge_views, predictor), (_forward(predictor, batch) for batch in batches)):
+            yield from batch
 
 
 def assemble(

@@ -26,7 +26,7 @@ the cell. Touching cells that overlap by a few px stay below both thresholds, ex
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -84,6 +84,17 @@ def stitch(
     return sorted(objects, key=lambda one: (-one.score, one.class_id, one.top, one.left, one.bottom, one.right))
 
 
+@dataclass(frozen=True, eq=False)
+class StitchState:
+    """What a :class:`Stitcher` keeps behind the rows of tiles ``0 … next_row - 1``."""
+
+    next_row: int
+    pending: TileDetections
+    """Detections that later tiles may link to."""
+    waiting: Objects
+    """Objects that overlap such detections."""
+
+
 class Stitcher:
     """Stitching while tiles come, in any order, each once; memory is bounded by the detections of a few rows of tiles.
 
@@ -93,12 +104,22 @@ class Stitcher:
 
     def __init__(self, tiles: Sequence[Tile], height: int, width: int, settings: StitchSettings = AS_USUAL) -> None:
         self._frames, self._height, self._settings = Frames.of(tiles, height, width), height, settings
-        self._pending = TileDetections.of(0, [])  # detections that later tiles may link to
-        self._waiting = Objects.none()  # objects that overlap such detections
-        self._tops, self._row, missing = np.unique(self._frames.boxes[:, 0], return_inverse=True, return_counts=True)
+        self._pending, self._waiting = TileDetections.of(0, []), Objects.none()
+        self._tops, row, missing = np.unique(self._frames.boxes[:, 0], return_inverse=True, return_counts=True)
+        self._row = row.ravel()
         self._missing = missing.tolist()  # tiles of each row that have not come yet
         self._arrived: dict[int, list[TileDetections]] = {row: [] for row in range(len(missing))}
         self._next_row = 0
+
+    @property
+    def state(self) -> StitchState:
+        """What it takes to go on from here, but for tiles of rows that are not complete."""
+        return StitchState(self._next_row, self._pending, self._waiting)
+
+    def go_on_from(self, state: StitchState) -> list[int]:
+        """Take the state of another stitcher with the same arguments; the tiles that are still to come."""
+        self._next_row, self._pending, self._waiting = state.next_row, state.pending, state.waiting
+        return np.flatnonzero(self._row >= state.next_row).tolist()
 
     @property
     def waiting(self) -> int:

@@ -1,0 +1,103 @@
+"""Prediction of a slide: its tiles are read ahead, predicted in full batches, and stitched as they come."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from src.engine.prediction import Predictor, detect_batches, in_turn
+from src.geometry.detections import to_instances
+from src.geometry.instances import Instance
+from src.geometry.stitch import Stitcher
+from src.geometry.stitch_settings import StitchSettings
+from src.geometry.tiles import Tile, pad_to, tile_grid
+from src.slides.scaled import ScaledSlide
+from src.slides.shards import Shards
+from src.slides.tissue import Tissue
+
+MOST_READERS = 8  # threads
+TILES_PER_SHARD = 256  # at least; more where a row of tiles has more
+
+
+@dataclass(frozen=True)
+class SlideTiles:
+    """The tiles of a slide that show tissue: in px after scaling, and in px of the slide itself, by rows."""
+
+    scaled: Sequence[Tile]
+    places: Sequence[Tile]
+    scales: tuple[float, float]
+    in_grid: int
+    """How many tiles there are with those that show no tissue."""
+
+
+def choose_tiles(slide: ScaledSlide, tissue: Tissue, tile_size: int, overlap: int) -> SlideTiles:
+    """The tiles of a slide that touch tissue."""
+    (height, width), full = slide.size, slide.slide.levels[0]
+    scales = (height / full.height, width / full.width)
+    grid = tile_grid(height, width, tile_size, overlap)
+    chosen = [tile for tile in grid if tissue.shows(tile, scales)]
+    return SlideTiles(chosen, [tile.unscaled(scales, full.height, full.width) for tile in chosen], scales, len(grid))
+
+
+def predict_slide(
+    predictor: Predictor,
+    slide: ScaledSlide,
+    tiles: SlideTiles,
+    shards: Shards,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> None:
+    """Predict the tiles that no shard holds yet, and write what is found as shards; each cell has one class.
+
+    ``progress`` is wrapped around the indices of the tiles that are predicted.
+    """
+    full = slide.slide.levels[0]
+    stitcher = Stitcher(tiles.places, full.height, full.width, StitchSettings(one_class_per_cell=True))
+    state = shards.state()
+    waiting = stitcher.go_on_from(state) if state else list(range(len(tiles.places)))
+    cells: list[Instance] = []
+    tiles_since, row = 0, stitcher.state.next_row
+    for index, found in progress_with(progress, waiting, _detections(predictor, slide, tiles, waiting)):
+        cells += stitcher.add(index, found)
+        tiles_since += 1
+        if stitcher.state.next_row > row and tiles_since >= TILES_PER_SHARD:
+            shards.add(cells, stitcher.state)
+            cells, tiles_since = [], 0
+        row = stitcher.state.next_row
+    if tiles_since or state is None:
+        shards.add(cells, stitcher.state)
+
+
+def progress_with(
+    progress: Callable[[Iterable[int]], Iterable[int]], indices: Sequence[int], values: Iterator[list[Instance]]
+) -> Iterator[tuple[int, list[Instance]]]:
+    """Each index with its value, while ``progress`` counts them."""
+    for index in progress(indices):
+        yield index, next(values)
+
+
+def _detections(
+    predictor: Predictor, slide: ScaledSlide, tiles: SlideTiles, waiting: Sequence[int]
+) -> Iterator[list[Instance]]:
+    """The objects in each of the waiting tiles, in px of the slide."""
+    found = detect_batches(predictor, _batches(predictor, slide, [tiles.scaled[index] for index in waiting]))
+    for index, detections in zip(waiting, found, strict=True):
+        tile = tiles.scaled[index]
+        yield to_instances(detections.placed(tile.left, tile.top, tiles.scales), tiles.places[index])
+
+
+def _batches(predictor: Predictor, slide: ScaledSlide, tiles: Sequence[Tile]) -> Iterator[np.ndarray]:
+    """The pixels of tiles, ``(B, S, S, 3)`` uint8 at a time, read ahead in threads: decoders leave the GIL."""
+    size, readers = predictor.settings.predict_batch_size, min(os.cpu_count() or 1, MOST_READERS)
+    swap = predictor.image.channel_order == "bgr"
+
+    def read(tile: Tile) -> np.ndarray:
+        pixels = slide.read(tile)
+        return pad_to(pixels[..., ::-1] if swap else pixels, predictor.tile_size, predictor.fill)
+
+    with ThreadPoolExecutor(readers) as pool:
+        pixels = in_turn(pool, read, tiles, ahead=2 * size + readers)
+        while batch := list(islice(pixels, size)):
+            yield np.stack(batch)

@@ -1,0 +1,63 @@
+"""Which files of a folder are slides, and which reader opens them."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from src.common.errors import InputError
+from src.common.files import is_system_file
+from src.data.tiff import first_page_size
+from src.slides.openslide_slide import OpenSlideSlide
+from src.slides.slide import Slide
+from src.slides.tiff_slide import TiffSlide
+
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
+SCANNER_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm")
+NEEDS_OPENSLIDE = "pip install -r requirements-slides.txt"
+
+
+def find_slides(folder: Path, slide_pixels: int) -> list[Path]:
+    """The slides of a folder, sorted: files of scanners, and TIFF of more than ``slide_pixels`` px.
+
+    Raises:
+        InputError: it holds slides and small images.
+    """
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not is_system_file(path.name)]
+    slides = [path for path in files if _is_slide(path, slide_pixels)]
+    small = [path for path in files if path not in slides and path.suffix.lower() in TIFF_SUFFIXES]
+    if slides and small:
+        raise InputError(
+            f"{folder}: holds slides, such as {slides[0].name}, and small images, such as {small[0].name}; put them"
+            " into folders of their own, or say with --slide-pixels from what size on a TIFF is a slide"
+        )
+    return slides
+
+
+def _is_slide(path: Path, slide_pixels: int) -> bool:
+    suffix = path.suffix.lower()
+    if suffix in SCANNER_SUFFIXES:
+        return True
+    if suffix not in TIFF_SUFFIXES:
+        return False
+    height, width = first_page_size(path)
+    return height * width > slide_pixels
+
+
+def open_slide(path: Path) -> Slide:
+    """Open a slide: files of scanners by OpenSlide where it is installed, TIFF and SVS else by tifffile.
+
+    Raises:
+        InputError: it cannot be read, or needs OpenSlide, which is not installed.
+    """
+    suffix = path.suffix.lower()
+    has_openslide = find_spec("openslide") is not None
+    if suffix in TIFF_SUFFIXES or (suffix == ".svs" and not has_openslide):
+        return TiffSlide(path)
+    if not has_openslide:
+        raise InputError(f"{path}: needs OpenSlide ({NEEDS_OPENSLIDE})")
+    return OpenSlideSlide(path)
+
+
+def share_of(slides: Sequence[Path], number: int, count: int) -> list[Path]:
+    """Every ``count``-th slide, from the ``number``-th (1..count) on."""
+    return list(slides[number - 1 :: count])
