@@ -3,6 +3,7 @@
 - ``readers``: the formats that are read, one file per format
 - ``importers``: which these are
 - ``imported``: what all readers share
+- ``named_images``: the images that a file of labels names
 - ``places``: how files are found, and what their images are called
 - ``staging``: writing a folder that is whole or not there
 - ``writers``: the formats that are written, one file per format
