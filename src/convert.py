@@ -18,17 +18,18 @@ from src.config.settings import ImageSettings, MachineSettings
 from src.data.classes import classes_of_results
 from src.data.id_map import read_id_map
 from src.evaluation.crowds import CROWDS
+from src.evaluation.result_settings import CONFIDENT, read_min_score
 from src.formats.conversion import convert_in, convert_out, open_source, require_path
+from src.formats.exported import ExportSettings
 from src.formats.exporters import EXPORTERS
 from src.formats.imported import ImportSettings
 from src.formats.importers import IMPORTERS
 from src.formats.staging import other_folders, whole_or_not
-from src.reporting.draw import CONFIDENT
 
 RESULTS = "results"
 IMPORT_FLAGS, EXPORT_FLAGS = (
     ("images", "rectangles", "intensity", "split_pieces", "orientation", "crowds"),
-    ("to", "id_map", "classes", "score_thresh"),
+    ("to", "id_map", "classes", "min_score", "mpp", "gzip"),
 )
 
 
@@ -66,9 +67,18 @@ class ConvertConfig:
         "JSON of classes; absent: that beside the results, else the homework's",
         metavar="FILE",
     )
-    score_thresh: float | None = option(
-        None, f"lowest score that is exported; absent: {CONFIDENT}", low=0, high=1, metavar="S"
+    min_score: float | None = option(
+        None,
+        f"lowest score that is exported; absent: that from which inference.py counted the cells, or {CONFIDENT}",
+        formerly="--score-thresh",
+        low=0,
+        high=1,
+        metavar="S",
     )
+    mpp: float | None = inherited(
+        ImageSettings, "mpp", help="µm per px of the images: adds measurements in µm (geojson, csv, parquet)"
+    )
+    gzip: bool | None = option(None, "compress the files (geojson)")
     force: bool = option(False, "write over what is in OUT")
     max_pixels: int = inherited(MachineSettings, "max_pixels", DEFAULT_MAX_PIXELS)
 
@@ -103,8 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if id_map is None:
         raise InputError(f"{companion(path, 'id-map')}: no such file; name an id map with --id-map")
     classes = classes_of_results(flags.classes, path)
-    threshold = CONFIDENT if flags.score_thresh is None else flags.score_thresh
-    print(convert_out(path, out, target, read_id_map(id_map), classes, threshold))
+    min_score, said = (flags.min_score, "") if flags.min_score is not None else read_min_score(path)
+    export = ExportSettings(min_score, said, flags.mpp, bool(flags.gzip))
+    print(convert_out(path, out, target, read_id_map(id_map), classes, export))
 
 
 def choose(flag: str, given: str | None, known: Sequence[str]) -> str:

@@ -6,6 +6,7 @@
 - ``named_images``: the images that a file of labels names
 - ``places``: how files are found, and what their images are called
 - ``staging``: writing a folder that is whole or not there
+- ``exported``: what all writers share
 - ``writers``: the formats that are written, one file per format
 - ``exporters``: which these are
 - ``conversion``: a whole import or export

@@ -1,10 +1,11 @@
 """Import images with their cells from other formats, and export results to other formats."""
 
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from src.data.splits import make_split
 from src.data.tiff import write_image, write_mask
 from src.evaluation.probabilities import add_probabilities
 from src.evaluation.results import cells_by_image, check_results, read_results
-from src.formats.exporters import EXPORTERS
+from src.formats.exported import ExportSettings
+from src.formats.exporters import COMPRESSED, EXPORTERS, WITH_MEASUREMENTS
 from src.formats.imported import Imported, ImportSettings, Source
 from src.formats.importers import IMPORTERS
 from src.formats.writers.coco import export_coco
@@ -159,30 +161,58 @@ def _what_instead(source: Source, counts: Counter[str]) -> str:
     return "".join([*said, *(f"; {line}" for line in source.lines)])
 
 
+def check_export(kind: str, settings: ExportSettings) -> None:
+    """Refuse flags that have no effect with a format."""
+    for flag, given, kinds in (
+        ("--mpp", settings.mpp is not None, WITH_MEASUREMENTS),
+        ("--gzip", settings.gzip, COMPRESSED),
+    ):
+        if given and kind not in kinds:
+            raise InputError(f"{flag}: has no effect with --to {kind}; it is for {', '.join(kinds)}")
+
+
 def convert_out(
-    path: Path, out: Path, kind: str, images: Sequence[ImageId], classes: Sequence[CellClass], threshold: float
+    path: Path, out: Path, kind: str, images: Sequence[ImageId], classes: Sequence[CellClass], settings: ExportSettings
 ) -> str:
-    """Export the detections of a results file from a score up, without overlaps but for COCO; a one-line summary."""
+    """Export the detections of a results file from a score up, without overlaps but for COCO; lines that sum it up."""
+    check_export(kind, settings)
     entries = read_results(path)
     notes = add_probabilities(path, entries, len(classes))
     check_results(entries, images, len(classes), str(path))
-    sure = [entry for entry in entries if entry["score"] >= threshold]
-    covered, cells = 0, cells_by_image(sure)
+    sure = [entry for entry in entries if entry["score"] >= settings.min_score]
+    covered, number = 0, len(sure)
     if kind == "coco":
+        cells = cells_by_image(sure)
         export_coco(out, images, cells, classes)
+        number = sum(map(len, cells.values()))
     else:
-        by_id = {cell_class.id: cell_class for cell_class in classes}
-        for image in ProgressBar(images, "convert"):
-            cells[image.id] = resolve_overlaps(cells[image.id], image.height, image.width)
-            covered += EXPORTERS[kind](out, image, cells[image.id], by_id)
-        write_json(out / "classes.json", to_json(tuple(classes)), indent=1)
-    number = sum(map(len, cells.values()))
-    lines = [
-        f"wrote {out}: {number} of {len(entries)} detections (score >= {threshold:g}) in"
-        f" {counted(len(images), 'image')}"
-    ]
+        covered, number = _export(out, kind, images, sure, classes, settings)
+    score = f"score >= {settings.min_score:g}{settings.score_source and f', {settings.score_source}'}"
+    lines = [f"wrote {out}: {number} of {len(entries)} detections ({score}) in {counted(len(images), 'image')}"]
     if number < len(sure):
         lines.insert(0, f"left out: {len(sure) - number} of which others with higher scores cover more than half")
     if covered:
         lines.insert(0, f"{covered} cells are covered in part by others with higher scores")
     return "\n".join([*notes, *lines])
+
+
+def _export(
+    out: Path,
+    kind: str,
+    images: Sequence[ImageId],
+    entries: Sequence[dict[str, Any]],
+    classes: Sequence[CellClass],
+    settings: ExportSettings,
+) -> tuple[int, int]:
+    """Write image by image; returns how many cells are covered in part, and how many were written."""
+    of_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for entry in entries:
+        of_image[entry["image_id"]].append(entry)
+    covered = number = 0
+    with EXPORTERS[kind](out, {cell_class.id: cell_class for cell_class in classes}, settings) as write:
+        for image in ProgressBar(images, "convert"):
+            found = cells_by_image(of_image[image.id])[image.id]  # decoded for one image at a time
+            cells = resolve_overlaps(found, image.height, image.width)
+            covered += write(image, cells)
+            number += len(cells)
+    return covered, number
