@@ -28,7 +28,7 @@ from src.formats.staging import other_folders, whole_or_not
 
 RESULTS = "results"
 IMPORT_FLAGS, EXPORT_FLAGS = (
-    ("images", "rectangles", "intensity", "split_pieces", "orientation", "crowds"),
+    ("images", "rectangles", "intensity", "split_pieces", "orientation", "crowds", "nuclei", "attribute"),
     ("to", "id_map", "classes", "min_score", "mpp", "gzip"),
 )
 
@@ -43,7 +43,7 @@ class ConvertConfig:
         None, f"format of IN: {', '.join([*IMPORTERS, RESULTS])}", name="--from", metavar="FORMAT"
     )
     images: str | None = option(
-        None, "with --from coco: where its images lie; absent: below IN's folder, or the one above", metavar="DIR"
+        None, "where the images lie (coco, geojson, labelme, via); absent: beside IN or near it", metavar="DIR"
     )
     rectangles: int | None = option(
         None, "cut each image into four, with a split by source image drawn with this seed", low=0, metavar="SEED"
@@ -60,6 +60,8 @@ class ConvertConfig:
         "turn pictures by their EXIF tag or not; absent: where the size of their masks asks for it, or fits both",
         choices=("raw", "turned"),
     )
+    nuclei: bool | None = option(None, "take the nuclei of QuPath's cells, not their outlines (geojson)")
+    attribute: str | None = option(None, "the attribute of regions that holds their class (via)", metavar="NAME")
     to: str | None = option(None, f"with --from results: {', '.join(EXPORTERS)} or coco", metavar="FORMAT")
     id_map: str | None = option(None, "id map of the results; absent: the one beside them", metavar="FILE")
     classes: str | None = option(
@@ -93,13 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f"--{name.replace('_', '-')}: has no effect with --from {kind} (see --help)")
     refuse_overwriting(out, flags.force)
     if kind != RESULTS:
-        images = Path(flags.images) if flags.images else None
         settings = ImportSettings(
             flags.intensity or "full",
             flags.orientation or "auto",
             bool(flags.split_pieces),
             flags.crowds or "auto",
-            images,
+            Path(flags.images) if flags.images else None,
+            bool(flags.nuclei),
+            flags.attribute,
         )
         source = open_source(kind, path, settings)
         with whole_or_not(out) as folder:

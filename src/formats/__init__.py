@@ -4,6 +4,7 @@
 - ``importers``: which these are
 - ``imported``: what all readers share
 - ``named_images``: the images that a file of labels names
+- ``drawn``: objects that were drawn with a tool
 - ``places``: how files are found, and what their images are called
 - ``staging``: writing a folder that is whole or not there
 - ``exported``: what all writers share

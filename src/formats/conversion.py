@@ -12,7 +12,7 @@ import numpy as np
 from src.common.errors import InputError, counted, nearest_path
 from src.common.files import write_json
 from src.common.progress import ProgressBar
-from src.data.classes import ANY_CLASS, CellClass, to_json
+from src.data.classes import ANY_CLASS, UNKNOWN_CLASS, CellClass, to_json
 from src.data.id_map import ImageId
 from src.data.intensity import small_range_warnings
 from src.data.records import turned_warning
@@ -28,12 +28,15 @@ from src.formats.writers.coco import export_coco
 from src.geometry.instances import clip, resolve_overlaps, to_label_map
 from src.geometry.tiles import Tile
 
+NAMES = {ANY_CLASS: "ambiguous.tif", UNKNOWN_CLASS: "unknown.tif"}  # of masks; others have their class's number
 MIN_FRAGMENT = 12  # px; smaller pieces of cells that a rectangle's edge cuts are dropped
+WITH_IMAGES = ("coco", "geojson", "labelme", "via")  # formats whose images may lie elsewhere
 CUTS = (0.3, 0.7)  # share of a side at which rectangles are cut, at random between
 
 
 def write_imported(folder: Path, imported: Imported, class_count: int) -> Counter[str]:
-    """Write an image and its masks as ``image.tif`` and ``class1.tif …``; what is of no class as ``ambiguous.tif``.
+    """Write an image and its masks as ``image.tif`` and ``class1.tif …``; regions to ignore as
+    ``ambiguous.tif``, cells whose class is not known as ``unknown.tif``.
 
     A mask holds one id per pixel: where cells of a class overlap, the later one wins. A class without cells has no
     file.
@@ -44,14 +47,15 @@ def write_imported(folder: Path, imported: Imported, class_count: int) -> Counte
     counts: Counter[str] = Counter()
     height, width = imported.image.shape[:2]
     write_image(folder / "image.tif", imported.image)
-    for class_id in range(class_count + 1):
+    for class_id in (*range(class_count + 1), UNKNOWN_CLASS):
         cells = [replace(cell, score=1.0) for cell in imported.instances if cell.class_id == class_id]
         if not cells:
             continue
         label_map = to_label_map(cells, height, width)
-        write_mask(folder / (f"class{class_id}.tif" if class_id != ANY_CLASS else "ambiguous.tif"), label_map)
+        write_mask(folder / NAMES.get(class_id, f"class{class_id}.tif"), label_map)
         left = np.bincount(label_map.ravel(), minlength=len(cells) + 1)[1:]
         counts["ambiguous regions" if class_id == ANY_CLASS else "cells"] += int(np.count_nonzero(left))
+        counts["of no class"] += int(np.count_nonzero(left)) * (class_id == UNKNOWN_CLASS)
         counts["hidden"] += int(np.count_nonzero(left == 0))
         counts["covered in part"] += int(np.count_nonzero((left > 0) & (left < [cell.area for cell in cells])))
     return counts
@@ -85,8 +89,12 @@ def open_source(kind: str, path: Path, settings: ImportSettings) -> Source:
         raise InputError(f"--split-pieces: has no effect with --from {kind}")
     if settings.crowds != "auto" and kind != "coco":
         raise InputError(f"--crowds: has no effect with --from {kind}")
-    if settings.images and kind != "coco":
-        raise InputError("--images: is for --from coco; the other formats know where their images lie")
+    if settings.images and kind not in WITH_IMAGES:
+        raise InputError(f"--images: is for --from {', '.join(WITH_IMAGES)}; other formats know where their images lie")
+    if settings.nuclei and kind != "geojson":
+        raise InputError(f"--nuclei: has no effect with --from {kind}")
+    if settings.attribute and kind != "via":
+        raise InputError(f"--attribute: has no effect with --from {kind}")
     for place in (path, *([settings.images] if settings.images else [])):
         require_path(place)
     source = IMPORTERS[kind](path, settings)
@@ -119,7 +127,7 @@ def convert_in(path: Path, source: Source, out: Path, seed: int | None) -> list[
             counts += write_imported(out / part, piece, len(source.classes))
             counts["fragments"] += fragments
             groups[part] = name
-            found = [cell.class_id for cell in piece.instances]
+            found = [cell.class_id for cell in piece.instances if cell.class_id != UNKNOWN_CLASS]
             class_counts[part] = np.bincount(found, minlength=len(source.classes) + 1)[1:]
     dropped = source.dropped + Counter({
         "hidden by another cell of the class": counts["hidden"],
@@ -144,6 +152,8 @@ def convert_in(path: Path, source: Source, out: Path, seed: int | None) -> list[
     lines += [f"look at {count} {what}" for what, count in sorted(source.notes.items()) if count]
     if counts["ambiguous regions"]:
         lines.append(f"kept apart: {counted(counts['ambiguous regions'], 'ambiguous region')}, in ambiguous.tif")
+    if counts["of no class"]:
+        lines.append(f"without a class: {counted(counts['of no class'], 'cell')}, in unknown.tif")
     if counts["covered in part"]:
         lines.append(f"cells covered in part by others of their class: {counts['covered in part']}")
     names = ", ".join(f"{c.id} {c.name}" for c in source.classes)

@@ -7,6 +7,7 @@ from src.formats.imported import ImportSettings, Source
 from src.formats.readers.coco import import_coco
 from src.formats.readers.consep import import_consep
 from src.formats.readers.dsb2018 import import_dsb2018
+from src.formats.readers.geojson import import_geojson
 from src.formats.readers.labels import import_labels
 from src.formats.readers.monusac import import_monusac
 
@@ -17,4 +18,5 @@ IMPORTERS: Mapping[str, Callable[[Path, ImportSettings], Source]] = {
     "coco": import_coco,
     "labels": import_labels,
     "dsb2018": import_dsb2018,
+    "geojson": import_geojson,
 }

@@ -6,4 +6,6 @@
 - ``monusac``: slides with ImageScope's regions
 - ``imagescope``: the regions of ImageScope's XML files
 - ``coco``: COCO JSON files
+- ``geojson``: GeoJSON files with their images
+- ``qupath``: the objects of QuPath in them
 """

@@ -12,12 +12,11 @@ from src.common.files import is_system_file, read_json
 from src.common.values import integer
 from src.data.classes import ANY_CLASS, name_classes, parse_classes, to_json
 from src.data.names import IMAGE_SUFFIX
-from src.data.pictures import QUARTER_TURNS, exif_orientation, read_size
 from src.evaluation.categories import read_categories, renumbered
 from src.evaluation.coco_polygons import ToldSize, told_sizes
 from src.evaluation.coco_truth import has_size, read_coco
 from src.evaluation.image_truth import ImageTruth
-from src.formats.imported import NOTE_TURNED, Imported, ImportSettings, Source, drop, read_matching, with_readers
+from src.formats.imported import Imported, ImportSettings, Source, drop, read_matching, shown_size, with_readers
 from src.formats.named_images import find_images
 from src.formats.places import checked_parts
 
@@ -74,20 +73,10 @@ def _others_beside(files: set[Path]) -> list[Path]:
 def _with_size(
     item: Any, files: Mapping[str, Path], told: Mapping[int, ToldSize], source: Source, orientation: str
 ) -> Any:
-    """An image's entry with a size where it has none: that of its file, turned by its EXIF tag unless that is ``raw``.
-
-    What its annotations tell comes first: the size of an RLE, and points that lie in the picture only as it is stored.
-    """
+    """An image's entry with a size where it has none: the :func:`shown_size` of its file."""
     name = item.get("file_name") if isinstance(item, dict) else None
     if not isinstance(name, str) or name not in files or has_size(item):
         return item
-    height, width = read_size(files[name])
-    if orientation != "raw" and height != width and exif_orientation(files[name]) in QUARTER_TURNS:
-        labels = told.get(integer(item.get("id")), ToldSize())
-        is_stored = labels.size == (height, width) or (
-            labels.size is None and labels.fits(height, width) and not labels.fits(width, height)
-        )
-        if orientation == "turned" or not is_stored:
-            height, width = width, height
-            source.notes[NOTE_TURNED] += orientation == "auto" and labels.size is None
+    labels = told.get(integer(item.get("id")), ToldSize())
+    height, width = shown_size(files[name], labels, source, orientation)
     return {**item, "height": height, "width": width}
