@@ -63,7 +63,7 @@ def to_rectangle(left: float, top: float, right: float, bottom: float) -> Ring:
 def number_classes(
     names: Iterable[str], where: Path, colors: Mapping[str, str] | None = None, first: Sequence[CellClass] = ()
 ) -> tuple[CellClass, ...]:
-    """The classes 1..K: those that come ``first``, then the others of these names in alphabetical order.
+    """The classes 1..K: those that come ``first``, then the others of these names in their order.
 
     Classes without one of the ``colors``, ``#rrggbb`` by name, have one of ours. Without any name there is one class,
     ``cell``.
@@ -72,7 +72,7 @@ def number_classes(
         InputError: there are more than ``MOST_CLASSES``.
     """
     known = [cell_class.name for cell_class in first]
-    others = sorted({name.strip() for name in names} - set(known))
+    others = [name for name in dict.fromkeys(names) if name not in known]
     if len(known) + len(others) > MOST_CLASSES:
         raise InputError(
             f"{where}: has {len(known) + len(others)} classes, such as {others[0]!r}; are they single cells?"
@@ -108,7 +108,7 @@ def told_size(objects: Sequence[Drawn]) -> ToldSize:
 
 
 def draw(
-    objects: Sequence[Drawn],
+    objects: Iterable[Drawn],
     ids: Mapping[str | None, int],
     size: tuple[int, int],
     where: Path,

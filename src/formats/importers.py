@@ -8,8 +8,11 @@ from src.formats.readers.coco import import_coco
 from src.formats.readers.consep import import_consep
 from src.formats.readers.dsb2018 import import_dsb2018
 from src.formats.readers.geojson import import_geojson
+from src.formats.readers.labelme import import_labelme
 from src.formats.readers.labels import import_labels
 from src.formats.readers.monusac import import_monusac
+from src.formats.readers.supervisely import import_supervisely
+from src.formats.readers.via import import_via
 
 # Each finds the images of a folder or file at once, and decodes them one by one.
 IMPORTERS: Mapping[str, Callable[[Path, ImportSettings], Source]] = {
@@ -19,4 +22,7 @@ IMPORTERS: Mapping[str, Callable[[Path, ImportSettings], Source]] = {
     "labels": import_labels,
     "dsb2018": import_dsb2018,
     "geojson": import_geojson,
+    "labelme": import_labelme,
+    "via": import_via,
+    "supervisely": import_supervisely,
 }

@@ -1,6 +1,7 @@
 """Readers of other formats, one file per format, and what they share.
 
-- ``labels``: label images of one class
+- ``labels``: label images
+- ``described``: the classes in those of this program
 - ``dsb2018``: one mask per nucleus
 - ``consep``: CoNSeP's MATLAB files
 - ``monusac``: slides with ImageScope's regions
@@ -8,4 +9,7 @@
 - ``coco``: COCO JSON files
 - ``geojson``: GeoJSON files with their images
 - ``qupath``: the objects of QuPath in them
+- ``labelme``: labelme's JSON files
+- ``via``: files of the VGG Image Annotator
+- ``supervisely``: Supervisely's projects
 """

@@ -52,7 +52,7 @@ def import_geojson(path: Path, settings: ImportSettings) -> Source:
 
     colors = _class_colors(labels.values(), settings.nuclei)
     known = {name: color for name, color in colors.items() if color}
-    source = Source({}, number_classes(colors, path, known, first))
+    source = Source({}, number_classes(sorted(colors), path, known, first))
     ids = class_ids(source.classes, bool(colors), source) if labels else {}
 
     def read(file: Path, image: Path) -> Imported:
