@@ -40,7 +40,8 @@ class _RowGroups:
         types = {int: pa.int64(), float: pa.float64(), str: pa.string()}
         columns = [(name, types[kind]) for name, kind in column_types(classes, mpp).items()]
         self._schema = pa.schema([*columns, ("geometry", pa.binary())])
-        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+        # With Arrow's own schema beside it, pyarrow would not show the metadata that are added at the end.
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd", store_schema=False)
         self._classes, self._mpp = classes, mpp
         self._rows: list[dict[str, Any]] = []
         self._kinds: set[int] = set()
