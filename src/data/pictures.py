@@ -139,7 +139,7 @@ def open_picture(path: object, content: bytes | None = None) -> Any:
 @contextmanager
 def _opened(path: object, content: bytes | None = None) -> Iterator[Any]:
     """A picture whose pixels are not decoded yet; any error while it is open becomes an InputError."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # our own limit is asked for below, before anything is decoded
     try:
@@ -148,7 +148,9 @@ def _opened(path: object, content: bytes | None = None) -> Iterator[Any]:
             check_pixels(path, picture.height, picture.width)
             yield picture
     except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{path}: cannot be read as an image ({error})") from error
+        is_unknown = content is not None and isinstance(error, UnidentifiedImageError)
+        reason = "it is no PNG, JPEG or BMP" if is_unknown else error
+        raise InputError(f"{path}: cannot be read as an image ({reason})") from error
 
 
 def _has_16_bits(path: Path) -> bool:
