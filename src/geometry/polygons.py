@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from src.geometry.instances import Instance, tight
 from src.geometry.overlaps import ranges
@@ -64,12 +65,13 @@ def fill_even_odd(rings: Sequence[Ring], class_id: int, height: int, width: int)
     return tight(class_id, 1.0, top, left, np.logical_xor.accumulate(flips, axis=1))
 
 
-def ellipse(center: Sequence[float], radii: Sequence[float], angle: float = 0.0) -> Ring:
+def ellipse(center: ArrayLike, radii: ArrayLike, angle: float = 0.0) -> Ring:
     """The polygon that stands for an ellipse with these radii along x and y, turned by ``angle`` from x to y."""
     turns = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
+    center, radii = (np.asarray(pair, np.float64).clip(-FAR, FAR) for pair in (center, radii))
     x, y = np.cos(turns) * radii[0], np.sin(turns) * radii[1]
     turned = (x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle))
-    return np.asarray(center, np.float64) + np.stack(turned, axis=1)
+    return center + np.stack(turned, axis=1)
 
 
 def fill_as_coco(polygons: Sequence[Sequence[float]], height: int, width: int) -> str:
