@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import shapely
+import tifffile
 
+from src.common.errors import InputError
 from src.convert import main
 from src.data.masks import read_mask
 from src.data.tiff import write_image
@@ -167,3 +169,39 @@ def test_rings_of_random_cells_are_valid() -> None:
         if cell:
             shape = shapely.MultiPolygon([(rings[0], rings[1:]) for rings in outlines(cell)])
             assert shape.is_valid and shape.area == cell.area
+
+
+@pytest.mark.parametrize(
+    ("description", "names"),
+    [
+        ({"classes": CLASSES, "class_of_label": [2, 1]}, [entry["name"] for entry in CLASSES]),
+        ({"classes": CLASSES[:2], "class_of_label": [2, 1]}, ["cell"]),  # not the classes of the other image
+        ({"classes": CLASSES, "class_of_label": [2, 4]}, ["cell"]),
+        ({"classes": CLASSES, "class_of_label": 3}, ["cell"]),
+        ({"shape": [40, 50]}, ["cell"]),
+        ("ImageJ=1.54", ["cell"]),
+    ],
+)
+def test_label_images_have_classes_where_all_describe_the_same(
+    description: dict | str, names: list[str], tmp_path: Path
+) -> None:
+    label_map = np.zeros((40, 50), np.uint16)
+    label_map[2:5, 2:5], label_map[2:5, 8:12] = 1, 2
+    given = {"classes": CLASSES, "class_of_label": [1, 1]}
+    for name, described in (("a", given), ("b", description)):
+        text = described if isinstance(described, str) else json.dumps(described)
+        tifffile.imwrite(tmp_path / f"{name}_masks.tif", label_map, description=text, metadata=None)
+        write_image(tmp_path / f"{name}.tif", np.zeros((40, 50, 3), np.uint8))
+    main(["--from", "labels", str(tmp_path), str(tmp_path / "out")])
+    assert [entry["name"] for entry in json.loads((tmp_path / "out/classes.json").read_text())] == names
+    found = sorted(path.name for path in (tmp_path / "out/b").glob("class*"))
+    assert found == (["class1.tif", "class2.tif"] if len(names) > 1 else ["class1.tif"])
+
+
+def test_a_label_without_a_class_is_refused(tmp_path: Path) -> None:
+    label_map = np.full((40, 50), 2, np.uint16)
+    text = json.dumps({"classes": CLASSES, "class_of_label": [1]})
+    tifffile.imwrite(tmp_path / "a_masks.tif", label_map, description=text, metadata=None)
+    write_image(tmp_path / "a.tif", np.zeros((40, 50, 3), np.uint8))
+    with pytest.raises(InputError, match=r"a_masks\.tif: its description names no class for the label 2"):
+        main(["--from", "labels", str(tmp_path), str(tmp_path / "out")])
