@@ -3,6 +3,9 @@
 - ``slide``: what readers of slides offer
 - ``tiff_slide``: tiled and pyramidal TIFF
 - ``openslide_slide``: slides of scanners
+- ``finding``: which files are slides, and which reader opens them
 - ``scaled``: a slide at the magnification of the training
 - ``tissue``: where a slide shows tissue
+- ``shards``: unfinished work on a slide, kept on disk
+- ``outputs``: the folder of a finished slide
 """

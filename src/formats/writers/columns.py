@@ -15,13 +15,16 @@ LENGTHS = ("centroid_x", "centroid_y", "major_axis", "minor_axis", "perimeter")
 BOX = ("left", "top", "width", "height")
 
 
-def table_rows(image: ImageId, cells: Sequence[Instance], classes: Classes, mpp: float | None) -> list[dict[str, Any]]:
-    """A row per cell, each a dict in the order of the columns; labels are those of the label image.
+def table_rows(
+    image: ImageId, cells: Sequence[Instance], classes: Classes, mpp: float | None, first_label: int = 1
+) -> list[dict[str, Any]]:
+    """A row per cell, each a dict in the order of the columns; labels, from ``first_label`` on, are those of the label
+    image.
 
     Without ``mpp``, µm per px, all measures are in px. With it their names end in the unit, and those in µm and µm²
     come after those in px. The last columns are the probabilities of the classes, ``None`` where they are not known.
     """
-    return [_row(image, label, cell, classes, mpp) for label, cell in enumerate(cells, start=1)]
+    return [_row(image, label, cell, classes, mpp) for label, cell in enumerate(cells, start=first_label)]
 
 
 def column_types(classes: Classes, mpp: float | None) -> dict[str, type]:

@@ -5,7 +5,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from src.formats.writers.columns import in_microns, measures
 from src.geometry.instances import Instance
 from src.geometry.polygons import outlines
 
+COMPRESSION = 6  # of gzip
 CELLS = uuid.UUID("6c2b7f0e-1f5d-5d0c-9d0e-6a3f1c8b2e47")  # the namespace of the ids of cells, drawn once
 
 
@@ -26,11 +27,41 @@ def export_geojson(
 
     With ``settings.gzip`` it is ``<name>.geojson.gz``. The same cells make the same bytes.
     """
-    features = [_feature(image, label, cell, classes, settings.mpp) for label, cell in enumerate(cells, start=1)]
-    content = (json.dumps({"type": "FeatureCollection", "features": features}) + "\n").encode()
-    with replacing(folder / f"{image.name}.geojson{'.gz' * settings.gzip}") as temporary:
-        temporary.write_bytes(gzip.compress(content, mtime=0) if settings.gzip else content)
+    path = folder / f"{image.name}.geojson{'.gz' * settings.gzip}"
+    with replacing(path) as temporary, GeoJsonCells(temporary, image, classes, settings.mpp) as file:
+        file.add(cells)
     return 0
+
+
+class GeoJsonCells:
+    """A GeoJSON file of one image that is written as cells come; compressed where its name ends in ``.gz``."""
+
+    def __init__(self, path: Path, image: ImageId, classes: Classes, mpp: float | None) -> None:
+        self._image, self._classes, self._mpp = image, classes, mpp
+        self._raw = path.open("wb")
+        is_gzip = path.suffix == ".gz"
+        self._file: IO[bytes] = (
+            gzip.GzipFile("", "wb", COMPRESSION, self._raw, mtime=0) if is_gzip else self._raw  # type: ignore[assignment]
+        )
+        self._count = 0
+
+    def __enter__(self) -> "GeoJsonCells":
+        self._file.write(b'{"type": "FeatureCollection", "features": [')
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._file.write(b"]}\n")
+            self._file.close()
+        finally:
+            self._raw.close()
+
+    def add(self, cells: Sequence[Instance]) -> None:
+        """Write cells of the image, numbered on from those before."""
+        for cell in cells:
+            self._count += 1
+            feature = _feature(self._image, self._count, cell, self._classes, self._mpp)
+            self._file.write(b", " * (self._count > 1) + json.dumps(feature).encode())
 
 
 def cell_id(image_name: str, class_name: str, cell: Instance) -> str:

@@ -26,11 +26,11 @@ def parquet_writer(folder: Path, classes: Classes, settings: ExportSettings) -> 
     That column holds the outline as WKB in px, where the first pixel reaches from (0, 0) to (1, 1), with the metadata
     of GeoParquet 1.1. Row groups are written as images come, so that no more than one is in memory.
     """
-    with replacing(folder / FILE_NAME) as temporary, _RowGroups(temporary, classes, settings.mpp) as groups:
-        yield groups.add
+    with replacing(folder / FILE_NAME) as temporary, ParquetCells(temporary, classes, settings.mpp) as file:
+        yield file.add
 
 
-class _RowGroups:
+class ParquetCells:
     """Rows that wait for a row group, and the file that holds those before."""
 
     def __init__(self, path: Path, classes: Classes, mpp: float | None) -> None:
@@ -47,7 +47,7 @@ class _RowGroups:
         self._kinds: set[int] = set()
         self._box: list[int] = []  # x and y from, x and y to, of all cells; empty without any
 
-    def __enter__(self) -> "_RowGroups":
+    def __enter__(self) -> "ParquetCells":
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
@@ -56,9 +56,10 @@ class _RowGroups:
             self._writer.add_key_value_metadata({"geo": json.dumps(self._metadata())})
         self._writer.close()
 
-    def add(self, image: ImageId, cells: Sequence[Instance]) -> int:
-        """Take the cells of an image, all of them whole."""
-        for cell, row in zip(cells, table_rows(image, cells, self._classes, self._mpp), strict=True):
+    def add(self, image: ImageId, cells: Sequence[Instance], first_label: int = 1) -> int:
+        """Take cells of an image, all of them whole."""
+        rows = table_rows(image, cells, self._classes, self._mpp, first_label)
+        for cell, row in zip(cells, rows, strict=True):
             polygons = outlines(cell)
             self._kinds.add(POLYGON if len(polygons) == 1 else MULTIPOLYGON)
             self._rows.append({**row, "geometry": to_wkb(polygons)})
