@@ -31,11 +31,11 @@ from typing import Any
 import torch
 
 from model import TiledMaskRCNN, build_model, build_skeleton
-from src.common.errors import InputError, run_command
+from src.common.errors import InputError, counted, run_command
 from src.common.files import companion, file_digest, write_json
 from src.common.limits import set_max_pixels
 from src.common.progress import ProgressBar
-from src.config.checks import check_overlap
+from src.config.checks import check_overlap, check_slides
 from src.config.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, LEAST_SCALE, MOST_SCALE, PredictSettings
 from src.data.classes import CellClass, to_json
 from src.data.data_shift import DataStatistics, PredictionStatistics, shift_warnings
@@ -50,6 +50,7 @@ from src.engine.checkpoint import Checkpoint, read_checkpoint, write_export
 from src.engine.devices import AMP_TYPES, prediction_amp
 from src.engine.memory import memory_errors
 from src.engine.prediction import Predictor, predict_images, warnings_on_limits
+from src.engine.slide_run import SlideOptions, predict_slides
 from src.evaluation.partial_results import PartialResults
 from src.evaluation.probabilities import DIGITS, write_probabilities
 from src.evaluation.result_settings import write_settings
@@ -58,6 +59,7 @@ from src.geometry.instances import confident
 from src.network.tensor_files import check_fits, load_state
 from src.reporting.counts import write_counts
 from src.reporting.draw import write_overlay
+from src.slides.finding import find_slides, shard_of
 from utils import share_cores, to_device
 
 Entries = dict[int, list[dict[str, Any]]]  # result entries by image id
@@ -85,6 +87,10 @@ def main(config: InferenceConfig) -> None:
         return
     world, device = distributed.start(config.machine)
     share_cores(device, world.size)
+    slides = find_slides(Path(config.test_dir), config.slide_pixels or config.machine.max_pixels)
+    if slides:
+        run_slides(config, world, device, slides)
+        return
     images = find_images(config)
     predictor, checkpoint = load_predictor(config, device)
     if world.is_main:
@@ -106,11 +112,36 @@ def main(config: InferenceConfig) -> None:
     distributed.stop(world)
 
 
+def run_slides(config: InferenceConfig, world: distributed.World, device: torch.device, slides: Sequence[Path]) -> None:
+    """Predict slides, each by one process; exit code 1 where any failed."""
+    check_slides(config)
+    mine = shard_of(slides, config.shard)
+    predictor, checkpoint = load_predictor(config, device)
+    if world.is_main:
+        print(f"predicting {counted(len(mine), 'slide')} on {device} in {name_of(predictor.amp)}")
+    options = SlideOptions(
+        Path(config.output), config.tissue, config.mpp, config.scale, checkpoint.config.image,
+        [*job(config, predictor.amp), predictor.settings.min_score],
+    )  # fmt: skip
+    failed = predict_slides(predictor, checkpoint.classes, mine[world.rank :: world.size], options)
+    failures = [line for of_process in world.gather(failed) for line in of_process.values()]
+    if world.is_main and failures:
+        print_lines([f"{len(failures)} of {counted(len(mine), 'slide')} failed:", *failures])
+    distributed.stop(world)
+    if failures:
+        raise SystemExit(1)
+
+
+def name_of(amp: torch.dtype | None) -> str:
+    """The precision, like ``bfloat16``."""
+    return str(amp or torch.float32).removeprefix("torch.")
+
+
 def print_start(
     config: InferenceConfig, images: Sequence[TestImage], predictor: Predictor, classes: Sequence[CellClass]
 ) -> None:
     """Print how and what is predicted, and what of the folder is not."""
-    print(f"predicting on {predictor.device} in {str(predictor.amp or torch.float32).removeprefix('torch.')}")
+    print(f"predicting on {predictor.device} in {name_of(predictor.amp)}")
     print_lines([*unread_test_files(config.test_dir), *turned_warnings(images), *turned_pictures(images)])
     print(f"classes: {', '.join(f'{cell_class.id} {cell_class.name}' for cell_class in classes)}")
 

@@ -3,7 +3,7 @@
 Imports run one way (``tests/test_rooms.py``)::
 
     common ← config, geometry ← data ← evaluation, synthetic ← formats, reporting, network
-    ← inspection, engine ← commands
+    ← slides ← inspection, engine ← commands
 """
 
 import sys

@@ -19,6 +19,7 @@ FLOORS: tuple[set[str], ...] = (
     {"data"},
     {"evaluation", "synthetic"},
     {"formats", "reporting", "network"},
+    {"slides"},
     {"inspection", "engine"},
 )
 FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}

@@ -1,5 +1,7 @@
 """Checks of flags, single and combined, before torch is imported or a file is opened."""
 
+from pathlib import Path
+
 from src.common.errors import InputError
 from src.config.settings import InferenceConfig, ModelSettings, OptimizerSettings, TrainConfig
 
@@ -36,6 +38,26 @@ def check_prediction(config: InferenceConfig) -> None:
         raise InputError(f"--export {config.export}: takes one --ckpt, and a name that ends with {EXPORT_SUFFIX}")
     if config.half and not config.export:
         raise InputError("--half: has no effect without --export")
+
+
+def check_slides(config: InferenceConfig) -> None:
+    """Refuse flags that slides cannot be predicted with.
+
+    Raises:
+        InputError: for the first of them.
+    """
+    given = {
+        "--whole-image": config.predict.whole_image,
+        "--overlay": config.overlay,
+        "--zip": config.zip,
+        "--id-map": config.id_map,
+        "--split": config.split,
+    }
+    for flag, value in given.items():
+        if value:
+            raise InputError(f"{flag}: does not work with slides, such as those in {config.test_dir}")
+    if Path(config.output).suffix == ".json" or Path(config.output).is_file():
+        raise InputError(f"--output {config.output}: must be a folder, in which each slide gets one")
 
 
 def check_overlap(flag: str, overlap: int, tile_size: int) -> None:

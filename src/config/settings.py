@@ -348,7 +348,7 @@ class InferenceConfig:
         None,
         f"JSON list of file_name, id, height, width; absent: {HOMEWORK_ID_MAP} for the homework's folder, else 1..N by name",
     )
-    output: str = option("./test-results.json", "results file")
+    output: str = option("./test-results.json", "results file; for slides a folder, with a folder per slide in it")
     resume: bool = option(False, "resume an interrupted prediction: finished images are not predicted again")
     split: str | None = option(None, "JSON file of part → names; only --part is predicted")
     part: str = option("val", "part of --split")
@@ -359,6 +359,13 @@ class InferenceConfig:
     overlay: str | None = option(
         None, "folder for one picture per image: cells of --min-score and up, outlined in the colours of their classes"
     )
+    slide_pixels: int | None = option(
+        None, "TIFF files of more px are predicted as slides, in bounded memory; absent: --max-pixels", low=1
+    )
+    tissue: str = option(
+        "auto", "what of a slide is predicted: auto (tissue by its colour), all, or a GeoJSON file of regions"
+    )
+    shard: str | None = option(None, "i/n: predict every n-th slide from the i-th on, for jobs of a cluster")
     channel_order: str | None = inherited(
         ImageSettings,
         "channel_order",

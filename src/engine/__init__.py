@@ -8,6 +8,8 @@
 - ``optimization``: optimizer, learning rate, averaged weights
 - ``validation``: the val images of a run, predicted and scored
 - ``prediction``: the network on the tiles of images
+- ``slide_prediction``: the network on the tiles of a slide, in bounded memory
+- ``slide_run``: a folder of slides becomes folders of cells
 - ``checkpoint``: what a file holds of a training, and its reader and writer
 - ``run_folder``: one training at a time in a folder, and what it resumes from
 - ``run_log``: the log of a run, and losses on their way from the device

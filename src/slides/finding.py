@@ -1,5 +1,6 @@
 """Which files of a folder are slides, and which reader opens them."""
 
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,8 @@ def find_slides(folder: Path, slide_pixels: int) -> list[Path]:
     Raises:
         InputError: it holds slides and small images.
     """
+    if not folder.is_dir():  # who looks for images says so
+        return []
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not is_system_file(path.name)]
     slides = [path for path in files if _is_slide(path, slide_pixels)]
     small = [path for path in files if path not in slides and path.suffix.lower() in TIFF_SUFFIXES]
@@ -58,6 +61,15 @@ def open_slide(path: Path) -> Slide:
     return OpenSlideSlide(path)
 
 
-def share_of(slides: Sequence[Path], number: int, count: int) -> list[Path]:
-    """Every ``count``-th slide, from the ``number``-th (1..count) on."""
-    return list(slides[number - 1 :: count])
+def shard_of(slides: Sequence[Path], shard: str | None) -> list[Path]:
+    """Every n-th slide from the i-th on, for a ``shard`` of ``i/n``; all without one.
+
+    Raises:
+        InputError: the flag says something else.
+    """
+    if shard is None:
+        return list(slides)
+    found = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise InputError(f"--shard {shard}: expected i/n, like 3/10, with i in 1..n")
+    return list(slides[int(found[1]) - 1 :: int(found[2])])
