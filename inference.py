@@ -5,8 +5,8 @@ several GPUs:  torchrun --standalone --nproc-per-node 4 inference.py [the same f
 resume:        python inference.py [the same flags] --resume
 share weights: python inference.py --ckpt logs/best.pt --export weights.safetensors
 
-Prediction settings that are not given are those of the checkpoint. The id map, the classes and a table of counts are
-written beside the results.
+Prediction settings that are not given are those of the checkpoint. The id map, the classes, the least score and
+a table of counts are written beside the results.
 """
 
 import os
@@ -52,6 +52,7 @@ from src.engine.memory import memory_errors
 from src.engine.prediction import Predictor, predict_images, warnings_on_limits
 from src.evaluation.partial_results import PartialResults
 from src.evaluation.probabilities import DIGITS, write_probabilities
+from src.evaluation.result_settings import write_settings
 from src.evaluation.results import cells_by_image, check_results, result_entries, write_results, write_submission_zip
 from src.geometry.instances import confident
 from src.network.tensor_files import check_fits, load_state
@@ -100,7 +101,7 @@ def main(config: InferenceConfig) -> None:
     of_all = gathered(world, found)
     if world.is_main:
         print_lines(warnings)
-        write(config, images, of_all, checkpoint.classes)
+        write(config, images, of_all, checkpoint.classes, predictor.settings.min_score)
         partial.remove()
     distributed.stop(world)
 
@@ -279,8 +280,14 @@ def resumed(
     return done
 
 
-def write(config: InferenceConfig, images: Sequence[TestImage], found: Found, classes: tuple[CellClass, ...]) -> None:
-    """Check and write the results, classes, id map and counts beside them, and the zip; list images without cells."""
+def write(
+    config: InferenceConfig,
+    images: Sequence[TestImage],
+    found: Found,
+    classes: tuple[CellClass, ...],
+    min_score: float,
+) -> None:
+    """Check and write the results, what lies beside them, and the zip; list images without cells."""
     id_map = [image.entry for image in images]
     entries = [entry for of_image in found.entries.values() for entry in of_image]
     entries.sort(key=lambda entry: (entry["image_id"], -entry["score"]))
@@ -294,6 +301,7 @@ def write(config: InferenceConfig, images: Sequence[TestImage], found: Found, cl
     if config.id_map is None or Path(config.id_map).resolve() != beside.resolve():
         write_id_map(beside, id_map)
     write_json(companion(output, "classes"), to_json(classes))
+    write_settings(output, min_score)
     table = companion(output, "counts", ".csv")
     write_counts(table, [(entry.file_name, entry.id) for entry in id_map], found.counts, classes)
     if config.zip:

@@ -18,17 +18,18 @@ from src.config.settings import ImageSettings, MachineSettings
 from src.data.classes import classes_of_results
 from src.data.id_map import read_id_map
 from src.evaluation.crowds import CROWDS
+from src.evaluation.result_settings import CONFIDENT, read_min_score
 from src.formats.conversion import convert_in, convert_out, open_source, require_path
+from src.formats.exported import ExportSettings
 from src.formats.exporters import EXPORTERS
 from src.formats.imported import ImportSettings
 from src.formats.importers import IMPORTERS
 from src.formats.staging import other_folders, whole_or_not
-from src.reporting.draw import CONFIDENT
 
 RESULTS = "results"
 IMPORT_FLAGS, EXPORT_FLAGS = (
-    ("images", "rectangles", "intensity", "split_pieces", "orientation", "crowds"),
-    ("to", "id_map", "classes", "score_thresh"),
+    ("images", "rectangles", "intensity", "split_pieces", "orientation", "crowds", "nuclei", "attribute"),
+    ("to", "id_map", "classes", "min_score", "mpp", "gzip"),
 )
 
 
@@ -42,7 +43,7 @@ class ConvertConfig:
         None, f"format of IN: {', '.join([*IMPORTERS, RESULTS])}", name="--from", metavar="FORMAT"
     )
     images: str | None = option(
-        None, "with --from coco: where its images lie; absent: below IN's folder, or the one above", metavar="DIR"
+        None, "where the images lie (coco, geojson, labelme, via); absent: beside IN or near it", metavar="DIR"
     )
     rectangles: int | None = option(
         None, "cut each image into four, with a split by source image drawn with this seed", low=0, metavar="SEED"
@@ -59,6 +60,8 @@ class ConvertConfig:
         "turn pictures by their EXIF tag or not; absent: where the size of their masks asks for it, or fits both",
         choices=("raw", "turned"),
     )
+    nuclei: bool | None = option(None, "take the nuclei of QuPath's cells, not their outlines (geojson)")
+    attribute: str | None = option(None, "the attribute of regions that holds their class (via)", metavar="NAME")
     to: str | None = option(None, f"with --from results: {', '.join(EXPORTERS)} or coco", metavar="FORMAT")
     id_map: str | None = option(None, "id map of the results; absent: the one beside them", metavar="FILE")
     classes: str | None = option(
@@ -66,9 +69,18 @@ class ConvertConfig:
         "JSON of classes; absent: that beside the results, else the homework's",
         metavar="FILE",
     )
-    score_thresh: float | None = option(
-        None, f"lowest score that is exported; absent: {CONFIDENT}", low=0, high=1, metavar="S"
+    min_score: float | None = option(
+        None,
+        f"lowest score that is exported; absent: that from which inference.py counted the cells, or {CONFIDENT}",
+        formerly="--score-thresh",
+        low=0,
+        high=1,
+        metavar="S",
     )
+    mpp: float | None = inherited(
+        ImageSettings, "mpp", help="µm per px of the images: adds measurements in µm (geojson, csv, parquet)"
+    )
+    gzip: bool | None = option(None, "compress the files (geojson)")
     force: bool = option(False, "write over what is in OUT")
     max_pixels: int = inherited(MachineSettings, "max_pixels", DEFAULT_MAX_PIXELS)
 
@@ -83,13 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f"--{name.replace('_', '-')}: has no effect with --from {kind} (see --help)")
     refuse_overwriting(out, flags.force)
     if kind != RESULTS:
-        images = Path(flags.images) if flags.images else None
         settings = ImportSettings(
             flags.intensity or "full",
             flags.orientation or "auto",
             bool(flags.split_pieces),
             flags.crowds or "auto",
-            images,
+            Path(flags.images) if flags.images else None,
+            bool(flags.nuclei),
+            flags.attribute,
         )
         source = open_source(kind, path, settings)
         with whole_or_not(out) as folder:
@@ -103,8 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if id_map is None:
         raise InputError(f"{companion(path, 'id-map')}: no such file; name an id map with --id-map")
     classes = classes_of_results(flags.classes, path)
-    threshold = CONFIDENT if flags.score_thresh is None else flags.score_thresh
-    print(convert_out(path, out, target, read_id_map(id_map), classes, threshold))
+    min_score, said = (flags.min_score, "") if flags.min_score is not None else read_min_score(path)
+    export = ExportSettings(min_score, said, flags.mpp, bool(flags.gzip))
+    print(convert_out(path, out, target, read_id_map(id_map), classes, export))
 
 
 def choose(flag: str, given: str | None, known: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ from src.data.classes import HOMEWORK_CLASSES
 from src.data.tiff import write_image
 from src.engine.checkpoint import Checkpoint, read_checkpoint
 from src.engine.run_folder import checkpoint_to_resume
+from src.evaluation.result_settings import read_min_score
 from tests.checkpoints import snapshot_of, write_format_2
 from tests.helpers import TINY, write_dataset
 
@@ -385,6 +386,7 @@ def test_a_table_counts_the_cells_above_the_least_score(
         rows = (tmp_path / "r.counts.csv").read_text().splitlines()
         assert [row.split(",")[0] for row in rows] == ["image", "a.tif", "b.tif", "c.tif", "d.tif"]
         totals.append(sum(int(row.split(",")[-1]) for row in rows[1:]))
+        assert read_min_score(tmp_path / "r.json")[0] == min_score
         assert f"{totals[-1]} cells" in capsys.readouterr().out.splitlines()[-1]
     assert len(results[0]) >= totals[0] > totals[1] >= totals[2] == 0 and results[0] == results[1] == results[2]
 

@@ -5,12 +5,15 @@ import json
 import os
 import re
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from src.common.errors import InputError, nearest_path
+
+MAX_UNPACKED = 1 << 30  # bytes of a compressed file
 
 # What systems, file servers, editors and downloads leave in folders. A colon, or on other systems an underscore, begins
 # the name of an alternate data stream of Windows.
@@ -89,13 +92,35 @@ def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
+def unpack(content: bytes, most: int) -> bytes:
+    """What zlib or gzip has compressed.
+
+    Raises:
+        ValueError: the content is damaged or cut off, or more than ``most`` bytes come out of it.
+    """
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # either header
+    try:
+        found = unpacker.decompress(content, most + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if len(found) > most:
+        raise ValueError(f"it holds more than {most:,} bytes")
+    if not unpacker.eof:
+        raise ValueError("it is cut off")
+    return found
+
+
 def read_text(path: str | Path) -> str:
     """The text of a file in UTF-8, or in UTF-16 or UTF-32 as Windows tools write it, without its byte-order mark.
 
+    A file whose name ends in ``.gz`` is unpacked.
+
     Raises:
-        OSError, UnicodeDecodeError: a file that cannot be read, or is of another encoding.
+        OSError, ValueError: a file that cannot be read or unpacked, or is of another encoding.
     """
     content = Path(path).read_bytes()
+    if Path(path).suffix.lower() == ".gz":
+        content = unpack(content, MAX_UNPACKED)
     text = content.decode(json.detect_encoding(content))
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

@@ -113,7 +113,7 @@ def _add(group: Any, flag: Flag) -> None:
     if flag.many:
         how |= {"action": "append"} if flag.repeated else {"nargs": "+"}
     if flag.name.startswith("--"):
-        group.add_argument(flag.name, dest=flag.key, **how)
+        group.add_argument(flag.name, *([flag.formerly] if flag.formerly else []), dest=flag.key, **how)
     else:
         group.add_argument(flag.key, **{**how, "nargs": "*" if flag.many else "?", "metavar": flag.name})
 

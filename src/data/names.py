@@ -20,7 +20,7 @@ def stem(name: str) -> str:
 
 def plain_names(file_names: Sequence[str]) -> list[str]:
     """A plain name for each image of a list, as :func:`distinct_names` makes them."""
-    return distinct_names([_path(name) for name in file_names])
+    return distinct_names([PurePath(*parts_of(name)) for name in file_names])
 
 
 def distinct_names(paths: Sequence[PurePath]) -> list[str]:
@@ -110,12 +110,15 @@ def _like(name: str) -> str:
     return plain(OME_SUFFIX.sub("", stem(name)))
 
 
-def _path(file_name: str) -> PurePath:
-    """The folders and the name of a file, with either slash, without a drive."""
+def parts_of(file_name: str) -> tuple[str, ...]:
+    """The folders and the name of a file, with either slash, without a drive.
+
+    ``..`` leads up as far as the name itself goes down; what leads up beyond that is left out.
+    """
     normal = posixpath.normpath(re.sub(r"^[a-zA-Z]:", "", file_name).replace("\\", "/"))
-    return PurePath(*(part for part in normal.split("/") if part not in ("", ".", "..")))
+    return tuple(part for part in normal.split("/") if part not in ("", ".", ".."))
 
 
 def _joined(file_name: str) -> str:
     """The name of a file with those of its folders before it."""
-    return _with_folders(_path(file_name))
+    return _with_folders(PurePath(*parts_of(file_name)))

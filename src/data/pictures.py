@@ -1,5 +1,6 @@
 """Reading of PNG, JPEG and BMP files, of images as well as masks."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,12 +27,24 @@ def read_picture(path: Path, intensity: str = "full") -> np.ndarray:
     picture = open_picture(path)
     if not _has_16_bits(path):
         return np.asarray(picture.convert("RGB"))
-    # Pillow, which has read the file without a fault, cuts 16 bits off at 8; OpenCV keeps them.
-    encoded = np.frombuffer(path.read_bytes(), np.uint8)
+    return _decode_16_bits(path.read_bytes(), path, intensity)
+
+
+def decode_picture(content: bytes, what: object, intensity: str = "full") -> np.ndarray:
+    """As :func:`read_picture`, of the bytes of a PNG, JPEG or BMP file that another file holds; ``what`` names it."""
+    picture = open_picture(what, content)
+    if not _is_png_of_16_bits(content[:25]):
+        return np.asarray(picture.convert("RGB"))
+    return _decode_16_bits(content, what, intensity)
+
+
+def _decode_16_bits(content: bytes, what: object, intensity: str) -> np.ndarray:
+    """A PNG that Pillow, which cuts 16 bits off at 8, has read without a fault; OpenCV keeps them."""
+    encoded = np.frombuffer(content, np.uint8)
     pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
-        raise InputError(f"{path}: cannot be read as an image of 16 bits")
-    pixels = to_uint8(pixels.reshape(*pixels.shape[:2], -1)[..., :3], intensity, path)
+        raise InputError(f"{what}: cannot be read as an image of 16 bits")
+    pixels = to_uint8(pixels.reshape(*pixels.shape[:2], -1)[..., :3], intensity, str(what))
     return np.ascontiguousarray(np.broadcast_to(pixels[..., ::-1], (*pixels.shape[:2], 3)))
 
 
@@ -116,29 +129,35 @@ def refuse_lossy(path: Path | str, is_lossy: bool) -> None:
         raise InputError(f"{path}: JPEG and other lossy compression changes the ids of a mask; masks are TIFF or PNG")
 
 
-def open_picture(path: Path) -> Any:
-    """A decoded picture of Pillow's."""
-    with _opened(path) as picture:
+def open_picture(path: object, content: bytes | None = None) -> Any:
+    """A decoded picture of Pillow's, of a file or of the ``content`` that ``path`` then only names."""
+    with _opened(path, content) as picture:
         picture.load()
         return picture
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: object, content: bytes | None = None) -> Iterator[Any]:
     """A picture whose pixels are not decoded yet; any error while it is open becomes an InputError."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # our own limit is asked for below, before anything is decoded
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "BMP")) as picture:  # others may start programs, as EPS does
+        file: Any = path if content is None else io.BytesIO(content)
+        with Image.open(file, formats=("PNG", "JPEG", "BMP")) as picture:  # others may start programs, as EPS does
             check_pixels(path, picture.height, picture.width)
             yield picture
     except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{path}: cannot be read as an image ({error})") from error
+        is_unknown = content is not None and isinstance(error, UnidentifiedImageError)
+        reason = "it is no PNG, JPEG or BMP" if is_unknown else error
+        raise InputError(f"{path}: cannot be read as an image ({reason})") from error
 
 
 def _has_16_bits(path: Path) -> bool:
     """Whether a file is a PNG of 16 bits per channel, by its header."""
     with path.open("rb") as file:
-        start = file.read(25)
+        return _is_png_of_16_bits(file.read(25))
+
+
+def _is_png_of_16_bits(start: bytes) -> bool:
     return start[:8] == b"\x89PNG\r\n\x1a\n" and start[24] == 16

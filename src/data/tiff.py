@@ -104,6 +104,12 @@ def read_plane(path: str | Path) -> np.ndarray:
         return _decode(page)[..., 0]
 
 
+def read_description(path: str | Path) -> str:
+    """The description of an image, empty without one. Raises as :func:`read_header`."""
+    with _open_page(path) as page:
+        return str(page.description)
+
+
 def write_image(path: str | Path, image: np.ndarray) -> None:
     """Write an ``(H, W, 3)`` uint8 RGB image atomically, deflate compressed."""
     with replacing(path) as temporary:

@@ -3,6 +3,7 @@
 - ``rle``: COCO's run-length encoding of cropped masks
 - ``results``: the results file and the submission
 - ``probabilities``: class probabilities beside the results
+- ``result_settings``: the score from which cells count, beside the results
 - ``partial_results``: results of an interrupted prediction
 - ``categories``: which of COCO's categories is which class
 - ``crowds``: COCO's crowd annotations

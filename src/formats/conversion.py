@@ -1,17 +1,18 @@
 """Import images with their cells from other formats, and export results to other formats."""
 
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from src.common.errors import InputError, counted, nearest_path
 from src.common.files import write_json
 from src.common.progress import ProgressBar
-from src.data.classes import ANY_CLASS, CellClass, to_json
+from src.data.classes import ANY_CLASS, UNKNOWN_CLASS, CellClass, to_json
 from src.data.id_map import ImageId
 from src.data.intensity import small_range_warnings
 from src.data.records import turned_warning
@@ -19,19 +20,23 @@ from src.data.splits import make_split
 from src.data.tiff import write_image, write_mask
 from src.evaluation.probabilities import add_probabilities
 from src.evaluation.results import cells_by_image, check_results, read_results
-from src.formats.exporters import EXPORTERS
+from src.formats.exported import ExportSettings
+from src.formats.exporters import COMPRESSED, EXPORTERS, WITH_MEASUREMENTS
 from src.formats.imported import Imported, ImportSettings, Source
 from src.formats.importers import IMPORTERS
 from src.formats.writers.coco import export_coco
 from src.geometry.instances import clip, resolve_overlaps, to_label_map
 from src.geometry.tiles import Tile
 
+NAMES = {ANY_CLASS: "ambiguous.tif", UNKNOWN_CLASS: "unknown.tif"}  # of masks; others have their class's number
 MIN_FRAGMENT = 12  # px; smaller pieces of cells that a rectangle's edge cuts are dropped
+WITH_IMAGES = ("coco", "geojson", "labelme", "via")  # formats whose images may lie elsewhere
 CUTS = (0.3, 0.7)  # share of a side at which rectangles are cut, at random between
 
 
 def write_imported(folder: Path, imported: Imported, class_count: int) -> Counter[str]:
-    """Write an image and its masks as ``image.tif`` and ``class1.tif …``; what is of no class as ``ambiguous.tif``.
+    """Write an image and its masks as ``image.tif`` and ``class1.tif …``; regions to ignore as
+    ``ambiguous.tif``, cells whose class is not known as ``unknown.tif``.
 
     A mask holds one id per pixel: where cells of a class overlap, the later one wins. A class without cells has no
     file.
@@ -42,14 +47,15 @@ def write_imported(folder: Path, imported: Imported, class_count: int) -> Counte
     counts: Counter[str] = Counter()
     height, width = imported.image.shape[:2]
     write_image(folder / "image.tif", imported.image)
-    for class_id in range(class_count + 1):
+    for class_id in (*range(class_count + 1), UNKNOWN_CLASS):
         cells = [replace(cell, score=1.0) for cell in imported.instances if cell.class_id == class_id]
         if not cells:
             continue
         label_map = to_label_map(cells, height, width)
-        write_mask(folder / (f"class{class_id}.tif" if class_id != ANY_CLASS else "ambiguous.tif"), label_map)
+        write_mask(folder / NAMES.get(class_id, f"class{class_id}.tif"), label_map)
         left = np.bincount(label_map.ravel(), minlength=len(cells) + 1)[1:]
         counts["ambiguous regions" if class_id == ANY_CLASS else "cells"] += int(np.count_nonzero(left))
+        counts["of no class"] += int(np.count_nonzero(left)) * (class_id == UNKNOWN_CLASS)
         counts["hidden"] += int(np.count_nonzero(left == 0))
         counts["covered in part"] += int(np.count_nonzero((left > 0) & (left < [cell.area for cell in cells])))
     return counts
@@ -83,8 +89,12 @@ def open_source(kind: str, path: Path, settings: ImportSettings) -> Source:
         raise InputError(f"--split-pieces: has no effect with --from {kind}")
     if settings.crowds != "auto" and kind != "coco":
         raise InputError(f"--crowds: has no effect with --from {kind}")
-    if settings.images and kind != "coco":
-        raise InputError("--images: is for --from coco; the other formats know where their images lie")
+    if settings.images and kind not in WITH_IMAGES:
+        raise InputError(f"--images: is for --from {', '.join(WITH_IMAGES)}; other formats know where their images lie")
+    if settings.nuclei and kind != "geojson":
+        raise InputError(f"--nuclei: has no effect with --from {kind}")
+    if settings.attribute and kind != "via":
+        raise InputError(f"--attribute: has no effect with --from {kind}")
     for place in (path, *([settings.images] if settings.images else [])):
         require_path(place)
     source = IMPORTERS[kind](path, settings)
@@ -117,7 +127,7 @@ def convert_in(path: Path, source: Source, out: Path, seed: int | None) -> list[
             counts += write_imported(out / part, piece, len(source.classes))
             counts["fragments"] += fragments
             groups[part] = name
-            found = [cell.class_id for cell in piece.instances]
+            found = [cell.class_id for cell in piece.instances if cell.class_id != UNKNOWN_CLASS]
             class_counts[part] = np.bincount(found, minlength=len(source.classes) + 1)[1:]
     dropped = source.dropped + Counter({
         "hidden by another cell of the class": counts["hidden"],
@@ -142,6 +152,8 @@ def convert_in(path: Path, source: Source, out: Path, seed: int | None) -> list[
     lines += [f"look at {count} {what}" for what, count in sorted(source.notes.items()) if count]
     if counts["ambiguous regions"]:
         lines.append(f"kept apart: {counted(counts['ambiguous regions'], 'ambiguous region')}, in ambiguous.tif")
+    if counts["of no class"]:
+        lines.append(f"without a class: {counted(counts['of no class'], 'cell')}, in unknown.tif")
     if counts["covered in part"]:
         lines.append(f"cells covered in part by others of their class: {counts['covered in part']}")
     names = ", ".join(f"{c.id} {c.name}" for c in source.classes)
@@ -159,30 +171,58 @@ def _what_instead(source: Source, counts: Counter[str]) -> str:
     return "".join([*said, *(f"; {line}" for line in source.lines)])
 
 
+def check_export(kind: str, settings: ExportSettings) -> None:
+    """Refuse flags that have no effect with a format."""
+    for flag, given, kinds in (
+        ("--mpp", settings.mpp is not None, WITH_MEASUREMENTS),
+        ("--gzip", settings.gzip, COMPRESSED),
+    ):
+        if given and kind not in kinds:
+            raise InputError(f"{flag}: has no effect with --to {kind}; it is for {', '.join(kinds)}")
+
+
 def convert_out(
-    path: Path, out: Path, kind: str, images: Sequence[ImageId], classes: Sequence[CellClass], threshold: float
+    path: Path, out: Path, kind: str, images: Sequence[ImageId], classes: Sequence[CellClass], settings: ExportSettings
 ) -> str:
-    """Export the detections of a results file from a score up, without overlaps but for COCO; a one-line summary."""
+    """Export the detections of a results file from a score up, without overlaps but for COCO; lines that sum it up."""
+    check_export(kind, settings)
     entries = read_results(path)
     notes = add_probabilities(path, entries, len(classes))
     check_results(entries, images, len(classes), str(path))
-    sure = [entry for entry in entries if entry["score"] >= threshold]
-    covered, cells = 0, cells_by_image(sure)
+    sure = [entry for entry in entries if entry["score"] >= settings.min_score]
+    covered, number = 0, len(sure)
     if kind == "coco":
+        cells = cells_by_image(sure)
         export_coco(out, images, cells, classes)
+        number = sum(map(len, cells.values()))
     else:
-        by_id = {cell_class.id: cell_class for cell_class in classes}
-        for image in ProgressBar(images, "convert"):
-            cells[image.id] = resolve_overlaps(cells[image.id], image.height, image.width)
-            covered += EXPORTERS[kind](out, image, cells[image.id], by_id)
-        write_json(out / "classes.json", to_json(tuple(classes)), indent=1)
-    number = sum(map(len, cells.values()))
-    lines = [
-        f"wrote {out}: {number} of {len(entries)} detections (score >= {threshold:g}) in"
-        f" {counted(len(images), 'image')}"
-    ]
+        covered, number = _export(out, kind, images, sure, classes, settings)
+    score = f"score >= {settings.min_score:g}{settings.score_source and f', {settings.score_source}'}"
+    lines = [f"wrote {out}: {number} of {len(entries)} detections ({score}) in {counted(len(images), 'image')}"]
     if number < len(sure):
         lines.insert(0, f"left out: {len(sure) - number} of which others with higher scores cover more than half")
     if covered:
         lines.insert(0, f"{covered} cells are covered in part by others with higher scores")
     return "\n".join([*notes, *lines])
+
+
+def _export(
+    out: Path,
+    kind: str,
+    images: Sequence[ImageId],
+    entries: Sequence[dict[str, Any]],
+    classes: Sequence[CellClass],
+    settings: ExportSettings,
+) -> tuple[int, int]:
+    """Write image by image; returns how many cells are covered in part, and how many were written."""
+    of_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for entry in entries:
+        of_image[entry["image_id"]].append(entry)
+    covered = number = 0
+    with EXPORTERS[kind](out, {cell_class.id: cell_class for cell_class in classes}, settings) as write:
+        for image in ProgressBar(images, "convert"):
+            found = cells_by_image(of_image[image.id])[image.id]  # decoded for one image at a time
+            cells = resolve_overlaps(found, image.height, image.width)
+            covered += write(image, cells)
+            number += len(cells)
+    return covered, number

@@ -1,18 +1,43 @@
 """The formats that can be written."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from src.data.classes import CellClass
+from src.common.files import write_json
+from src.data.classes import to_json
 from src.data.id_map import ImageId
+from src.formats.exported import Classes, ExportSettings, Write, Writer
+from src.formats.writers.cellpose import export_cellpose
 from src.formats.writers.geojson import export_geojson
 from src.formats.writers.labels import export_labels
+from src.formats.writers.parquet import parquet_writer
+from src.formats.writers.stardist import export_stardist
 from src.formats.writers.tables import export_csv
 from src.geometry.instances import Instance
 
-# Each writes the file of one image, and returns of how many cells it left out a part.
-EXPORTERS: Mapping[str, Callable[[Path, ImageId, Sequence[Instance], Mapping[int, CellClass]], int]] = {
-    "labels": export_labels,
-    "geojson": export_geojson,
-    "csv": export_csv,
+Export = Callable[[Path, ImageId, Sequence[Instance], Classes, ExportSettings], int]
+
+
+def _file_per_image(export: Export, with_classes: bool = True) -> Writer:
+    """A writer of one file per image, with ``classes.json`` beside them."""
+
+    @contextmanager
+    def writer(folder: Path, classes: Classes, settings: ExportSettings) -> Iterator[Write]:
+        yield lambda image, cells: export(folder, image, cells, classes, settings)
+        if with_classes:
+            write_json(folder / "classes.json", to_json(tuple(classes.values())), indent=1)
+
+    return writer
+
+
+EXPORTERS: Mapping[str, Writer] = {
+    "labels": _file_per_image(export_labels),
+    "cellpose": _file_per_image(export_cellpose, with_classes=False),
+    "stardist": _file_per_image(export_stardist, with_classes=False),
+    "geojson": _file_per_image(export_geojson),
+    "csv": _file_per_image(export_csv),
+    "parquet": parquet_writer,
 }
+WITH_MEASUREMENTS = ("geojson", "csv", "parquet")  # which are in µm with --mpp
+COMPRESSED = ("geojson",)  # with --gzip

@@ -14,8 +14,18 @@ from src.data.id_map import check_component
 from src.data.intensity import ALL_LEVELS, used_levels
 from src.data.masks import read_mask_header
 from src.data.names import distinct_names
-from src.data.pictures import TIFF_SUFFIXES, UPRIGHT, exif_orientation, is_wide, read_picture, turn
+from src.data.pictures import (
+    QUARTER_TURNS,
+    TIFF_SUFFIXES,
+    UPRIGHT,
+    exif_orientation,
+    is_wide,
+    read_picture,
+    read_size,
+    turn,
+)
 from src.data.tiff import read_header
+from src.evaluation.coco_polygons import ToldSize
 from src.formats.places import PICTURES
 from src.geometry.instances import Instance
 
@@ -33,13 +43,19 @@ class Imported:
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """How files are read; ``images`` is where those of a COCO file lie, if not beside it."""
+    """How files are read.
+
+    ``images`` is where the images lie, if not beside their labels. ``nuclei`` takes the nuclei of QuPath's cells, and
+    ``attribute`` is the one of VIA's that holds the class.
+    """
 
     intensity: str = "full"
     orientation: str = "auto"
     split_pieces: bool = False
     crowds: str = "auto"
     images: Path | None = None
+    nuclei: bool = False
+    attribute: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +153,22 @@ def read_matching(
             source.notes[NOTE_TURNED] += is_auto and fits_both
     check_size(labels, size, pixels, path)
     return pixels
+
+
+def shown_size(path: Path, labels: ToldSize, source: Source, orientation: str) -> tuple[int, int]:
+    """The (H, W) of an image whose labels do not say it: turned by its EXIF tag, unless ``orientation`` is ``raw``.
+
+    What the labels tell comes first: the size of an RLE, and points that lie in the picture only as it is stored.
+    """
+    height, width = read_size(path)
+    if orientation != "raw" and height != width and exif_orientation(path) in QUARTER_TURNS:
+        is_stored = labels.size == (height, width) or (
+            labels.size is None and labels.fits(height, width) and not labels.fits(width, height)
+        )
+        if orientation == "turned" or not is_stored:
+            source.notes[NOTE_TURNED] += orientation == "auto" and labels.size is None
+            return width, height
+    return height, width
 
 
 def check_size(path: Path, size: tuple[int, ...], image: np.ndarray, image_path: Path | str = "its image") -> None:

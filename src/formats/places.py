@@ -1,7 +1,6 @@
 """Where files lie: names that differ in case or Unicode form between list and disk, and names for images."""
 
 import os
-import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from src.common.files import is_system_file
 from src.common.values import plain
 from src.data.id_map import check_component
+from src.data.names import parts_of
 
 PICTURES = re.compile(r"\.(tiff?|png|jpe?g|bmp)$", re.IGNORECASE)
 LAYOUT = frozenset({"images", "masks", "labels"})  # folders that tell what a file is, not of which image
@@ -78,19 +78,16 @@ def is_there(path: Path) -> bool:
         return False
 
 
-def parts_of(name: str, path: Path) -> tuple[str, ...]:
-    """The folders and the name of a ``file_name`` that ``path`` holds, with either slash, without a drive.
-
-    ``..`` leads up as far as the name itself goes down; what leads up beyond that is left out.
+def checked_parts(name: str, path: Path) -> tuple[str, ...]:
+    """The :func:`parts_of` a ``file_name`` that ``path`` holds.
 
     Raises:
         InputError: a part that is not a plain file name.
     """
-    normal = posixpath.normpath(re.sub(r"^[a-zA-Z]:", "", name).replace("\\", "/")) if name else ""
-    parts = [part for part in normal.split("/") if part not in ("", ".", "..")]
+    parts = parts_of(name)
     for part in parts or [name]:
         check_component(part, path)
-    return tuple(parts)
+    return parts
 
 
 def key_of(folder: Path, path: Path, stem: str) -> Key:

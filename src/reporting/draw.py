@@ -13,7 +13,6 @@ from src.geometry.instances import Instance
 
 FONT, TEXT_SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.42  # of a picture up to LEGEND_WIDTH, and in wider ones larger
 LEGEND_WIDTH = 700  # px
-CONFIDENT = 0.5  # the score from which PQ counts a cell
 RIM = (255, 255, 255)  # colours of classes are near those of stained tissue; on white they are not
 
 

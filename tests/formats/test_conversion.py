@@ -501,7 +501,7 @@ def test_an_import_is_whole_or_not_there(tmp_path: Path, capsys: pytest.CaptureF
         ),
         (
             ["results", "in", "out", "--to", "csv", "--score-thresh", "nan"],
-            "--score-thresh must be at least 0, got nan",
+            "--min-score must be at least 0, got nan",
         ),
         (["results", "reslts.json", "out", "--to", "csv"], r"reslts\.json: no such file .* did you mean results\.json"),
     ],
@@ -617,7 +617,7 @@ def test_labels_are_exact_and_say_what_is_covered(results: Path, capsys: pytest.
     out, truth = results.parent / "labels", np.load(results.parent / "truth.npz")
     said = convert(capsys, "--from", "results", results, out, "--to", "labels")
     assert said.splitlines()[0].startswith("1 cells are covered in part")
-    assert said.splitlines()[1] == f"wrote {out}: 6 of 7 detections (score >= 0.5) in 2 images"
+    assert said.splitlines()[1] == f"wrote {out}: 6 of 7 detections (score >= 0.5, the default) in 2 images"
     for name in "ab":
         with tifffile.TiffFile(out / f"{name}.tif") as file:
             assert file.pages[0].dtype == np.uint32 and np.array_equal(file.asarray(), truth[name])
@@ -688,7 +688,9 @@ def test_results_without_their_id_map_are_refused(results: Path, capsys: pytest.
     (results.parent / "r.id-map.json").unlink()
     with pytest.raises(InputError, match=r"r\.id-map\.json: no such file; name an id map with --id-map"):
         convert(capsys, "--from", "results", results, results.parent / "out", "--to", "csv")
-    with pytest.raises(InputError, match="--to is missing: one of labels, geojson, csv, coco"):
+    with pytest.raises(
+        InputError, match="--to is missing: one of labels, cellpose, stardist, geojson, csv, parquet, coco"
+    ):
         convert(capsys, "--from", "results", results, results.parent / "out")
 
 

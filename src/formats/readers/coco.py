@@ -1,25 +1,24 @@
 """Import of COCO JSON files, as annotation tools export them."""
 
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from src.common.errors import InputError, counted
+from src.common.errors import InputError
 from src.common.files import is_system_file, read_json
 from src.common.values import integer
 from src.data.classes import ANY_CLASS, name_classes, parse_classes, to_json
 from src.data.names import IMAGE_SUFFIX
-from src.data.pictures import QUARTER_TURNS, exif_orientation, read_size
 from src.evaluation.categories import read_categories, renumbered
 from src.evaluation.coco_polygons import ToldSize, told_sizes
 from src.evaluation.coco_truth import has_size, read_coco
 from src.evaluation.image_truth import ImageTruth
-from src.formats.imported import NOTE_TURNED, Imported, ImportSettings, Source, drop, read_matching, with_readers
-from src.formats.places import Places, is_there, parts_of
+from src.formats.imported import Imported, ImportSettings, Source, drop, read_matching, shown_size, with_readers
+from src.formats.named_images import find_images
+from src.formats.places import checked_parts
 
 
 def import_coco(path: Path, settings: ImportSettings) -> Source:
@@ -39,9 +38,11 @@ def import_coco(path: Path, settings: ImportSettings) -> Source:
     classes = parse_classes(to_json(name_classes([category.name for category in categories])), str(path))
     source = Source({}, classes, Counter(f"category {name!r}, which only stands above the others" for name in roots))
 
-    files = _find_images(data.get("images"), path, settings.images, source)
+    items = data.get("images")
+    named = [item.get("file_name") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    files = find_images([name for name in named if isinstance(name, str)], path, settings.images, source)
     annotations = data.get("annotations")
-    if isinstance(items := data.get("images"), list):
+    if isinstance(items, list):
         told = told_sizes(annotations)
         data = {**data, "images": [_with_size(item, files, told, source, settings.orientation) for item in items]}
     if isinstance(annotations, list):
@@ -57,75 +58,10 @@ def import_coco(path: Path, settings: ImportSettings) -> Source:
         regions = [replace(region, class_id=ANY_CLASS) for region in truth.ignored]
         return Imported(pixels, [*truth.instances, *regions])
 
-    images = [(PurePath(*parts_of(truth.file_name, path)), files[truth.file_name], truth) for truth in found.images]
+    images = [
+        (PurePath(*checked_parts(truth.file_name, path)), files[truth.file_name], truth) for truth in found.images
+    ]
     return with_readers(source, [(place, file, partial(read, file, truth)) for place, file, truth in images])
-
-
-def _find_images(items: Any, path: Path, images: Path | None, source: Source) -> dict[str, Path]:
-    """The file of each image by its ``file_name``; what is malformed is left to be refused by its reader."""
-    folder = path.absolute().parent
-    roots = [images.absolute()] if images else [folder, folder / "images", folder.parent]
-    found: dict[str, Path] = {}
-    owners: dict[Path, str] = {}
-    places, elsewhere = Places(), list[Path]()
-    for item in items if isinstance(items, list) else []:
-        name = item.get("file_name") if isinstance(item, dict) else None
-        if isinstance(name, str):
-            parts = parts_of(name, path)
-            file = _by_way_up(name, folder, roots, places) or _by_folders(parts, roots, places)
-            if file is None:
-                file = _somewhere_below(parts[-1], [root for root in roots if root != folder / "images"], places, path)
-                elsewhere.extend([file] if file else [])
-            if file is None:
-                raise InputError(f"{path}: names {name}, which is not in {roots[0]} (see --images)")
-            owner = owners.setdefault(file, name)
-            if owner != name:
-                raise InputError(f"{path}: names {owner} and {name}, but there is only {file} for both (see --images)")
-            found[name] = file
-    if elsewhere:
-        source.lines.append(
-            f"found in other folders than named: {counted(len(elsewhere), 'image')}, such as {elsewhere[0]}"
-        )
-    return found
-
-
-def _by_way_up(name: str, folder: Path, roots: Sequence[Path], places: Places) -> Path | None:
-    """The file of a name with ``..``, seen from ``--images`` or the JSON file, where it lies in what may be read."""
-    name = name.replace("\\", "/")
-    if ".." not in name.split("/"):
-        return None
-    allowed = [*roots, folder, folder.parent]
-    for start in (roots[0], folder):
-        place = Path(os.path.normpath(start / name))
-        for root in allowed:
-            if place != root and place.is_relative_to(root):
-                file = places.find(root, place.relative_to(root).parts)
-                if file:
-                    return file
-    return None
-
-
-def _by_folders(parts: Sequence[str], roots: Sequence[Path], places: Places) -> Path | None:
-    """The file of as many of a name's folders as there are, which may be those of another machine."""
-    tries = [(root, parts[start:]) for start in range(len(parts)) for root in roots]
-    exact = next((file for root, rest in tries if is_there(file := root.joinpath(*rest))), None)
-    return exact or next(filter(None, (places.find(root, rest) for root, rest in tries)), None)
-
-
-def _somewhere_below(name: str, roots: Sequence[Path], places: Places, path: Path) -> Path | None:
-    """The only file of a name anywhere below a place, but not in a folder with a list of its own."""
-    for root in roots:
-        found = [file for file in places.below(root, name) if not _has_other_list(file.parent, path)]
-        if len(found) > 1:
-            raise InputError(f"{path}: names {name}, of which {found[0]} and {found[1]} may be meant (see --images)")
-        if found:
-            return found[0]
-    return None
-
-
-def _has_other_list(folder: Path, path: Path) -> bool:
-    """Whether a folder holds another JSON file than ``path``, as those of other parts of a data set do."""
-    return any(file.suffix.lower() == ".json" and file.absolute() != path.absolute() for file in folder.iterdir())
 
 
 def _others_beside(files: set[Path]) -> list[Path]:
@@ -137,20 +73,10 @@ def _others_beside(files: set[Path]) -> list[Path]:
 def _with_size(
     item: Any, files: Mapping[str, Path], told: Mapping[int, ToldSize], source: Source, orientation: str
 ) -> Any:
-    """An image's entry with a size where it has none: that of its file, turned by its EXIF tag unless that is ``raw``.
-
-    What its annotations tell comes first: the size of an RLE, and points that lie in the picture only as it is stored.
-    """
+    """An image's entry with a size where it has none: the :func:`shown_size` of its file."""
     name = item.get("file_name") if isinstance(item, dict) else None
     if not isinstance(name, str) or name not in files or has_size(item):
         return item
-    height, width = read_size(files[name])
-    if orientation != "raw" and height != width and exif_orientation(files[name]) in QUARTER_TURNS:
-        labels = told.get(integer(item.get("id")), ToldSize())
-        is_stored = labels.size == (height, width) or (
-            labels.size is None and labels.fits(height, width) and not labels.fits(width, height)
-        )
-        if orientation == "turned" or not is_stored:
-            height, width = width, height
-            source.notes[NOTE_TURNED] += orientation == "auto" and labels.size is None
+    labels = told.get(integer(item.get("id")), ToldSize())
+    height, width = shown_size(files[name], labels, source, orientation)
     return {**item, "height": height, "width": width}

@@ -9,11 +9,10 @@ import numpy as np
 
 from src.common.errors import InputError
 from src.geometry.instances import Instance, intersection, tight, window
-from src.geometry.polygons import fill
+from src.geometry.polygons import ellipse, fill
 
 POLYGON, RECTANGLE, ELLIPSE = "0", "1", "2"  # ImageScope's types of region
 OTHER_TYPES = {"3": "arrow", "4": "ruler", "5": "pin"}
-CORNERS = 64  # of the polygon that stands for an ellipse
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +109,7 @@ def _outline(region: Region) -> np.ndarray:
         return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
     if region.kind == ELLIPSE and 2 <= len(corners) <= 4:
         low, high = corners.min(axis=0), corners.max(axis=0)
-        angles = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
-        return (low + high) / 2 + np.stack([np.cos(angles), np.sin(angles)], axis=1) * (high - low) / 2
+        return ellipse((low + high) / 2, (high - low) / 2)
     return corners
 
 

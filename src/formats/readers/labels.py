@@ -1,4 +1,4 @@
-"""Label images of one class, as cellpose and StarDist write them."""
+"""Label images, as cellpose, StarDist and this program write them."""
 
 import re
 from functools import partial
@@ -21,6 +21,7 @@ from src.formats.imported import (
     with_readers,
 )
 from src.formats.places import LAYOUT, PICTURES, Key, key_of, pair
+from src.formats.readers.described import read_described
 from src.geometry.instances import from_label_map
 
 LABELS = re.compile(r"_(cp_masks|masks?|labels?)$", re.IGNORECASE)
@@ -28,7 +29,10 @@ NO_IMAGES = re.compile(r"_(flows|outlines|seg|cp_output)$", re.IGNORECASE)  # wh
 
 
 def import_labels(folder: Path, settings: ImportSettings) -> Source:
-    """Label images of one class: ``x_masks.png`` beside ``x.png``, or ``masks/x.tif`` for ``images/x.tif``."""
+    """Label images: ``x_masks.png`` beside ``x.png``, or ``masks/x.tif`` for ``images/x.tif``.
+
+    Their cells are of one class, but for those of this program's export, which say the class of each.
+    """
     everything = files_in(folder)
     files = [path for path in everything if PICTURES.search(path.name) and not NO_IMAGES.search(path.stem)]
     labels: dict[Key, Path] = {}
@@ -40,8 +44,10 @@ def import_labels(folder: Path, settings: ImportSettings) -> Source:
         if key in chosen:
             raise InputError(f"{path}: is a second {what} of {key[-1]} beside {chosen[key]}")
         chosen[key] = path
-    source = Source({}, name_classes(["cell"]))
     label_of = pair(images, labels)
+    described = read_described(label_of.values())
+    first = next(iter(described.values()), None)
+    source = Source({}, first.classes if first else name_classes(["cell"]))
     for key, path in images.items():
         if key not in label_of:
             raise InputError(f"{path}: has no label image ({path.stem}_masks.tif beside it, or masks/{path.name})")
@@ -52,7 +58,8 @@ def import_labels(folder: Path, settings: ImportSettings) -> Source:
         pixels = read_matching(path, label, found.shape, source, settings)
         source.notes["label images with one id alone: are they masks of 0 and 255?"] += int(found.max()) == 1
         source.notes[NOTE_PIECES] += count_in_pieces(cell_pixels(found))
-        return Imported(pixels, from_label_map(found[None]))
+        cells = from_label_map(found[None])
+        return Imported(pixels, described[label].classified(label, cells) if label in described else cells)
 
     drop(source, "label image without an image", sorted(set(labels.values()) - set(label_of.values())))
     say_unread(source, everything, files)
