@@ -42,13 +42,21 @@ def test_perfect_predictions_score_one_and_absent_classes_none() -> None:
     family = {**one, "per_class": {"1": one, "2": none, "3": one, "4": none}}
     quality, missing = {"PQ": 1.0, "SQ": 1.0, "RQ": 1.0}, {"PQ": None, "SQ": None, "RQ": None}
     per_class = {"1": quality, "2": missing, "3": quality, "4": missing}
+    at_each_iou = dict.fromkeys([*(f"0.{hundredths}" for hundredths in range(50, 100, 5)), "mean"], 1.0)
     rounded = json.loads(json.dumps(result), parse_float=lambda text: round(float(text), 9))
     assert rounded == {
         "images": 1,
         "at_100": family,
         "uncapped": family,
-        "pq": {"threshold": 0.5, "agnostic": quality, "per_class": per_class},
-        "f1": {"threshold": 0.5, "detection": 1.0, "per_class": {"1": 1.0, "2": None, "3": 1.0, "4": None}},
+        "pq": {"threshold": 0.5, "agnostic": quality, "per_class": per_class, "mPQ": 1.0, "mPQ+": 1.0},
+        "overlap": {"threshold": 0.5, "AJI": 1.0, "AJI+": 1.0, "Dice": 1.0},
+        "by_iou": {"threshold": 0.5, "F1": at_each_iou, "accuracy": at_each_iou},
+        "f1": {
+            "threshold": 0.5,
+            "radius": 12.0,
+            "detection": 1.0,
+            "per_class": {"1": 1.0, "2": None, "3": 1.0, "4": None},
+        },
     }
 
 
