@@ -114,6 +114,8 @@ def _add(group: Any, flag: Flag) -> None:
         how |= {"action": "append"} if flag.repeated else {"nargs": "+"}
     if flag.name.startswith("--"):
         group.add_argument(flag.name, dest=flag.key, **how)
+        if flag.formerly:
+            group.add_argument(flag.formerly, dest=flag.key, **{**how, "help": argparse.SUPPRESS})
     else:
         group.add_argument(flag.key, **{**how, "nargs": "*" if flag.many else "?", "metavar": flag.name})
 

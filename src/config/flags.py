@@ -30,6 +30,7 @@ def option(
     auto: bool = False,
     formerly_auto: int | None = None,
     name: str | None = None,
+    formerly: str | None = None,
     required: bool = False,
     repeated: bool = False,
     metavar: str | None = None,
@@ -47,12 +48,13 @@ def option(
         auto: whether a flag for numbers accepts the word auto too.
         formerly_auto: the number by which recipes and checkpoints of earlier versions say auto.
         name: the flag as typed, where it is not the field's own name; without dashes it is a positional argument.
+        formerly: the flag's name in earlier versions, which is accepted too.
         required: whether the command needs it.
         repeated: whether a flag of several values is given once for each, rather than once for all.
         metavar: what stands for the value in the help.
     """
     checks = {"choices": tuple(choices), "low": low, "high": high, "auto": auto, "formerly_auto": formerly_auto}
-    place = {"given_name": name, "required": required, "repeated": repeated, "metavar": metavar}
+    place = {"given_name": name, "formerly": formerly, "required": required, "repeated": repeated, "metavar": metavar}
     return field(default=default, metadata={"help": help, "acts_on": acts_on, **checks, **place})
 
 
@@ -93,6 +95,7 @@ class Flag:
     auto: bool
     formerly_auto: int | None
     given_name: str | None
+    formerly: str | None
     required: bool
     repeated: bool
     metavar: str | None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from src.data.classes import CellClass
+from src.data.names import plain_names
 from src.evaluation.average_precision import ImageObjects, Ranked, rank
 from src.evaluation.centroids import RADIUS, CentroidCounts, count_pairs, pair
 from src.evaluation.f1_by_iou import PairCounts, count_by_iou
@@ -34,7 +35,11 @@ class ScoreSettings:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What each of I images adds to the scores; ``names`` are theirs, in the order of the rows of all tables."""
+    """What each of I images adds to the scores.
+
+    ``names`` are plain names of the images (see :mod:`src.data.names`), in the order of the rows of all tables, which
+    is that of their ids. ``ranked`` holds what was found of each class, for each of :data:`CAPS`.
+    """
 
     names: Sequence[str]
     settings: ScoreSettings
@@ -77,7 +82,7 @@ def measure(
         pair(truth.instances, cells, truth.ignored, settings.radius) for truth, cells in zip(truths, found, strict=True)
     ]
     return Measured(
-        [truth.name for truth in truths],
+        plain_names([truth.file_name for truth in truths]),
         settings,
         rank(images, len(classes), [cap for _, cap in CAPS]),
         count_matches([match(one) for one in overlaps], len(classes)),

@@ -22,6 +22,25 @@ from src.evaluation.weighted import mean_of_known, mean_over_images
 
 AP_KEYS = ("AP", "AP50", "AP75")
 PQ_KEYS = ("PQ", "SQ", "RQ")
+MAIN_FIGURES = {  # what a comparison shows → where it is among the figures
+    "AP": ("uncapped", "AP"),
+    "AP50": ("uncapped", "AP50"),
+    "AP75": ("uncapped", "AP75"),
+    "AP50 at 100 detections": ("at_100", "AP50"),
+    "PQ": ("pq", "agnostic", "PQ"),
+    "mPQ": ("pq", "mPQ"),
+    "mPQ+": ("pq", "mPQ+"),
+    "AJI": ("overlap", "AJI"),
+    "AJI+": ("overlap", "AJI+"),
+    "Dice": ("overlap", "Dice"),
+    "F1 at IoU 0.5": ("by_iou", "F1", "0.50"),
+    "F1 at IoU 0.75": ("by_iou", "F1", "0.75"),
+    "F1, mean over IoU": ("by_iou", "F1", "mean"),
+    "accuracy at IoU 0.5": ("by_iou", "accuracy", "0.50"),
+    "accuracy at IoU 0.75": ("by_iou", "accuracy", "0.75"),
+    "accuracy, mean over IoU": ("by_iou", "accuracy", "mean"),
+    "F1 by centroids": ("f1", "detection"),
+}
 IOU_KEYS = (*(f"{limit:.2f}" for limit in LIMITS), "mean")
 
 
@@ -55,7 +74,7 @@ def score(
 
 def scores_of(measured: Measured) -> dict[str, Any]:
     """The scores of all images; see :func:`score`."""
-    plain = map_figures(_value, figures(measured, np.ones((1, len(measured.names)))))
+    plain = plain_figures(measured)
     threshold = {"threshold": measured.settings.min_score}
     return {
         "images": len(measured.names),
@@ -65,6 +84,11 @@ def scores_of(measured: Measured) -> dict[str, Any]:
         "by_iou": {**threshold, **plain["by_iou"]},
         "f1": {**threshold, "radius": measured.settings.radius, **plain["f1"]},
     }
+
+
+def plain_figures(measured: Measured) -> dict[str, Any]:
+    """Every figure of all images, nested as in :func:`figures`; ``None`` where it is not defined."""
+    return map_figures(_value, figures(measured, np.ones((1, len(measured.names)))))
 
 
 def figures(measured: Measured, weights: np.ndarray) -> dict[str, Any]:
@@ -95,6 +119,13 @@ def map_figures(function: Callable[..., Any], *nested: Any) -> Any:
     if not isinstance(first, Mapping):
         return function(*nested)
     return {key: map_figures(function, *(one[key] for one in nested)) for key in first}
+
+
+def figure_at(nested: Mapping[str, Any], place: Sequence[str]) -> Any:
+    """The figure at a place such as those of :data:`MAIN_FIGURES`."""
+    for key in place:
+        nested = nested[key]
+    return nested
 
 
 def _value(figure: np.ndarray) -> float | None:

@@ -15,9 +15,10 @@ from src.data.tiff import write_mask
 from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.image_truth import ImageTruth
 from src.evaluation.results import result_entries, write_results
+from src.evaluation.score_tables import format_table
 from src.evaluation.scores import score
 from src.geometry.instances import Instance, tight
-from src.score import format_table, main
+from src.score import main
 
 MINI = Path(__file__).parents[3] / "shared/data/consep-mini"
 SIDE = 240
@@ -120,7 +121,7 @@ def test_the_cap_is_per_image_and_class() -> None:
     assert result["uncapped"]["per_class"]["1"]["AP50"] == 1.0
 
 
-def test_the_pq_threshold_counts_scores_from_it_on() -> None:
+def test_the_least_score_counts_scores_from_it_on() -> None:
     found = entries(cell(0, score=0.5), cell(1, score=0.4))
     truths = [image(cell(0), cell(1))]
     assert score(truths, found, CLASSES, 0.5)["pq"]["agnostic"]["RQ"] == pytest.approx(2 / 3)
@@ -153,6 +154,9 @@ def test_the_table_names_classes_threshold_and_absence() -> None:
     assert table[3].split() == ["1", "epithelial", *["1.0000"] * 10]
     assert table[4].split() == ["2", "lymphocyte", *["-"] * 10]
     assert len({len(line) for line in table[1:7]}) == 1
+    assert table[9].split() == ["AJI", "AJI+", "Dice", "mPQ", "mPQ+", *["F1", "accuracy"] * 3]
+    assert table[10].split() == ["all", *["1.0000"] * 11]
+    assert len(table[9]) == len(table[10]) <= 120
 
 
 def write_truth(root: Path, name: str, *cells: Instance) -> None:
@@ -174,6 +178,18 @@ def test_the_command_scores_a_part_and_writes_json(tmp_path: Path, capsys: pytes
     result = json.loads(Path(out).read_text())
     assert result["images"] == 2
     assert result["pq"]["agnostic"]["PQ"] == 0.5
+
+
+def test_the_former_name_of_min_score_still_works(tmp_path: Path) -> None:
+    write_truth(tmp_path / "gt", "a", cell(0))
+    write_results(tmp_path / "pred.json", entries(cell(0, score=0.4)))
+    out = tmp_path / "out.json"
+    for flag in ("--min-score", "--pq-threshold"):
+        for value, wanted in (("0.3", 1.0), ("0.5", 0.0)):
+            main(["--pred", str(tmp_path / "pred.json"), "--gt", str(tmp_path / "gt"), flag, value, "--json", str(out)])
+            result = json.loads(out.read_text())
+            figures = (result["pq"]["agnostic"]["PQ"], result["overlap"]["Dice"], result["f1"]["detection"])
+            assert (result["pq"]["threshold"], *figures) == (float(value), wanted, wanted, wanted)
 
 
 def test_a_part_of_an_id_map_leaves_the_other_predictions_out(tmp_path: Path) -> None:
@@ -248,8 +264,8 @@ def test_bad_flags_and_files_are_named(tmp_path: Path) -> None:
     write_results(pred, entries(cell(0), image_id=2))
     with pytest.raises(InputError, match=r"pred\.json: entry 0: image_id 2 is not among the 1 images"):
         main(files)
-    with pytest.raises(InputError, match="--pq-threshold must be at least 0, got nan"):
-        main([*files, "--pq-threshold", "nan"])
+    with pytest.raises(InputError, match="--min-score must be at least 0, got nan"):
+        main([*files, "--min-score", "nan"])
     with pytest.raises(InputError, match="--part needs --split"):
         main([*files, "--part", "val"])
 
