@@ -28,7 +28,7 @@ def format_table(result: dict[str, Any], classes: Sequence[CellClass]) -> str:
     note = (
         f'{images}. In row "all" AP is the mean over classes with ground truth, PQ the mean over images and F1 that of'
         f" all cells, both with classes ignored. Centroids are paired within {result['f1']['radius']:g} px. AJI, AJI+"
-        " and Dice are means over images; mPQ and mPQ+ regard classes, the others do not (docs/scores.md)."
+        " and Dice are means over images. docs/scores.md defines every figure."
     )
     return "\n".join([*lines, note])
 

@@ -1,6 +1,7 @@
 """Average precision on cases computed by hand, and the command line."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.image_truth import ImageTruth
 from src.evaluation.results import result_entries, write_results
 from src.evaluation.score_tables import format_table
-from src.evaluation.scores import score
+from src.evaluation.scores import figure_at, score
 from src.geometry.instances import Instance, tight
 from src.score import main
 
@@ -190,6 +191,14 @@ def test_the_former_name_of_min_score_still_works(tmp_path: Path) -> None:
             result = json.loads(out.read_text())
             figures = (result["pq"]["agnostic"]["PQ"], result["overlap"]["Dice"], result["f1"]["detection"])
             assert (result["pq"]["threshold"], *figures) == (float(value), wanted, wanted, wanted)
+
+
+def test_the_page_of_scores_names_keys_that_exist() -> None:
+    page = (Path(__file__).parents[2] / "docs/scores.md").read_text(encoding="utf-8")
+    keys = re.findall(r"^\| [^|]+ \| `([^`…]+)` \|", page.split("## Figures")[1].split("## ")[0], re.MULTILINE)
+    result = score([image(cell(0))], entries(cell(0)), CLASSES)
+    parts = [re.split(r"\.(?!\d\d)", key) for key in keys]  # the point in 0.50 divides nothing
+    assert len(keys) > 10 and [figure_at(result, part) for part in parts] == [1.0] * len(keys)
 
 
 def test_a_part_of_an_id_map_leaves_the_other_predictions_out(tmp_path: Path) -> None:
