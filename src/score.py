@@ -97,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = parse(ScoreConfig, __doc__, check_flags, arguments)
     classes = classes_of_results(flags.classes, flags.pred)
     measured = [_measure(flags, flags.pred, classes)]
+    count = flags.bootstrap or (RESAMPLES if flags.against else 0)
+    resamples = draw(measured[0].names, flags.groups, count) if count else None
     if flags.backend:
         print("--backend: has no effect any more; AP agrees with pycocotools to 1e-9", file=sys.stderr)
     if flags.against:
@@ -105,9 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(format_table(result, classes))
     if id_map_of(flags.pred, flags.id_map) is None and Path(flags.gt).is_dir():
         print("without an id map the ids of the predictions were taken as 1..N in the order of the images' names")
-    count = flags.bootstrap or (RESAMPLES if flags.against else 0)
-    if count:
-        resamples = draw(measured[0].names, flags.groups, count)
+    if resamples:
         spreads = spreads_of(measured, resamples)
         print(f"\n{aligned(spread_rows(spreads, _names(flags), classes))}\n{resamples.said()}")
         result |= _spreads_as_json(spreads, resamples, flags.against)

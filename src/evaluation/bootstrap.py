@@ -21,7 +21,7 @@ LEVEL = 0.95
 SEED = 0
 FEW = 10  # groups, below which intervals mean little
 RESAMPLES = 1000
-MAX_RESAMPLES = 100_000
+MAX_RESAMPLES = 10_000
 BATCH = 100  # resamples at once
 
 

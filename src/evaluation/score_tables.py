@@ -48,7 +48,7 @@ def _overall_lines(result: dict[str, Any], first: int, threshold: str) -> list[s
     pairs = [_text(result["by_iou"][name][key]) for key in SHOWN_IOU for name in ("F1", "accuracy")]
     width = 8 * len(overall)
     return [
-        f"{'':{first}}{threshold:^{width}}" + "".join(f"  {title:^16}" for title in SHOWN_IOU.values()),
+        (f"{'':{first}}{threshold:^{width}}" + "".join(f"  {title:^16}" for title in SHOWN_IOU.values())).rstrip(),
         f"{'':{first}}" + "".join(f"  {key:>6}" for key in overall) + "  {:>6}  {:>8}".format("F1", "accuracy") * 3,
         f"{'all':{first}}"
         + "".join(f"  {_text(value):>6}" for value in overall.values())

@@ -212,8 +212,10 @@ def test_the_command_resamples_groups(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "20 bootstrap resamples of 2 groups" in capsys.readouterr().out
     assert (result["bootstrap"]["groups"], result["bootstrap"]["group_is_image"]) == (2, False)
     groups.write_text('{"p": "x", "q": "x"}')
+    capsys.readouterr()
     with pytest.raises(InputError, match=r"groups\.json: r has no group"):
         run(tmp_path, "--pred", one, "--bootstrap", "20", "--groups", str(groups))
+    assert capsys.readouterr().out == ""
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
