@@ -9,9 +9,10 @@ from pathlib import Path
 from src.common.files import is_system_file
 from src.common.values import plain
 from src.data.id_map import check_component
+from src.data.names import ENDINGS, MASK_FOLDERS
 
-PICTURES = re.compile(r"\.(tiff?|png|jpe?g|bmp)$", re.IGNORECASE)
-LAYOUT = frozenset({"images", "masks", "labels"})  # folders that tell what a file is, not of which image
+PICTURES = re.compile(rf"\.{ENDINGS}$", re.IGNORECASE)
+LAYOUT = MASK_FOLDERS | {"images"}  # folders that tell what a file is, not of which image
 MOST_ENTRIES = 500_000  # of the folders below a place that are searched for a name
 
 Key = tuple[str, ...]

@@ -89,7 +89,7 @@ def test_the_folder_above_the_images_is_recognised(tmp_path: Path) -> None:
 def test_two_images_or_two_masks_of_a_class_are_refused(tmp_path: Path) -> None:
     folder = add_record(tmp_path, "a")
     add_image(folder / "image.tiff")
-    check_refused(lambda: find_records(tmp_path, 4), f"{folder}: has two image.tif")
+    check_refused(lambda: find_records(tmp_path, 4), f"{folder}: has two images", "image.tif", "image.tiff")
     (folder / "image.tiff").unlink()
     (folder / "class01.tif").touch()
     check_refused(lambda: find_records(tmp_path, 4), "class1.tif: is a second mask of class 1 beside class01.tif")
@@ -234,10 +234,10 @@ def test_what_is_not_read_of_test_images_is_said(test_dir: Path, tmp_path: Path)
     (test_dir / "readme.txt").unlink()
     assert unread_test_files(test_dir) == []
     (test_dir / "Thumbs.db").write_text("")
-    (test_dir / "d.webp").write_text("")
+    (test_dir / "d.gif").write_text("")
     add_image(test_dir / "more/e.tif")
     (warning,) = unread_test_files(test_dir)
-    assert "2 files or folders" in warning and f"{test_dir}/d.webp" in warning
+    assert "2 files or folders" in warning and f"{test_dir}/d.gif" in warning
     add_record(tmp_path / "layout", "a")
     (tmp_path / "layout/list.csv").write_text("")
     (warning,) = unread_test_files(tmp_path / "layout")
