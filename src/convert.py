@@ -2,6 +2,7 @@
 
 python -m src.convert --from dsb2018 stage1_train data/train
 python -m src.convert --from consep CoNSeP/Train data/train --rectangles 0
+python -m src.convert --from pairs mine data/train --image-pattern '*_img.png' --mask-pattern '*_masks.png'
 python -m src.convert --from results test-results.json qupath --to geojson
 """
 
@@ -27,7 +28,17 @@ from src.reporting.draw import CONFIDENT
 
 RESULTS = "results"
 IMPORT_FLAGS, EXPORT_FLAGS = (
-    ("images", "rectangles", "intensity", "split_pieces", "orientation", "crowds"),
+    (
+        "images",
+        "image_pattern",
+        "mask_pattern",
+        "types",
+        "rectangles",
+        "intensity",
+        "split_pieces",
+        "orientation",
+        "crowds",
+    ),
     ("to", "id_map", "classes", "score_thresh"),
 )
 
@@ -43,6 +54,15 @@ class ConvertConfig:
     )
     images: str | None = option(
         None, "with --from coco: where its images lie; absent: below IN's folder, or the one above", metavar="DIR"
+    )
+    image_pattern: str | None = option(
+        None,
+        "with --from pairs: images, with * for the name, such as 'tissue images/*.png' or '*_img.png'",
+        metavar="P",
+    )
+    mask_pattern: str | None = option(None, "with --from pairs: their label images, in the same way", metavar="P")
+    types: str | None = option(
+        None, 'with --from mat: JSON of number to class name, such as {"1": "tumour", "2": null}', metavar="FILE"
     )
     rectangles: int | None = option(
         None, "cut each image into four, with a split by source image drawn with this seed", low=0, metavar="SEED"
@@ -90,6 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             bool(flags.split_pieces),
             flags.crowds or "auto",
             images,
+            flags.image_pattern,
+            flags.mask_pattern,
+            Path(flags.types) if flags.types else None,
         )
         source = open_source(kind, path, settings)
         with whole_or_not(out) as folder:

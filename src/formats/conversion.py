@@ -27,6 +27,17 @@ from src.geometry.instances import clip, resolve_overlaps, to_label_map
 from src.geometry.tiles import Tile
 
 MIN_FRAGMENT = 12  # px; smaller pieces of cells that a rectangle's edge cuts are dropped
+# Settings that act on some formats alone, and on which.
+ONLY_WITH = {
+    "intensity": IMPORTERS.keys() - {"pannuke"},
+    "orientation": IMPORTERS.keys() - {"pannuke", "monusac", "monuseg"},
+    "split_pieces": {"labels", "pairs", "dsb2018"},
+    "crowds": {"coco"},
+    "images": {"coco"},
+    "image_pattern": {"pairs"},
+    "mask_pattern": {"pairs"},
+    "types": {"mat"},
+}
 CUTS = (0.3, 0.7)  # share of a side at which rectangles are cut, at random between
 
 
@@ -79,13 +90,12 @@ def cut(name: str, imported: Imported, seed: int) -> Iterator[tuple[str, Importe
 
 def open_source(kind: str, path: Path, settings: ImportSettings) -> Source:
     """Find what is to be imported."""
-    if settings.split_pieces and kind not in ("labels", "dsb2018"):
-        raise InputError(f"--split-pieces: has no effect with --from {kind}")
-    if settings.crowds != "auto" and kind != "coco":
-        raise InputError(f"--crowds: has no effect with --from {kind}")
-    if settings.images and kind != "coco":
-        raise InputError("--images: is for --from coco; the other formats know where their images lie")
-    for place in (path, *([settings.images] if settings.images else [])):
+    for name, kinds in ONLY_WITH.items():
+        if kind not in kinds and getattr(settings, name) != getattr(ImportSettings(), name):
+            raise InputError(
+                f"--{name.replace('_', '-')}: has no effect with --from {kind}, only with {', '.join(sorted(kinds))}"
+            )
+    for place in filter(None, (path, settings.images, settings.types)):
         require_path(place)
     source = IMPORTERS[kind](path, settings)
     if not source.readers:

@@ -33,13 +33,20 @@ class Imported:
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """How files are read; ``images`` is where those of a COCO file lie, if not beside it."""
+    """How files are read.
+
+    ``images`` is where those of a COCO file lie, if not beside it; ``image_pattern`` and ``mask_pattern`` tell which
+    files are pairs; ``types`` is a JSON file that names the numbers of MATLAB files.
+    """
 
     intensity: str = "full"
     orientation: str = "auto"
     split_pieces: bool = False
     crowds: str = "auto"
     images: Path | None = None
+    image_pattern: str | None = None
+    mask_pattern: str | None = None
+    types: Path | None = None
 
 
 @dataclass(frozen=True)

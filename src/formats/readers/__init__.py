@@ -1,9 +1,14 @@
 """Readers of other formats, one file per format, and what they share.
 
 - ``labels``: label images of one class
+- ``pairs``: images and label images by two patterns of their names
 - ``dsb2018``: one mask per nucleus
 - ``consep``: CoNSeP's MATLAB files
+- ``mat``: MATLAB files of Lizard, HoVer-Net, Kumar and CPM
+- ``matlab``: variables and nuclei of MATLAB files
+- ``pannuke``: PanNuke's NumPy files
 - ``monusac``: slides with ImageScope's regions
+- ``monuseg``: images with ImageScope's regions, all nuclei
 - ``imagescope``: the regions of ImageScope's XML files
 - ``coco``: COCO JSON files
 """
