@@ -76,7 +76,7 @@ def refuse_seg(path: Path) -> None:
     """Refuse a file of cellpose's that holds a pickle, where it is there: reading one runs whatever it holds."""
     if path.is_file():
         raise InputError(
-            f"{path}: holds a pickle, which could run any program, and is not read; save the masks as TIFF or"
+            f"{path}: holds a pickle and is not read, since that could run any program; save the masks as TIFF or"
             f' PNG, or, if you trust the files, run in {path.parent}: python -c "import glob, numpy, tifffile;'
             f" [tifffile.imwrite(p[:-8] + '_masks.tif', numpy.load(p, None, True).item()['masks'])"
             f" for p in glob.glob('*{SEG_NPY}')]\""

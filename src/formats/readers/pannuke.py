@@ -76,7 +76,7 @@ def open_array(path: Path, channels: int) -> np.ndarray:
     """The ``(N, H, W, channels)`` array of a NumPy file, mapped and not read.
 
     Raises:
-        InputError: a file that is damaged, too short, holds a pickle, has another shape or no numbers, or images that
+        InputError: a file that is damaged, too short or pickled, has another shape or no numbers, or images that
             are too large.
     """
     array = _load(path, mapped=True)
