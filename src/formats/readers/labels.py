@@ -73,7 +73,7 @@ def read_labelled(path: Path, label: Path, source: Source, settings: ImportSetti
 
 
 def refuse_seg(path: Path) -> None:
-    """Refuse a file of cellpose's that holds a pickle, where it is there: reading one runs whatever it holds."""
+    """Refuse a file of cellpose's where it is there: it holds a pickle and reading one runs whatever is in it."""
     if path.is_file():
         raise InputError(
             f"{path}: holds a pickle and is not read, since that could run any program; save the masks as TIFF or"
