@@ -42,8 +42,8 @@ from src.data.data_shift import DataStatistics, PredictionStatistics, shift_warn
 from src.data.id_map import write_id_map
 from src.data.images_to_predict import TestImage, find_test_images, unread_test_files
 from src.data.intensity import small_range_warnings
+from src.data.orientation import turned_warnings
 from src.data.pictures import is_wide
-from src.data.records import turned_warnings
 from src.data.splits import part_names, read_split
 from src.engine import distributed
 from src.engine.checkpoint import Checkpoint, read_checkpoint, write_export

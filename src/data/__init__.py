@@ -4,6 +4,7 @@
 - ``tiff_streams``: sizes that compressed streams claim
 - ``images_to_predict``: finds images to predict, and their ids
 - ``records``: images with their masks
+- ``orientation``: what is said about files with a tag of orientation
 - ``names``: names of images that differ in ending, case or Unicode form
 - ``id_map``: which id each test image has
 - ``classes``: the cell classes

@@ -20,8 +20,9 @@ from src.data.folders import image_folders
 from src.data.image_facts import ImageFacts, concatenate_facts
 from src.data.intensity import small_range_warnings
 from src.data.names import ImageNames
+from src.data.orientation import turned_warnings
 from src.data.prepared import pieces_warnings
-from src.data.records import Record, files_of, read_record, turned_warnings, unread_warnings
+from src.data.records import Record, files_of, read_record, unread_warnings
 from src.data.splits import group_by_stain, make_split, read_groups, read_split, select
 from src.data.stain import RED_FIRST, decide_channel_order, swapped_images
 

@@ -14,7 +14,7 @@ from src.common.progress import ProgressBar
 from src.data.classes import ANY_CLASS, CellClass, to_json
 from src.data.id_map import ImageId
 from src.data.intensity import small_range_warnings
-from src.data.records import turned_warning
+from src.data.orientation import turned_warning
 from src.data.splits import make_split
 from src.data.tiff import write_image, write_mask
 from src.evaluation.probabilities import add_probabilities

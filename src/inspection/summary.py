@@ -9,8 +9,8 @@ from src.common.errors import counted, some
 from src.config.checks import parse_numbers
 from src.data.classes import UNKNOWN, CellClass
 from src.data.intensity import small_range_warnings
+from src.data.orientation import turned_warnings
 from src.data.prepared import pieces_warnings
-from src.data.records import turned_warnings
 from src.data.stain import RED_FIRST, decide_channel_order, swapped_images
 from src.geometry.anchors import DEFAULT_ANCHORS, best_anchor_ious
 from src.inspection.advice import Advice

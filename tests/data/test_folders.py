@@ -13,8 +13,8 @@ from src.common.errors import InputError
 from src.config.settings import DataSettings, ImageSettings
 from src.data.folders import image_folders
 from src.data.images_to_predict import find_test_images, images_by_name, unread_test_files
+from src.data.orientation import turned_warnings
 from src.data.prepared import prepare
-from src.data.records import turned_warnings
 from src.data.training_data import load_training_data
 from src.evaluation.ground_truth import load_ground_truth
 from tests.helpers import find_records, write_dataset, write_record

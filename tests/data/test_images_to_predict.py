@@ -9,8 +9,8 @@ from PIL import Image
 
 from src.common.errors import InputError
 from src.data.images_to_predict import find_test_images, unread_test_files
+from src.data.orientation import turned_warnings
 from src.data.pictures import read_rgb
-from src.data.records import turned_warnings
 from src.data.tiff import write_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)

@@ -10,7 +10,8 @@ import tifffile
 from src.common.errors import InputError
 from src.data.id_map import ImageId, read_id_map, write_id_map
 from src.data.images_to_predict import TestImage, find_test_images, unread_test_files
-from src.data.records import ImageFiles, Record, turned_warnings
+from src.data.orientation import turned_warnings
+from src.data.records import ImageFiles, Record
 from src.data.splits import part_names, read_groups, read_split, select
 from src.data.tiff import write_image, write_mask
 from tests.helpers import find_records, write_dataset
