@@ -23,19 +23,24 @@ IMAGES, MASKS, TYPES = "images.npy", "masks.npy", "types.npy"
 
 
 class Fold(NamedTuple):
-    """A fold's files and their arrays, ``(N, H, W, 3)`` and ``(N, H, W, 6)``, which are mapped."""
+    """The files of a fold."""
 
     image_file: Path
     mask_file: Path
-    images: np.ndarray
-    masks: np.ndarray
+
+    def open(self) -> tuple[np.ndarray, np.ndarray]:
+        """The images ``(N, H, W, 3)`` and masks ``(N, H, W, 6)``, mapped; what is read of them counts as memory."""
+        images, masks = open_array(self.image_file, 3), open_array(self.mask_file, len(PANNUKE_CLASSES) + 1)
+        if images.shape[:3] != masks.shape[:3]:
+            raise InputError(f"{self.mask_file}: is of shape {masks.shape}, but {self.image_file} of {images.shape}")
+        return images, masks
 
 
 def import_pannuke(folder: Path, settings: ImportSettings) -> Source:
     """Folds of PanNuke anywhere below a folder: ``images.npy`` and ``masks.npy``, in one folder or two of like places.
 
-    Images are called after their fold and place in it, from 0 on: ``fold1_0000``. The files are mapped, so that one
-    image is in memory at a time, and nothing in them is unpickled.
+    Images are called after their fold and place in it, from 0 on: ``fold1_0000``. One image is in
+    memory at a time, and nothing is unpickled.
     """
     everything = files_in(folder)
     files = {
@@ -48,10 +53,11 @@ def import_pannuke(folder: Path, settings: ImportSettings) -> Source:
             raise InputError(f"{lonely[0]}: has no {MASKS if name == IMAGES else IMAGES} that belongs to it")
     source, found = Source({}, PANNUKE_CLASSES), []
     for name, key in zip(_fold_names(folder, list(files[IMAGES])), files[IMAGES], strict=True):
-        fold = _open_fold(files[IMAGES][key], masks_of[key])
+        fold = Fold(files[IMAGES][key], masks_of[key])
+        count = len(fold.open()[0])
         if key in files[TYPES]:
-            source.lines.append(f"{name}: {_count_types(files[TYPES][key], len(fold.images))}")
-        for index in range(len(fold.images)):
+            source.lines.append(f"{name}: {_count_types(files[TYPES][key], count)}")
+        for index in range(count):
             found.append((PurePath(f"{name}_{index:04d}"), fold.image_file, partial(_read, fold, index)))
     say_unread(source, everything, [path for of_name in files.values() for path in of_name.values()])
     return with_readers(source, found)
@@ -63,13 +69,6 @@ def _fold_names(folder: Path, keys: list[Key]) -> list[str]:
         PurePath(*(re.sub(r"\s+", "", part).lower() for part in key[:-1] or (folder.resolve().name,))) for key in keys
     ]
     return distinct_names(places)
-
-
-def _open_fold(image_file: Path, mask_file: Path) -> Fold:
-    images, masks = open_array(image_file, 3), open_array(mask_file, len(PANNUKE_CLASSES) + 1)
-    if images.shape[:3] != masks.shape[:3]:
-        raise InputError(f"{mask_file}: is of shape {masks.shape}, but {image_file} of {images.shape}")
-    return Fold(image_file, mask_file, images, masks)
 
 
 def open_array(path: Path, channels: int) -> np.ndarray:
@@ -112,13 +111,14 @@ def _count_types(path: Path, count: int) -> str:
 
 
 def _read(fold: Fold, index: int) -> Imported:
-    """One image of a fold with its nuclei."""
+    """One image of a fold with its nuclei; the files are mapped anew, so that what was read before is let go."""
+    images, masks = fold.open()
     planes = []
     for channel in range(len(PANNUKE_CLASSES)):
-        plane = np.asarray(fold.masks[index, :, :, channel])
+        plane = np.asarray(masks[index, :, :, channel])
         check_ids(plane, f"{fold.mask_file}: image {index}")
         planes.append(cell_pixels(plane).to_mask())
-    image = _to_uint8(np.asarray(fold.images[index]), f"{fold.image_file}: image {index}")
+    image = _to_uint8(np.asarray(images[index]), f"{fold.image_file}: image {index}")
     return Imported(image, from_label_map(np.stack(planes)))
 
 
