@@ -14,7 +14,9 @@ from src.common.limits import DEFAULT_MAX_PIXELS, set_max_pixels
 from src.common.progress import ProgressBar
 from src.config.recipe import read_recipe
 from src.data.classes import CellClass, classes_of_results
-from src.data.pictures import read_rgb
+from src.data.images_to_predict import images_by_name
+from src.data.names import ImageNames
+from src.data.pictures import fitting_orientation, read_rgb
 from src.evaluation.average_precision import covered_shares
 from src.evaluation.errors_by_cause import NONE, Outcomes, confusion, match_detections
 from src.evaluation.ground_truth import TruthSettings
@@ -222,15 +224,18 @@ def _errors(run: ReportedRun, read: Reader) -> list[dict[str, Any]]:
 def _reader(run: ReportedRun, folder: str | None) -> Reader:
     """Reads an image of the ground truth as the run did; ``None`` where it is not there."""
     root, settings = Path(folder or run.settings["data_path"]), run.settings
+    try:
+        images = images_by_name(root)
+    except InputError:  # the data are elsewhere now, or incomplete; then there are no pictures
+        images = {}
+    paths, names = list(images.values()), ImageNames(images)
 
     def read(truth: ImageTruth) -> np.ndarray | None:
-        path = next(
-            (p for p in (root / truth.name / "image.tif", root / PureWindowsPath(truth.file_name).name) if p.is_file()),
-            None,
-        )
-        if path is None:
+        place = names.find(PureWindowsPath(truth.file_name).name, root)
+        if place is None:
             return None
-        return read_rgb(path, settings["intensity"], settings["channel_order"] == "bgr")
+        orientation = fitting_orientation(paths[place], (truth.height, truth.width))
+        return read_rgb(paths[place], settings["intensity"], settings["channel_order"] == "bgr", orientation)
 
     return read
 
