@@ -40,10 +40,10 @@ from src.config.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, LEAST_SCALE, MOS
 from src.data.classes import CellClass, to_json
 from src.data.data_shift import DataStatistics, PredictionStatistics, shift_warnings
 from src.data.id_map import write_id_map
-from src.data.images_to_predict import TestImage, find_test_images, turned_pictures, unread_test_files
+from src.data.images_to_predict import TestImage, find_test_images, unread_test_files
 from src.data.intensity import small_range_warnings
+from src.data.orientation import turned_warnings
 from src.data.pictures import is_wide
-from src.data.records import turned_warnings
 from src.data.splits import part_names, read_split
 from src.engine import distributed
 from src.engine.checkpoint import Checkpoint, read_checkpoint, write_export
@@ -142,7 +142,7 @@ def print_start(
 ) -> None:
     """Print how and what is predicted, and what of the folder is not."""
     print(f"predicting on {predictor.device} in {name_of(predictor.amp)}")
-    print_lines([*unread_test_files(config.test_dir), *turned_warnings(images), *turned_pictures(images)])
+    print_lines([*unread_test_files(config.test_dir), *turned_warnings(images)])
     print(f"classes: {', '.join(f'{cell_class.id} {cell_class.name}' for cell_class in classes)}")
 
 

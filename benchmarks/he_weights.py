@@ -15,7 +15,7 @@ from src.common.errors import InputError, run_command
 from src.common.files import read_json, write_json
 from src.config.command import parse
 from src.config.flags import option
-from src.data.records import image_folders
+from src.data.folders import image_folders
 
 FOLDER = Path(__file__).parent
 
@@ -34,7 +34,7 @@ def main() -> None:
     config = parse(HeWeightsConfig, __doc__)
     out = Path(config.out)
     split = read_json(FOLDER / "consep-split.json")
-    consep = {folder.name: folder for folder in image_folders(config.consep)}
+    consep = image_folders(config.consep)
     for name in (*split["train"], *split["val"]):
         if name not in consep:
             raise InputError(f"{config.consep}: has no image {name}")
@@ -49,7 +49,7 @@ def main() -> None:
 
 def find_listed(folder: Path, part: str) -> list[Path]:
     """The folders of the images that a part of the list names, in its order."""
-    found = {path.name.removeprefix("dsb_")[:12]: path for path in image_folders(folder)}
+    found = {name.removeprefix("dsb_")[:12]: path for name, path in image_folders(folder).items()}
     listed = read_json(FOLDER / "dsb-he-split.json")[part]
     missing = [name for name in listed if name not in found]
     if missing:

@@ -16,7 +16,7 @@ from src.config.command import parse
 from src.config.flags import inherited, option
 from src.config.settings import ImageSettings, MachineSettings
 from src.data.classes import classes_of_data
-from src.data.records import image_folders
+from src.data.folders import image_folders
 from src.inspection.advice import ImageCells, advise
 from src.inspection.facts import classes_in
 from src.inspection.faults import check
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     folders = image_folders(folder)
     changed = verify(folder) if flags.verify else []
-    facts, problems = check(ProgressBar(folders, "check"), len(classes), flags.intensity, flags.split_pieces)
+    facts, problems = check(ProgressBar(folders.items(), "check"), len(classes), flags.intensity, flags.split_pieces)
     problems += changed
     shown = classes_in(facts, classes)
     images = [ImageCells(image.height, image.width, image.boxes) for image in facts]

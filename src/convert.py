@@ -2,6 +2,7 @@
 
 python -m src.convert --from dsb2018 stage1_train data/train
 python -m src.convert --from consep CoNSeP/Train data/train --rectangles 0
+python -m src.convert --from pairs mine data/train --image-pattern '*_img.png' --mask-pattern '*_masks.png'
 python -m src.convert --from results test-results.json qupath --to geojson
 """
 
@@ -28,7 +29,10 @@ from src.formats.staging import other_folders, whole_or_not
 
 RESULTS = "results"
 IMPORT_FLAGS, EXPORT_FLAGS = (
-    ("images", "rectangles", "intensity", "split_pieces", "orientation", "crowds", "nuclei", "attribute"),
+    (
+        *("images", "image_pattern", "mask_pattern", "types", "rectangles", "intensity", "split_pieces"),
+        *("orientation", "crowds", "nuclei", "attribute"),
+    ),
     ("to", "id_map", "classes", "min_score", "mpp", "gzip"),
 )
 
@@ -44,6 +48,15 @@ class ConvertConfig:
     )
     images: str | None = option(
         None, "where the images lie (coco, geojson, labelme, via); absent: beside IN or near it", metavar="DIR"
+    )
+    image_pattern: str | None = option(
+        None,
+        "with --from pairs: images, with * for the name, such as 'tissue images/*.png' or '*_img.png'",
+        metavar="P",
+    )
+    mask_pattern: str | None = option(None, "with --from pairs: their label images, in the same way", metavar="P")
+    types: str | None = option(
+        None, 'with --from mat: JSON of number to class name, such as {"1": "tumour", "2": null}', metavar="FILE"
     )
     rectangles: int | None = option(
         None, "cut each image into four, with a split by source image drawn with this seed", low=0, metavar="SEED"
@@ -103,6 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             Path(flags.images) if flags.images else None,
             bool(flags.nuclei),
             flags.attribute,
+            flags.image_pattern,
+            flags.mask_pattern,
+            Path(flags.types) if flags.types else None,
         )
         source = open_source(kind, path, settings)
         with whole_or_not(out) as folder:

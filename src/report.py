@@ -13,8 +13,10 @@ from src.common.errors import InputError, nearest_path, run_command
 from src.config.command import parse
 from src.config.flags import inherited, option
 from src.config.settings import MachineSettings
+from src.evaluation.bootstrap import MAX_RESAMPLES, RESAMPLES
 from src.evaluation.crowds import CROWDS
-from src.reporting.run_report import Sources, read_run, with_distinct_names, write_report
+from src.reporting.run_report import Sources, groups_of_training, read_run, with_distinct_names, write_report
+from src.reporting.score_rows import Resampling
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,18 @@ class ReportConfig:
     id_map: str | None = option(None, "id map of --pred; absent: the one beside it", metavar="FILE")
     classes: str | None = option(None, "JSON of classes; absent: the run's", metavar="FILE")
     score_thresh: float = option(0.5, "score from which a cell counts", low=0, high=1, metavar="S")
+    bootstrap: int = option(
+        RESAMPLES,
+        "resamples of the images, for intervals of the figures; 0: none",
+        low=0,
+        high=MAX_RESAMPLES,
+        metavar="N",
+    )
+    groups: str | None = option(
+        None,
+        "JSON of name → group that is resampled as a whole; absent: as in the training, else each image by itself",
+        metavar="FILE",
+    )
     crowds: str = option(
         "auto", "what COCO's crowd annotations are: cells, regions to ignore, or what suits", choices=CROWDS
     )
@@ -57,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise InputError(f"--images {flags.images}: no such folder{nearest_path(flags.images)}")
     runs = with_distinct_names([read_run(Path(folder), sources) for folder in flags.run])
     output = Path(flags.output or Path(flags.run[0]) / "report.html")
-    write_report(output, runs, flags.images or flags.gt, flags.score_thresh)
+    resampling = Resampling(flags.bootstrap, flags.groups or (None if flags.pred else groups_of_training(runs[0])))
+    write_report(output, runs, flags.images or flags.gt, flags.score_thresh, resampling)
     print(f"wrote {output}: {output.stat().st_size / 1e6:.1f} MB")
 
 

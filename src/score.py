@@ -1,6 +1,7 @@
-"""Score a results file: mask AP at 100 detections and uncapped, per class, panoptic quality and centroid F1.
+"""Score a results file: mask AP at 100 detections and uncapped, per class, PQ, AJI, Dice, and F1 by IoU and centroids.
 
 python -m src.score --pred test-results.json --gt data/train --split split.json --part val
+python -m src.score --pred a.json --against b.json --gt data/train --groups slides.json    # what a difference is worth
 """
 
 import sys
@@ -17,11 +18,24 @@ from src.config.flags import inherited, option
 from src.config.settings import ImageSettings, MachineSettings
 from src.data.classes import CellClass, classes_of_results
 from src.data.splits import part_names, read_split
+from src.evaluation.bootstrap import (
+    LEVEL,
+    MAX_RESAMPLES,
+    RESAMPLES,
+    SEED,
+    Resamples,
+    Spreads,
+    draw,
+    order_in,
+    spreads_of,
+)
 from src.evaluation.centroids import RADIUS
 from src.evaluation.crowds import CROWDS
 from src.evaluation.ground_truth import TruthSettings
+from src.evaluation.measured import Measured, ScoreSettings, measure
+from src.evaluation.score_tables import aligned, format_table, spread_rows
 from src.evaluation.scored import ScoredFiles, read_scored
-from src.evaluation.scores import AP_KEYS, CAPS, PQ_KEYS, score
+from src.evaluation.scores import scores_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,27 @@ class ScoreConfig:
         "JSON of classes; absent: that beside the results, else the homework's",
         metavar="FILE",
     )
-    pq_threshold: float = option(0.5, "lowest score that counts in PQ and F1", low=0, high=1, metavar="S")
+    min_score: float = option(
+        0.5, "lowest score that counts, except in AP", low=0, high=1, formerly="--pq-threshold", metavar="S"
+    )
+    radius: float = option(
+        RADIUS, "px within which centroids are paired: 12 at 40x, 6 at 20x", low=0.5, high=100, metavar="PX"
+    )
+    bootstrap: int | None = option(
+        None,
+        f"resamples of the images, for {LEVEL:.0%} intervals; absent: none, or {RESAMPLES} with --against",
+        low=1,
+        high=MAX_RESAMPLES,
+        metavar="N",
+    )
+    groups: str | None = option(
+        None,
+        "JSON of name → group, such as the patient, that is resampled as a whole; absent: each image by itself",
+        metavar="FILE",
+    )
+    against: str | None = option(
+        None, "other results JSON of the same images: the difference of each figure, with its interval", metavar="FILE"
+    )
     backend: str | None = option(
         None, "has no effect any more: AP agrees with pycocotools to 1e-9", choices=("faster-coco-eval", "pycocotools")
     )
@@ -54,56 +88,86 @@ def check_flags(config: ScoreConfig) -> None:
     """Refuse flags that contradict each other."""
     if config.part and not config.split:
         raise InputError("--part needs --split")
+    if config.groups and not (config.bootstrap or config.against):
+        raise InputError("--groups needs --bootstrap or --against")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     flags = parse(ScoreConfig, __doc__, check_flags, arguments)
-    id_map, classes = id_map_of(flags.pred, flags.id_map), classes_of_results(flags.classes, flags.pred)
-    files = ScoredFiles(flags.pred, flags.gt, id_map, flags.classes)
-    settings = TruthSettings(classes, flags.split_pieces, flags.crowds, checks_folder=True)
-    truths, entries = read_scored(files, classes, settings, _part(flags.split, flags.part))
+    classes = classes_of_results(flags.classes, flags.pred)
+    measured = [_measure(flags, flags.pred, classes)]
+    count = flags.bootstrap or (RESAMPLES if flags.against else 0)
+    resamples = draw(measured[0].names, flags.groups, count) if count else None
     if flags.backend:
         print("--backend: has no effect any more; AP agrees with pycocotools to 1e-9", file=sys.stderr)
-    result = score(truths, entries, classes, flags.pq_threshold)
+    if flags.against:
+        measured.append(_measure_other(flags, measured[0], classes))
+    result = scores_of(measured[0])
     print(format_table(result, classes))
-    if id_map is None and Path(flags.gt).is_dir():
+    if id_map_of(flags.pred, flags.id_map) is None and Path(flags.gt).is_dir():
         print("without an id map the ids of the predictions were taken as 1..N in the order of the images' names")
+    if resamples:
+        spreads = spreads_of(measured, resamples)
+        print(f"\n{aligned(spread_rows(spreads, _names(flags), classes))}\n{resamples.said()}")
+        result |= _spreads_as_json(spreads, resamples, flags.against)
     if flags.json:
         write_json(flags.json, result, indent=2)
         print(f"wrote {flags.json}")
 
 
+def _measure(flags: ScoreConfig, pred: str, classes: Sequence[CellClass]) -> Measured:
+    """Read a results file with its ground truth, and measure what each image adds to the scores."""
+    files = ScoredFiles(pred, flags.gt, id_map_of(pred, flags.id_map), flags.classes)
+    settings = TruthSettings(classes, flags.split_pieces, flags.crowds, checks_folder=pred == flags.pred)
+    truths, entries = read_scored(files, classes, settings, _part(flags.split, flags.part))
+    return measure(truths, entries, classes, ScoreSettings(flags.min_score, flags.radius))
+
+
+def _measure_other(flags: ScoreConfig, first: Measured, classes: Sequence[CellClass]) -> Measured:
+    """As :func:`_measure`, of the results of ``--against``, which must be of the same images and classes."""
+    against = str(flags.against)
+    own = [cell_class.name for cell_class in classes_of_results(flags.classes, against)]
+    if own != [cell_class.name for cell_class in classes]:
+        raise InputError(f"--against {against}: its classes ({', '.join(own)}) are not those of {flags.pred}")
+    other = _measure(flags, against, classes)
+    if order_in(first, other) is None:
+        raise InputError(f"--against {against}: its images are not those of {flags.pred}")
+    return other
+
+
+def _names(flags: ScoreConfig) -> list[str]:
+    """What the two results are called: their files' names, with the folders where these are alike."""
+    paths = [Path(flags.pred), Path(flags.against or flags.pred)]
+    stems = [path.stem for path in paths]
+    return stems if stems[0] != stems[1] else [str(path) for path in paths]
+
+
+def _spreads_as_json(spreads: Spreads, resamples: Resamples, against: str | None) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "bootstrap": {
+            "resamples": len(resamples.weights),
+            "groups": resamples.group_count,
+            "group_is_image": resamples.by_image,
+            "level": LEVEL,
+            "seed": SEED,
+            "intervals": spreads.each[0].intervals,
+        }
+    }
+    if spreads.difference:
+        result["against"] = {
+            "pred": against,
+            "scores": spreads.each[1].figures,
+            "intervals": spreads.each[1].intervals,
+            "differences": spreads.difference.figures,
+            "intervals_of_differences": spreads.difference.intervals,
+        }
+    return result
+
+
 def _part(split: str | None, part: str | None) -> list[str] | None:
     """The names to score; ``None`` where there is no split."""
     return None if split is None else part_names(read_split(split), part or "val")
-
-
-def format_table(result: dict[str, Any], classes: Sequence[CellClass]) -> str:
-    """The result of :func:`score` as a table for people; ``-`` stands where there is no ground truth."""
-    threshold = result["pq"]["threshold"]
-    groups = ("at 100 detections", "uncapped", f"PQ (score >= {threshold:g})")
-    rows = [("all", *_row(result, None))]
-    rows += [(f"{cell_class.id} {cell_class.name}", *_row(result, str(cell_class.id))) for cell_class in classes]
-    first = max(len("class"), *(len(row[0]) for row in rows))
-    lines = [" " * first + "".join(f"  {group:^22}" for group in groups) + "  centroids"]
-    lines += [f"{'class':{first}}" + "".join(f"  {key:>6}" for key in (*AP_KEYS, *AP_KEYS, *PQ_KEYS, "F1"))]
-    lines += [f"{row[0]:{first}}" + "".join(f"  {cell:>6}" for cell in row[1:]) for row in rows]
-    images = f"{result['images']} image{'s' if result['images'] != 1 else ''}"
-    note = (
-        f'{images}. In row "all" AP is the mean over classes with ground truth, PQ the mean over images and F1 that'
-        f" of all cells, both with classes ignored. F1 pairs centroids within {RADIUS:g} px."
-    )
-    return "\n".join([*lines, note])
-
-
-def _row(result: dict[str, Any], class_id: str | None) -> list[str]:
-    """The ten figures of one class, or of all (``None``), as text."""
-    families = [result[name] if class_id is None else result[name]["per_class"][class_id] for name, _ in CAPS]
-    quality = result["pq"]["agnostic"] if class_id is None else result["pq"]["per_class"][class_id]
-    f1 = result["f1"]["detection"] if class_id is None else result["f1"]["per_class"][class_id]
-    values = [family[key] for family in families for key in AP_KEYS] + [quality[key] for key in PQ_KEYS] + [f1]
-    return ["-" if value is None else f"{value:.4f}" for value in values]
 
 
 if __name__ == "__main__":

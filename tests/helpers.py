@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 
 from src.data.cache import ImageCache
+from src.data.folders import image_folders
 from src.data.image_facts import ImageFacts, concatenate_facts
-from src.data.records import Record, image_folders, read_record
+from src.data.records import Record, read_record
 from src.data.tiff import write_image, write_mask
 
 # The smallest network that trains, predicts and is done in a second.
@@ -60,7 +61,7 @@ def write_many(folder: Path, count: int) -> Path:
 
 def find_records(data_path: str | Path, class_count: int, check_masks: bool = True) -> list[Record]:
     """All images of a data folder, by name."""
-    return [read_record(folder, class_count, check_masks) for folder in image_folders(data_path)]
+    return [read_record(folder, class_count, check_masks, name) for name, folder in image_folders(data_path).items()]
 
 
 def facts_about(records: Sequence[Record], cache: ImageCache) -> ImageFacts:

@@ -13,16 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import inference
 import main
+from src import report
 from src.common.errors import InputError
 from src.config.checks import check_prediction
 from src.config.flags import build
 from src.config.recipe import read_recipe
 from src.config.settings import ImageSettings, InferenceConfig, TrainConfig
 from src.data.classes import HOMEWORK_CLASSES
-from src.data.tiff import write_image
+from src.data.id_map import read_id_map
+from src.data.tiff import read_image, write_image
 from src.engine.checkpoint import Checkpoint, read_checkpoint
 from src.engine.run_folder import checkpoint_to_resume
 from src.evaluation.result_settings import read_min_score
@@ -374,6 +377,21 @@ def test_inference_repeats_the_validation_of_the_best_checkpoint(finished: Path,
     id_map = json.loads((tmp_path / "r.id-map.json").read_text())
     assert [(entry["file_name"], entry["id"]) for entry in id_map] == [("c.tif", 1), ("d.tif", 2)]
     assert {path.name for path in (tmp_path / "o").iterdir()} == {"c.png", "d.png"} and (tmp_path / "s.zip").is_file()
+
+
+def test_pictures_in_nested_folders_are_trained_on_scored_and_reported(tmp_path: Path) -> None:
+    for slide in ("s", "t"):
+        (folder,) = write_dataset(tmp_path / "data" / slide, "1").iterdir()
+        Image.fromarray(read_image(folder / "image.tif")).save(folder / "image.png")
+        (folder / "image.tif").unlink()
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["s_1"], "val": ["t_1"]}))
+    run = tmp_path / "run"
+    train(tmp_path / "data", run, max_steps=2)
+    infer(run, tmp_path / "data", tmp_path / "r.json", split=str(tmp_path / "split.json"), part="val")
+    for id_map in (run / "val-results.id-map.json", tmp_path / "r.id-map.json"):
+        assert [entry.file_name for entry in read_id_map(id_map)] == ["t_1.tif"]
+    report.main(["--run", str(run)])
+    assert (run / "report.html").read_text().count('class="viewer"') == 1
 
 
 def test_a_table_counts_the_cells_above_the_least_score(

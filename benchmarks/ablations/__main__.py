@@ -69,7 +69,7 @@ class Study:
     part: str
     classes: str | None
     budget: Mapping[str, float]
-    pq_threshold: float
+    min_score: float
     runs: Path
     log: Path
 
@@ -159,7 +159,7 @@ def measure(study: Study, variant: Variant, seed: int) -> dict[str, Any]:
     names = read_split(study.split)[study.part]
     id_map = companion(output, "id-map")
     truths = load_ground_truth(study.data_path, len(classes), id_map, names)
-    scores = score(truths, read_results(output), classes, study.pq_threshold)
+    scores = score(truths, read_results(output), classes, study.min_score)
     steps = [event for event in read_lines(folder / "log.jsonl") if event["event"] == "step"]
     return {
         **identity(study, variant, seed),
@@ -187,7 +187,7 @@ def identity(study: Study, variant: Variant, seed: int) -> dict[str, Any]:
         "budget": dict(study.budget),
         "data": study.data_path.resolve().parent.name,
         "part": study.part,
-        "pq_threshold": study.pq_threshold,
+        "pq_threshold": study.min_score,
         "split_digest": digest(parts["train"], parts[study.part]),
     }
 
@@ -232,7 +232,7 @@ class AblationConfig:
     split: str = option("", "JSON of part → names; train and --part are used", required=True, metavar="FILE")
     part: str = option("val", "part that is predicted", metavar="NAME")
     classes: str | None = option(None, "JSON of classes; absent: those that main.py finds", metavar="FILE")
-    pq_threshold: float = option(0.5, "lowest score in PQ and F1", low=0, high=1, metavar="S")
+    min_score: float = option(0.5, "lowest score in PQ and F1", low=0, high=1, formerly="--pq-threshold", metavar="S")
     seeds: int = option(1, "seeds to measure", low=1)
     first_seed: int = option(0, "the first of them", low=0)
     max_minutes: float | None = option(None, "minutes of each training", low=0.01)
@@ -254,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = {key: value for key, value in read_recipe(flags.base).items() if key not in BUDGETS}
     study = Study(
         recipe, Path(flags.base).name, Path(flags.data_path), Path(flags.split), flags.part, flags.classes, budget,
-        flags.pq_threshold, Path(flags.runs), Path(flags.log),
+        flags.min_score, Path(flags.runs), Path(flags.log),
     )  # fmt: skip
     variants = [parse_variant(text) for text in flags.variant]
     for seed in range(flags.first_seed, flags.first_seed + flags.seeds):

@@ -113,7 +113,9 @@ def _add(group: Any, flag: Flag) -> None:
     if flag.many:
         how |= {"action": "append"} if flag.repeated else {"nargs": "+"}
     if flag.name.startswith("--"):
-        group.add_argument(flag.name, *([flag.formerly] if flag.formerly else []), dest=flag.key, **how)
+        group.add_argument(flag.name, dest=flag.key, **how)
+        if flag.formerly:
+            group.add_argument(flag.formerly, dest=flag.key, **{**how, "help": argparse.SUPPRESS})
     else:
         group.add_argument(flag.key, **{**how, "nargs": "*" if flag.many else "?", "metavar": flag.name})
 

@@ -48,7 +48,7 @@ def option(
         auto: whether a flag for numbers accepts the word auto too.
         formerly_auto: the number by which recipes and checkpoints of earlier versions say auto.
         name: the flag as typed, where it is not the field's own name; without dashes it is a positional argument.
-        formerly: the flag as earlier versions had it, which is still accepted.
+        formerly: the flag's name in earlier versions, which is accepted too.
         required: whether the command needs it.
         repeated: whether a flag of several values is given once for each, rather than once for all.
         metavar: what stands for the value in the help.

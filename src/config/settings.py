@@ -343,7 +343,9 @@ class InferenceConfig:
         "write the checkpoint's weights to this .safetensors file, which --ckpt and --weights read, and stop; prediction settings given beside it are kept in it",
     )
     half: bool = option(False, "with --export: in half precision, which takes half the space")
-    test_dir: str = option(HOMEWORK_TEST, "folder of images (TIFF, PNG, JPEG, BMP), or a folder in the training layout")
+    test_dir: str = option(
+        HOMEWORK_TEST, "folder of images (TIFF, PNG, JPEG, BMP, WebP), or a folder in the training layout"
+    )
     id_map: str | None = option(
         None,
         f"JSON list of file_name, id, height, width; absent: {HOMEWORK_ID_MAP} for the homework's folder, else 1..N by name",

@@ -4,6 +4,7 @@
 - ``tiff_streams``: sizes that compressed streams claim
 - ``images_to_predict``: finds images to predict, and their ids
 - ``records``: images with their masks
+- ``orientation``: what is said about files with a tag of orientation
 - ``names``: names of images that differ in ending, case or Unicode form
 - ``id_map``: which id each test image has
 - ``classes``: the cell classes
@@ -11,7 +12,9 @@
 - ``splits``: train and val without near duplicates
 - ``prepared``: an image, decoded and scaled, with its label map
 - ``scaling``: masks of another size
-- ``pictures``: PNG, JPEG and BMP
+- ``pictures``: PNG, JPEG, BMP and WebP
+- ``webp``: what a WebP file says of itself
+- ``folders``: the image folders of a data folder, at any depth
 - ``masks``: the cells of a mask, TIFF or PNG
 - ``intensity``: how values of any type become 8 bits
 - ``image_facts``: facts about prepared images, small enough to keep for all

@@ -163,13 +163,13 @@ class ImageCache:
 
 
 def _real_folder(folder: Path) -> str:
-    """An image folder without symbolic links in its path; the data folder, which many share, is looked up once."""
+    """An image folder without symbolic links in its path; the folder around it, which many share, is looked up once."""
     if folder.is_symlink() or folder.name in ("", ".."):
         return str(folder.resolve())
     return f"{_resolved(folder.parent.absolute())}{os.sep}{folder.name}"
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=1024)
 def _resolved(folder: Path) -> Path:
     return folder.resolve()
 

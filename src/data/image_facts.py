@@ -57,10 +57,6 @@ class ImageFacts:
         areas = np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1, dtype=np.int64)
         return float(np.median(np.sqrt(areas)))
 
-    def tissue_contrasts(self) -> np.ndarray:
-        """The contrasts of those images that show tissue."""
-        return self.contrasts[~np.isnan(self.contrasts)]
-
     def take(self, rows: Sequence[int] | np.ndarray) -> "ImageFacts":
         """The facts about some of the images, in the order of ``rows``."""
         rows = np.asarray(rows, np.int64)

@@ -3,25 +3,28 @@
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from src.common.errors import InputError, counted
+from src.common.errors import InputError
+from src.common.values import plain
+from src.data.folders import MOST_LEVELS, refuse_data_folders
 from src.data.id_map import ImageId, read_id_map, refuse_repeats
-from src.data.names import ImageNames, stem
+from src.data.names import ENDINGS, MASK_FOLDERS, PICTURE_ENDINGS, ImageNames, folder_names, stem
 from src.data.pictures import QUARTER_TURNS, UPRIGHT, exif_orientation, read_header_of
-from src.data.records import IMAGE_NAME, OWN_FILES, SAMPLE_HINT, find_image, list_folder
+from src.data.records import IMAGE_NAME, MASK_NAME, OWN_FILES, SAMPLE_HINT, find_image, is_known, list_folder
 from src.data.tiff import Header
 
 TIFF_NAME = re.compile(r".+\.tiff?", re.IGNORECASE)
-PICTURE_NAME = re.compile(r".+\.(png|jpe?g|bmp)", re.IGNORECASE)
+PICTURE_NAME = re.compile(rf".+\.{PICTURE_ENDINGS}", re.IGNORECASE)
+IMAGE_FILE = re.compile(rf".+\.{ENDINGS}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class TestImage:
     """An image to predict and its entry in the id map.
 
-    ``orientation`` is the EXIF tag by which a PNG or JPEG is turned when it is read; ``is_turned`` tells that a TIFF
-    has such a tag, by which viewers turn it and this program does not.
+    ``orientation`` is the EXIF tag by which a picture is turned when it is read; ``is_turned`` tells that the file has
+    such a tag, which this program does not follow in a TIFF.
     """
 
     __test__ = False  # the name makes pytest take it for a test case
@@ -30,6 +33,11 @@ class TestImage:
     entry: ImageId
     is_turned: bool = False
     orientation: int = UPRIGHT
+
+    @property
+    def turned_file(self) -> Path | None:
+        """The image where its tag is not followed."""
+        return self.image if self.is_turned and self.orientation == UPRIGHT else None
 
 
 def find_test_images(
@@ -42,7 +50,8 @@ def find_test_images(
     Pictures are turned by their EXIF tag as viewers turn them, unless the id map has the size that they are stored in.
 
     Args:
-        test_dir: a folder of TIFF, PNG, JPEG or BMP files, or one in the training layout (``<name>/image.tif``).
+        test_dir: a folder of TIFF, PNG, JPEG, BMP or WebP files, or one in the training layout (``<name>/image.tif``),
+            or one of such folders.
         id_map: path of the id map. Without it the ids are 1..N in the order of the names, and ``file_name`` is
             ``<name>.tif``, or the name of a picture.
         names: only these images (file names with or without their ending, or folder names).
@@ -51,7 +60,7 @@ def find_test_images(
         InputError: no such folder, no images, a name without an image, an image without an id, an id without
             an image, or a size other than the id map's.
     """
-    images = _list_images(Path(test_dir))
+    images = images_by_name(test_dir)
     known = ImageNames(images)
     chosen = list(range(len(images)))
     if names is not None:
@@ -76,23 +85,13 @@ def find_test_images(
 
 def unread_test_files(test_dir: str | Path) -> list[str]:
     """A warning where a folder of images to predict holds files or folders that are not read."""
-    folder = Path(test_dir)
-    names = list_folder(folder, _missing(folder))
-    unread = sorted(set(names) - set(_images_among(folder, names)) - OWN_FILES)
+    _, unread = _look_into(Path(test_dir))
     if not unread:
         return []
     return [
-        f"warning: {len(unread)} files or folders are not read, such as {folder / unread[0]};"
-        " images are <name>.tif, .png, .jpg or .bmp, or else <name>/image.tif"
+        f"warning: {len(unread)} files or folders are not read, such as {unread[0]};"
+        " images are <name>.tif, .png, .jpg, .bmp or .webp, or else <name>/image.tif"
     ]
-
-
-def turned_pictures(images: Collection[TestImage]) -> list[str]:
-    """A line where pictures are turned by their EXIF tag."""
-    turned = [image.image for image in images if image.orientation != UPRIGHT]
-    if not turned:
-        return []
-    return [f"turned by the EXIF tag, as viewers show them: {counted(len(turned), 'picture')}, such as {turned[0]}"]
 
 
 def _images_among(folder: Path, names: Collection[str]) -> list[str]:
@@ -100,9 +99,10 @@ def _images_among(folder: Path, names: Collection[str]) -> list[str]:
 
     Pictures alone beside such folders are no images but, say, plots of them.
     """
-    pictures = [name for name in names if PICTURE_NAME.fullmatch(name)]
-    tiffs = [name for name in names if TIFF_NAME.fullmatch(name)]
     folders = [name for name in names if (folder / name).is_dir()]
+    files = set(names) - set(folders)
+    pictures = sorted(name for name in files if PICTURE_NAME.fullmatch(name))
+    tiffs = [name for name in files if TIFF_NAME.fullmatch(name)]
     if tiffs:
         return sorted(tiffs + pictures)
     if pictures and not any(_has_image(folder / name) for name in folders):
@@ -114,18 +114,58 @@ def _has_image(folder: Path) -> bool:
     return any(IMAGE_NAME.fullmatch(path.name) for path in folder.iterdir())
 
 
-def _list_images(test_dir: Path) -> dict[str, Path]:
-    """The path of each image by its name, in the order of the names."""
-    names = _images_among(test_dir, list_folder(test_dir, _missing(test_dir)))
-    if not names:
+def images_by_name(test_dir: str | Path) -> dict[str, Path]:
+    """The path of each image of a folder by its name, in the order of the names.
+
+    The images of a folder are its files, or else those of its folders. An image's name is that of its file without the
+    ending, or of its image folder, and is made distinct by the folders around it.
+
+    Raises:
+        InputError: there is none, an image folder has none or two, two files of a folder differ in their ending alone,
+            or the folders are those of masks or of several data folders.
+    """
+    test_dir = Path(test_dir)
+    images, _ = _look_into(test_dir)
+    if not images:
         raise InputError(f"{test_dir}: holds no test images (neither <name>.tif, .png, … nor <name>/image.tif)")
-    found = []
-    for path in (test_dir / name for name in names):
-        is_folder = path.is_dir()
-        image = path / find_image(path, list_folder(path, str(path))) if is_folder else path
-        found.append((path.name if is_folder else stem(path.name), image))
-    refuse_repeats((name for name, _ in found), f"{test_dir}: image")
-    return dict(sorted(found))
+    places = [place.relative_to(test_dir) for place, _ in images]
+    refuse_repeats((place.as_posix() for place in places), f"{test_dir}: image")
+    _refuse_masks(test_dir, places)
+    refuse_data_folders(test_dir, [place.parent for place in places])
+    return dict(sorted(zip(folder_names(places), (image for _, image in images), strict=True)))
+
+
+def _refuse_masks(test_dir: Path, places: Collection[PurePath]) -> None:
+    for place in places:
+        for length in range(1, len(place.parts)):
+            if plain(place.parts[length - 1]) in MASK_FOLDERS:
+                folder = test_dir.joinpath(*place.parts[:length])
+                raise InputError(f"{folder}: holds masks, by its name; name the folder of the images instead")
+
+
+def _look_into(folder: Path, level: int = 0) -> tuple[list[tuple[Path, Path]], list[Path]]:
+    """The images of a folder, each by its place without an ending and its file, and the files that are not read."""
+    names = list_folder(folder, _missing(folder))
+    if not level and any(map(IMAGE_NAME.fullmatch, names)) and any(map(MASK_NAME.fullmatch, names)):
+        raise InputError(f"{folder}: is the folder of one image with its masks; name the folder around it")
+    chosen = _images_among(folder, names)
+    unread = [folder / name for name in sorted(set(names) - set(chosen) - OWN_FILES)]
+    images: list[tuple[Path, Path]] = []
+    for path in (folder / name for name in chosen):
+        if not path.is_dir():
+            images.append((path.with_name(stem(path.name)), path))
+            continue
+        inside = list_folder(path, str(path))
+        is_group = level < MOST_LEVELS and not any(map(is_known, inside))
+        below, others = _look_into(path, level + 1) if is_group else ([], _other_images(path, inside))
+        images += below or [(path, path / find_image(path, inside))]
+        unread += others
+    return images, unread
+
+
+def _other_images(folder: Path, names: Collection[str]) -> list[Path]:
+    """The files of an image folder that look like images but are neither its image nor its masks."""
+    return [folder / name for name in names if not is_known(name) and IMAGE_FILE.fullmatch(name)]
 
 
 def _missing(test_dir: Path) -> str:
@@ -139,7 +179,8 @@ def _numbered(path: Path, name: str, number: int, header: Header) -> TestImage:
     """An image whose id is its number."""
     orientation = exif_orientation(path)
     sides = (header.width, header.height) if orientation in QUARTER_TURNS else (header.height, header.width)
-    file_name = path.name if PICTURE_NAME.fullmatch(path.name) else f"{name}.tif"
+    in_layout = IMAGE_NAME.fullmatch(path.name) and name != stem(path.name)
+    file_name = f"{name}{path.suffix}" if PICTURE_NAME.fullmatch(path.name) and not in_layout else f"{name}.tif"
     return TestImage(path, ImageId(file_name, number, *sides), header.is_turned, orientation)
 
 

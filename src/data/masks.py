@@ -44,11 +44,11 @@ def read_cells(path: str | Path, split_pieces: bool = False) -> CellPixels:
     ``split_pieces`` each connected piece is a cell of its own. N may be 0.
 
     Raises:
-        InputError: as :func:`src.data.tiff.read_plane`, a JPEG, which changes ids, and NaN, infinite, negative or
-            fractional ids.
+        InputError: as :func:`src.data.tiff.read_plane`, a JPEG or WebP, which may change ids, and NaN, infinite,
+            negative or fractional ids.
     """
     mask = pictures.read_plane(Path(path)) if _is_picture(path) else tiff.read_plane(path)
-    _check_ids(mask, path)
+    check_ids(mask, path)
     cells = cell_pixels(mask)
     return connected_pieces(cells) if split_pieces else cells
 
@@ -113,10 +113,11 @@ def read_mask_header(path: Path) -> Header:
 
 def _is_picture(path: str | Path) -> bool:
     """Whether a mask is not a TIFF, by its name."""
-    return Path(path).suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp")
+    return Path(path).suffix.lower() in pictures.PICTURE_SUFFIXES
 
 
-def _check_ids(mask: np.ndarray, path: str | Path) -> None:
+def check_ids(mask: np.ndarray, path: object) -> None:
+    """Refuse a mask that is not empty and holds NaN, infinite, negative or fractional ids; ``path`` is named."""
     if mask.dtype.kind == "f" and not np.isfinite(mask).all():
         raise InputError(f"{path}: holds NaN or infinite ids")
     if mask.dtype.kind in "if" and mask.min() < 0:

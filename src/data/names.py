@@ -9,6 +9,9 @@ from pathlib import PurePath
 from src.common.errors import InputError, nearest
 from src.common.values import plain
 
+PICTURE_ENDINGS = r"(?:png|jpe?g|bmp|webp)"  # of images that are no TIFF
+ENDINGS = rf"(?:tiff?|{PICTURE_ENDINGS})"  # of all images and masks that are read
+MASK_FOLDERS = frozenset({"masks", "labels"})  # names of folders that tell what their files are
 IMAGE_SUFFIX = re.compile(r"\.(tiff?|png|jpe?g|bmp|webp|gif|jp2|svs)$", re.IGNORECASE)
 OME_SUFFIX = re.compile(r"\.ome$", re.IGNORECASE)
 
@@ -28,12 +31,30 @@ def distinct_names(paths: Sequence[PurePath]) -> list[str]:
 
     Else its folders become part of it, then its ending, and at last a number, in the order of ``paths``.
     """
-    names = [stem(path.name) for path in paths]
+    return _distinct(
+        [stem(path.name) for path in paths], [[f(path) for path in paths] for f in (_with_folders, _with_ending)]
+    )
+
+
+def folder_names(folders: Sequence[PurePath]) -> list[str]:
+    """As :func:`distinct_names`, for images that are folders, whose names have no ending.
+
+    Folders that all lie in one keep their names, whatever these are.
+    """
+    if all(len(folder.parts) == 1 for folder in folders):
+        return [folder.name for folder in folders]
+    return _distinct(
+        [folder.name for folder in folders], [["_".join([*_parents(folder), folder.name]) for folder in folders]]
+    )
+
+
+def _distinct(names: list[str], longer: Sequence[Sequence[str]]) -> list[str]:
+    """``names`` made distinct by one of the lists of ``longer`` names, or else by a number."""
     taken = {name for name, count in Counter(map(plain, names)).items() if count == 1}
     waiting = [index for index, name in enumerate(names) if plain(name) not in taken]
-    for longer in (_with_folders, _with_ending):
+    for of_all in longer:
         for index in waiting:
-            names[index] = longer(paths[index])
+            names[index] = of_all[index]
         counts = Counter(plain(names[index]) for index in waiting)
         is_free = {name for name, count in counts.items() if count == 1 and name not in taken}
         waiting = [index for index in waiting if plain(names[index]) not in is_free]
@@ -48,8 +69,11 @@ def distinct_names(paths: Sequence[PurePath]) -> list[str]:
 
 
 def _with_folders(path: PurePath) -> str:
-    folders = [part for part in path.parts[:-1] if part.strip("/\\.")]
-    return "_".join([*(part.replace(":", "") for part in folders), stem(path.name)])
+    return "_".join([*_parents(path), stem(path.name)])
+
+
+def _parents(path: PurePath) -> list[str]:
+    return [part.replace(":", "") for part in path.parts[:-1] if part.strip("/\\.")]
 
 
 def _with_ending(path: PurePath) -> str:

@@ -1,4 +1,4 @@
-"""Reading of PNG, JPEG and BMP files, of images as well as masks."""
+"""Reading of PNG, JPEG, BMP and WebP files, of images as well as masks."""
 
 import io
 from collections.abc import Iterator
@@ -13,10 +13,15 @@ from src.common.errors import InputError
 from src.common.limits import check_pixels
 from src.data.intensity import to_uint8
 from src.data.tiff import Header, read_header, read_image
+from src.data.webp import HEAD as WEBP_HEAD
+from src.data.webp import webp_header
 
 UPRIGHT = 1  # of EXIF's orientations 1 to 8
 QUARTER_TURNS = range(5, 9)  # which swap height and width
 TIFF_SUFFIXES = (".tif", ".tiff", ".svs")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # of Pillow; others may start programs, as EPS does
+LOSSY = ("JPEG", "WEBP")  # a WebP without loss may still hold values that its encoder changed ("near lossless")
 PLANES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # Pillow's modes of one channel
 
 
@@ -49,11 +54,21 @@ def _decode_16_bits(content: bytes, what: object, intensity: str) -> np.ndarray:
 
 
 def exif_orientation(path: Path) -> int:
-    """How a viewer turns a PNG or JPEG by its EXIF tag, 1 to 8; :data:`UPRIGHT` for other files and without a tag."""
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+    """How a viewer turns a picture by its EXIF tag, 1 to 8; :data:`UPRIGHT` for other files and without a tag."""
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
         return UPRIGHT
     with _opened(path) as picture:
         return _orientation(picture)
+
+
+def fitting_orientation(path: Path, size: tuple[int, int]) -> int:
+    """The EXIF tag by which a picture is turned; :data:`UPRIGHT` where that would give it another (H, W) than ``size``.
+
+    A square picture and a half turn fit either way: these are turned, as viewers do.
+    """
+    tag = exif_orientation(path)
+    is_stored_so = tag in QUARTER_TURNS and read_size(path) != size[::-1]
+    return UPRIGHT if is_stored_so else tag
 
 
 def _orientation(picture: Any) -> int:
@@ -106,7 +121,8 @@ def read_picture_header(path: Path) -> Header:
     with _opened(path) as picture:
         channels = 1 if picture.mode in PLANES else len(picture.getbands())
         is_turned = _orientation(picture) != UPRIGHT
-        return Header(picture.height, picture.width, channels, picture.mode, is_turned, picture.format == "JPEG")
+        dtype = "uint16" if _has_16_bits(path) else "uint8"
+        return Header(picture.height, picture.width, channels, dtype, is_turned, picture.format in LOSSY)
 
 
 def is_wide(path: Path) -> bool:
@@ -117,16 +133,18 @@ def is_wide(path: Path) -> bool:
 
 
 def open_mask(path: Path) -> Any:
-    """A decoded picture of Pillow's; a JPEG is an :class:`InputError`, whatever its name."""
+    """A decoded picture of Pillow's; a JPEG or WebP is an :class:`InputError`, whatever its name."""
     picture = open_picture(path)
-    refuse_lossy(path, picture.format == "JPEG")
+    refuse_lossy(path, picture.format in LOSSY)
     return picture
 
 
 def refuse_lossy(path: Path | str, is_lossy: bool) -> None:
     """Refuse a mask of a lossy compression."""
     if is_lossy:
-        raise InputError(f"{path}: JPEG and other lossy compression changes the ids of a mask; masks are TIFF or PNG")
+        raise InputError(
+            f"{path}: JPEG, WebP and other lossy compression changes the ids of a mask; masks are TIFF or PNG"
+        )
 
 
 def open_picture(path: object, content: bytes | None = None) -> Any:
@@ -144,13 +162,24 @@ def _opened(path: object, content: bytes | None = None) -> Iterator[Any]:
     Image.MAX_IMAGE_PIXELS = None  # our own limit is asked for below, before anything is decoded
     try:
         file: Any = path if content is None else io.BytesIO(content)
-        with Image.open(file, formats=("PNG", "JPEG", "BMP")) as picture:  # others may start programs, as EPS does
+        with Path(file).open("rb") if content is None else io.BytesIO(content) as stream:
+            _check_webp(path, stream.read(WEBP_HEAD))
+        with Image.open(file, formats=FORMATS) as picture:
             check_pixels(path, picture.height, picture.width)
             yield picture
     except (OSError, ValueError, SyntaxError) as error:
         is_unknown = content is not None and isinstance(error, UnidentifiedImageError)
-        reason = "it is no PNG, JPEG or BMP" if is_unknown else error
+        reason = "it is no PNG, JPEG, BMP or WebP" if is_unknown else error
         raise InputError(f"{path}: cannot be read as an image ({reason})") from error
+
+
+def _check_webp(path: object, head: bytes) -> None:
+    """Refuse a WebP that is too large, whose decoder takes memory when it is opened, and an animation."""
+    header = webp_header(head)
+    if header:
+        check_pixels(path, header.height, header.width)
+    if header and header.is_animated:
+        raise InputError(f"{path}: is an animation; only single images are read")
 
 
 def _has_16_bits(path: Path) -> bool:

@@ -12,7 +12,6 @@ from src.data.classes import ANY_CLASS, UNKNOWN_CLASS
 from src.data.masks import CellPixels, cell_pixels, count_in_pieces, read_cells
 from src.data.records import Record
 from src.data.scaling import scale_cells
-from src.data.tiff import read_image
 from src.geometry.instances import extents
 
 
@@ -50,7 +49,7 @@ class PreparedImage:
 
 def prepare(record: Record, intensity: str, scale: float, split_pieces: bool = False) -> PreparedImage:
     """Decode a record's image and masks and scale them; with ``split_pieces`` each piece of a cell is a cell."""
-    image = scale_image(read_image(record.image, intensity), scale)
+    image = scale_image(record.read(intensity), scale)
     cells = {class_id: _scale_cells(read_cells(path, split_pieces), scale) for class_id, path in record.masks.items()}
     if record.ambiguous:
         regions = read_cells(record.ambiguous)

@@ -16,6 +16,8 @@ STAIN_FEATURES = 21  # the length of stain_features
 CLEAR_CONTRAST = 0.15  # of one image; no field of CoNSeP, however unusual, has as much of the other sign
 NUCLEI_SHARE = 0.05  # the darkest tissue pixels; smaller shares give the right order for more images
 
+RED_FIRST = "channel order: rgb, as in all files but TIFF"  # said where there is no TIFF
+
 
 def decide_channel_order(contrasts: Iterable[float | None]) -> tuple[str, float]:
     """Decide whether a set of H&E images is stored as ``"rgb"`` or ``"bgr"``.

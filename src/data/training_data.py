@@ -16,13 +16,15 @@ from src.config.settings import DataSettings, ImageSettings
 from src.data.cache import ImageCache, default_folder
 from src.data.classes import HOMEWORK_CLASSES, CellClass, file_of_classes, load_classes, name_classes
 from src.data.data_shift import DataStatistics, data_statistics
+from src.data.folders import image_folders
 from src.data.image_facts import ImageFacts, concatenate_facts
 from src.data.intensity import small_range_warnings
 from src.data.names import ImageNames
+from src.data.orientation import turned_warnings
 from src.data.prepared import pieces_warnings
-from src.data.records import Record, files_of, image_folders, read_record, turned_warnings, unread_warnings
+from src.data.records import Record, files_of, read_record, unread_warnings
 from src.data.splits import group_by_stain, make_split, read_groups, read_split, select
-from src.data.stain import decide_channel_order, swapped_images
+from src.data.stain import RED_FIRST, decide_channel_order, swapped_images
 
 _MAX_READERS = 4  # threads; each holds an image and its masks, decoded
 _MOST_PARTS = 1000  # facts about single images, which are joined to take less memory
@@ -83,11 +85,8 @@ def load_training_data(data: DataSettings, image: ImageSettings, hidden: bool = 
     notes = [f"images: {cache.decoded} decoded, {len(records) - cache.decoded} known from the cache {cache.folder}"]
     notes += [*unread_warnings(record.files for record in records), *turned_warnings(records)]
     notes += pieces_warnings(int(facts.in_pieces.sum()), int(facts.class_counts.sum()))
-    order = image.channel_order
-    if order == "auto":
-        order, note = _decide_order(facts)
-        notes.append(note)
-    notes += swapped_images(facts.tissue_contrasts(), order)
+    order, lines = _channel_order(image.channel_order, records, facts)
+    notes += lines
     notes += small_range_warnings(facts.levels)
     split, note = _split(data, [record.name for record in records], facts, len(classes))
     notes.append(note)
@@ -147,12 +146,12 @@ def _find_images(
     row_of = {entry: row for row, entry in enumerate(known.entries.tolist())}
     sizes, is_turned = known.sizes.tolist(), known.is_turned.tolist()
     records, rows = [], []
-    for folder in ProgressBar(image_folders(data_path), "find images", hidden=hidden):
-        files = files_of(folder, class_count)
+    for name, folder in ProgressBar(image_folders(data_path).items(), "find images", hidden=hidden):
+        files = files_of(folder, class_count, name=name)
         entry = cache.entry(files)
         row = row_of.get(entry.name)
         if row is None:
-            record = read_record(folder, class_count)
+            record = read_record(folder, class_count, name=name)
         else:
             height, width = sizes[row]
             record = Record(files, height, width, is_turned[row])
@@ -174,10 +173,27 @@ def _read_facts(new: list[Record], cache: ImageCache, hidden: bool) -> Iterator[
             pool.shutdown(cancel_futures=True)  # a bad file, or Ctrl-C, ends the reading at once
 
 
-def _decide_order(facts: ImageFacts) -> tuple[str, str]:
-    order, share = decide_channel_order(facts.tissue_contrasts())
-    stored = {"rgb": "red first", "bgr": "blue first: they are swapped"}[order]
-    return order, f"channel order: {order} ({stored}), decided by the stain colours ({share:.0%} of the images agree)"
+def _channel_order(given: str, records: list[Record], facts: ImageFacts) -> tuple[str, list[str]]:
+    """The channel order of the files, given or decided by those that are TIFF, and lines about it.
+
+    Raises:
+        InputError: TIFF files hold blue first, and others, which never do, are among them.
+    """
+    others = [record.image for record in records if not record.is_tiff]
+    contrasts = facts.contrasts[[record.is_tiff for record in records]]
+    contrasts = contrasts[~np.isnan(contrasts)]
+    order, lines = given, list[str]()
+    if given == "auto":
+        order, share = decide_channel_order(contrasts)
+        stored = {"rgb": "red first", "bgr": "blue first: they are swapped"}[order]
+        decided = f"decided by the stain colours ({share:.0%} of the images agree)"
+        lines.append(RED_FIRST if len(others) == len(records) else f"channel order: {order} ({stored}), {decided}")
+    if order == "bgr" and others:
+        raise InputError(
+            f"{others[0]}: holds red first, as all files but TIFF do, while --channel-order is bgr"
+            f" ({'decided by the TIFF files' if given == 'auto' else 'given'}); they cannot be trained on together"
+        )
+    return order, [*lines, *swapped_images(contrasts, order)]
 
 
 def _split(

@@ -84,7 +84,7 @@ def predict_images(predictor: Predictor, items: Iterable[Item]) -> Iterator[tupl
 
 
 def orientation_of(item: ImageFile) -> int:
-    """The EXIF tag by which a test image is turned; records have none, since TIFF is never turned."""
+    """The EXIF tag by which an image is turned; none of a bare path."""
     return getattr(item, "orientation", UPRIGHT)
 
 

@@ -14,8 +14,16 @@
 - ``segmentations``: COCO's segmentations, drawn or checked
 - ``scored``: results with the ground truth that they are scored against
 - ``average_precision``: AP as COCO defines it
-- ``scores``: AP, PQ and F1 together
-- ``panoptic``: panoptic quality
+- ``label_overlaps``: both sides of an image painted, and the pixels that they share
+- ``panoptic``: panoptic quality, PQ, mPQ and mPQ+
+- ``overlap_scores``: AJI, AJI+ and Dice
+- ``f1_by_iou``: F1 and accuracy by the IoU that a pair needs
 - ``centroids``: F1 by centroids
+- ``assignment``: pairs, one to one, at the least cost
+- ``weighted``: sums and means over images that count several times
+- ``measured``: what each image adds to the scores
+- ``scores``: all figures together
+- ``bootstrap``: intervals of figures
+- ``score_tables``: scores as text
 - ``errors_by_cause``: why cells were missed and detections are false
 """

@@ -33,8 +33,22 @@ class ImageObjects:
     scores: np.ndarray
 
 
-def precision(images: Sequence[ImageObjects], class_count: int, caps: Sequence[float]) -> np.ndarray:
-    """Precision at each recall.
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """The D detections of one class in I images, best first, as a cap leaves them, with what AP needs of them.
+
+    ``image``: ``(D,)`` the image of each. ``right``: at each of :data:`THRESHOLDS` the places of those that are right.
+    ``ignored``: likewise ``(D,)`` bool, or ``None`` where none is. ``truths``: ``(I,)`` true objects of each image.
+    """
+
+    image: np.ndarray
+    right: Sequence[np.ndarray]
+    ignored: Sequence[np.ndarray | None]
+    truths: np.ndarray
+
+
+def rank(images: Sequence[ImageObjects], class_count: int, caps: Sequence[float]) -> list[list[Ranked]]:
+    """Match the detections of each image, and rank those of all images.
 
     Of detections with equal scores those of an earlier image come first, and in an image those that stand first.
 
@@ -44,8 +58,7 @@ def precision(images: Sequence[ImageObjects], class_count: int, caps: Sequence[f
         caps: how many detections of each image and class count, the best ones; infinity for all.
 
     Returns:
-        ``(T, R, K, M)`` float64 over :data:`THRESHOLDS`, :data:`RECALLS`, classes 1..K and caps; -1 for a class without
-        true objects.
+        What was found of classes 1..K, for each cap.
     """
     image = np.repeat(np.arange(len(images)), [len(one.scores) for one in images])
     class_ids, scores = (np.concatenate([getattr(one, name) for one in images]) for name in ("class_ids", "scores"))
@@ -53,26 +66,67 @@ def precision(images: Sequence[ImageObjects], class_count: int, caps: Sequence[f
     outcomes = _outcomes(images, order)
     image, class_ids, scores = image[order], class_ids[order], scores[order]
     starts = np.flatnonzero((np.diff(image, prepend=-1) != 0) | (np.diff(class_ids, prepend=-1) != 0))
-    rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    place = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    ranked = []
+    for number in range(1, class_count + 1):
+        truths = np.array(
+            [sum(truth.class_id == number for truth in one.truth.instances) for one in images], np.float64
+        )
+        own = np.flatnonzero(class_ids == number)
+        own = own[np.argsort(-scores[own], kind="stable")]
+        of_caps = (own[place[own] < cap] for cap in caps)
+        ranked.append([_ranked(image[counted], outcomes[:, counted], truths) for counted in of_caps])
+    return ranked
+
+
+def _ranked(image: np.ndarray, outcomes: np.ndarray, truths: np.ndarray) -> Ranked:
+    right = [np.flatnonzero(row == RIGHT) for row in outcomes]
+    ignored = [is_ignored if (is_ignored := row == IGNORED).any() else None for row in outcomes]
+    return Ranked(image, right, ignored, truths)
+
+
+def precision(images: Sequence[ImageObjects], class_count: int, caps: Sequence[float]) -> np.ndarray:
+    """Precision at each recall; see :func:`rank` for the arguments.
+
+    Returns:
+        ``(T, R, K, M)`` float64 over :data:`THRESHOLDS`, :data:`RECALLS`, classes 1..K and caps; -1 for a class without
+        true objects.
+    """
     values = np.full((len(THRESHOLDS), len(RECALLS), class_count, len(caps)), -1.0)
-    for k in range(class_count):
-        total = sum(truth.class_id == k + 1 for one in images for truth in one.truth.instances)
-        for m, cap in enumerate(caps if total else ()):
-            counted = np.flatnonzero((class_ids == k + 1) & (rank < cap))
-            ranked = counted[np.argsort(-scores[counted], kind="stable")]
-            values[:, :, k, m] = _curves(outcomes[:, ranked], total)
+    for k, of_caps in enumerate(rank(images, class_count, caps)):
+        for m, ranked in enumerate(of_caps):
+            if ranked.truths.any():
+                values[:, :, k, m] = _curves(ranked, np.ones(len(images)))
     return values
 
 
-def _curves(outcomes: np.ndarray, total: int) -> np.ndarray:
-    """``(T, R)`` precision at each recall, of the outcomes ``(T, D)`` of detections, best first."""
-    right, wrong = (np.cumsum(outcomes == outcome, axis=1, dtype=np.float64) for outcome in (RIGHT, WRONG))
-    values = right / np.maximum(right + wrong, 1)
-    values = np.maximum.accumulate(values[:, ::-1], axis=1)[:, ::-1]  # the best at this recall or a higher one
-    curves = np.zeros((len(outcomes), len(RECALLS)))
-    for curve, value, recall in zip(curves, values, right / total, strict=True):
-        place = np.searchsorted(recall, RECALLS)
-        curve[place < len(recall)] = value[place[place < len(recall)]]
+def average_precisions(ranked: Ranked, weights: np.ndarray) -> np.ndarray:
+    """``(N, 3)`` AP over IoU 0.50:0.95, at 0.50 and at 0.75 of one class; NaN where it has no true objects.
+
+    A row for each row of the weights of images (see :mod:`src.evaluation.weighted`).
+    """
+    values = np.full((len(weights), 3), np.nan)
+    for row in np.flatnonzero(weights @ ranked.truths):
+        curves = _curves(ranked, weights[row])
+        values[row] = curves.mean(), curves[0].mean(), curves[5].mean()
+    return values
+
+
+def _curves(ranked: Ranked, weights: np.ndarray) -> np.ndarray:
+    """``(T, R)`` precision at each recall, if the images count as ``weights`` (I,) says.
+
+    It is computed at right detections alone: between two of them precision falls and recall stays.
+    """
+    weight = weights[ranked.image]
+    seen, total = np.cumsum(weight), weights @ ranked.truths
+    curves = np.zeros((len(ranked.right), len(RECALLS)))
+    for curve, places, ignored in zip(curves, ranked.right, ranked.ignored, strict=True):
+        right = np.cumsum(weight[places])
+        judged = (seen if ignored is None else np.cumsum(np.where(ignored, 0, weight)))[places]
+        value = right / np.maximum(judged, 1)
+        value = np.maximum.accumulate(value[::-1])[::-1]  # the best at this recall or a higher one
+        place = np.searchsorted(right / total, RECALLS)
+        curve[place < len(right)] = value[place[place < len(right)]]
     return curves
 
 

@@ -6,14 +6,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from src.common.errors import InputError
-from src.common.files import is_system_file, read_json
+from src.common.files import read_json
 from src.data.classes import ANY_CLASS, UNKNOWN_CLASS, CellClass
+from src.data.folders import named_folders, subfolders
 from src.data.id_map import ImageId, read_id_map
 from src.data.masks import count_in_pieces, read_cells, read_mask
 from src.data.names import ImageNames
+from src.data.pictures import read_header_of
 from src.data.prepared import pieces_warnings
-from src.data.records import ImageFiles, files_of, unread_warnings
-from src.data.tiff import read_header
+from src.data.records import ImageFiles, files_of, size_as_read, unread_warnings
 from src.evaluation.categories import FileIds
 from src.evaluation.coco_truth import names_in, read_coco, with_class_ids, with_sizes
 from src.evaluation.image_truth import ImageTruth
@@ -66,7 +67,7 @@ def read_ground_truth(
     """Load the true objects of every image that is to be scored.
 
     Args:
-        path: a folder ``<name>/class1.tif … classK.tif``, with or without ``image.tif``, or a COCO JSON file whose
+        path: a folder ``<name>/class1.tif … classK.tif``, with or without an image, or a COCO JSON file whose
             segmentations are RLE (compressed or not) or polygons.
         class_count: K, without the background.
         id_map: path of the id map; it chooses the images and gives their ids. Without it a COCO file's own ids hold,
@@ -145,14 +146,14 @@ def _read_folder(
 
     The entries give the sizes of images that have neither a mask nor ``image.tif``.
     """
-    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not is_system_file(folder.name))
-    if not folders:
+    listed = [folder.name for folder in subfolders(path)]
+    if not listed:
         raise InputError(f"{path}: holds no folders of masks (<name>/class1.tif …)")
+    folders = list(named_folders(path, listed).items())
     if names is not None:
-        known = ImageNames(folder.name for folder in folders)
-        places = known.find_all(names, path, "has no ground truth for")
+        places = ImageNames(name for name, _ in folders).find_all(names, path, "has no ground truth for")
         folders = [folders[place] for place in (sorted(places) if entries is None else places)]
-    images = [files_of(folder, class_count, needs_image=False) for folder in folders]
+    images = [files_of(folder, class_count, needs_image=False, name=name) for name, folder in folders]
     sizes = [(entry.height, entry.width) for entry in entries] if entries else [None] * len(images)
     truths, in_pieces = [], 0
     for number, (files, size) in enumerate(zip(images, sizes, strict=True), start=1):
@@ -172,8 +173,7 @@ def _read_image(
     """The ground truth of one folder, and with ``checks_folder`` how many cells lie in several pieces."""
     folder, size = files.folder, None
     if files.image_name:
-        header = read_header(folder / files.image_name)
-        size = (header.height, header.width)
+        size = size_as_read(files, read_header_of(folder / files.image_name))
     instances: list[Instance] = []
     ignored: list[Instance] = []
     in_pieces = 0
@@ -192,7 +192,7 @@ def _read_image(
         raise InputError(f"{folder}: holds neither a mask nor image.tif, so its size is unknown; pass --id-map")
     if files.ambiguous:
         ignored += _read_ambiguous(folder / files.ambiguous, size)
-    return ImageTruth(number, f"{folder.name}.tif", *size, instances, ignored), in_pieces
+    return ImageTruth(number, f"{files.name}.tif", *size, instances, ignored), in_pieces
 
 
 def _read_ambiguous(path: Path, size: tuple[int, int]) -> list[Instance]:

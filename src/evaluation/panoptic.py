@@ -1,16 +1,16 @@
 """Panoptic quality (Kirillov et al., "Panoptic Segmentation", CVPR 2019) with its two factors, for things only.
 
 PQ = SQ * RQ: segmentation quality SQ is the mean IoU of the matched pairs, recognition quality RQ the F1 of detection.
+Figures are ``(N, …)`` arrays, a row for each row of the weights of images (see :mod:`src.evaluation.weighted`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from src.evaluation.average_precision import covered_shares
-from src.evaluation.image_truth import ImageTruth
-from src.geometry.instances import Instance, to_label_map
+from src.evaluation.label_overlaps import LabelOverlaps
+from src.evaluation.weighted import mean_of_known, mean_over_images, ratio
 
 
 @dataclass(frozen=True)
@@ -28,64 +28,80 @@ class Matches:
     found: np.ndarray
 
 
-def match(truth: ImageTruth, predictions: Sequence[Instance]) -> Matches:
-    """Pair true and predicted objects of IoU > 0.5; a pair is unique, because each side is painted without overlaps.
+@dataclass(frozen=True)
+class PanopticCounts:
+    """What PQ is made of: four tables ``(I, 1 + K)`` float64 of I images and K classes.
 
-    Overlapping pixels go to the higher score. A prediction without a pair is left out where regions to ignore cover
-    more than half of it. Memory is two ``(H, W)`` maps, however many objects there are.
+    ``iou`` is the sum over the matched pairs, ``pairs`` their number, ``truths`` and ``found`` the numbers of objects.
+    Column 0 counts all, with the class ignored; in column k both objects of a pair are of class k.
     """
-    true_map = to_label_map(truth.instances, truth.height, truth.width)
-    found_map = to_label_map(predictions, truth.height, truth.width)
-    true_area = np.bincount(true_map.ravel(), minlength=len(truth.instances) + 1)
-    found_area = np.bincount(found_map.ravel(), minlength=len(predictions) + 1)
-    both = (true_map > 0) & (found_map > 0)
-    joint = true_map[both] * np.int64(len(found_area)) + found_map[both]
-    pairs, shared = np.unique(joint, return_counts=True)
-    true_label, found_label = np.divmod(pairs, len(found_area))
-    iou = shared / (true_area[true_label] + found_area[found_label] - shared)
+
+    iou: np.ndarray
+    pairs: np.ndarray
+    truths: np.ndarray
+    found: np.ndarray
+
+
+def match(overlaps: LabelOverlaps) -> Matches:
+    """Pair true and found objects of IoU > 0.5; a pair is unique, because neither side has overlaps.
+
+    A found object without a pair is left out where regions to ignore cover more than half of it.
+    """
+    iou = overlaps.iou
     hit = iou > 0.5
-    true_classes, found_classes = _classes(truth.instances), _classes(predictions)
-    counts = found_area[1:] > 0
-    counts[covered_shares(predictions, truth.ignored, together=True) > 0.5] = False
-    counts[found_label[hit] - 1] = True
     return Matches(
         iou[hit],
-        true_classes[true_label[hit]],
-        found_classes[found_label[hit]],
-        true_classes[1:][true_area[1:] > 0],
-        found_classes[1:][counts],
+        overlaps.true_class[overlaps.true[hit]],
+        overlaps.found_class[overlaps.found[hit]],
+        overlaps.true_class,
+        overlaps.found_class[overlaps.counted(hit)],
     )
 
 
-def agnostic_quality(images: Iterable[Matches]) -> dict[str, float | None]:
-    """Mean over images of PQ, SQ and RQ with the class ignored; images without any object are left out."""
-    qualities = [
-        _quality(image.iou, len(image.truths), len(image.found))
-        for image in images
-        if len(image.truths) or len(image.found)
-    ]
-    return {
-        key: float(np.mean([quality[key] for quality in qualities])) if qualities else None
-        for key in ("PQ", "SQ", "RQ")
-    }
+def count_matches(images: Sequence[Matches], class_count: int) -> PanopticCounts:
+    """The tables of some images."""
+    tables = np.zeros((4, len(images), 1 + class_count))
+    for row, image in enumerate(images):
+        agrees = image.true_class == image.found_class
+        classes = image.true_class[agrees]
+        tables[0, row, 1:] = np.bincount(classes, image.iou[agrees], minlength=1 + class_count)[1 : 1 + class_count]
+        for table, ids in zip(tables[1:], (classes, image.truths, image.found), strict=True):
+            table[row, 1:] = np.bincount(ids, minlength=1 + class_count)[1 : 1 + class_count]
+        tables[:, row, 0] = image.iou.sum(), len(image.iou), len(image.truths), len(image.found)
+    return PanopticCounts(*tables)
 
 
-def class_quality(images: Sequence[Matches], class_id: int) -> dict[str, float | None]:
-    """PQ, SQ and RQ of one class, pooled over all images; ``None`` where the class has no ground truth."""
-    truths = sum(int(np.count_nonzero(image.truths == class_id)) for image in images)
-    found = sum(int(np.count_nonzero(image.found == class_id)) for image in images)
-    if not truths:
-        return {"PQ": None, "SQ": None, "RQ": None}
-    pairs = [image.iou[(image.true_class == class_id) & (image.found_class == class_id)] for image in images]
-    return {**_quality(np.concatenate(pairs), truths, found)}
+def agnostic_quality(counts: PanopticCounts, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """``(N,)`` means over images of PQ, SQ and RQ with the class ignored; images without any object are left out."""
+    of_images = _quality(counts.iou[:, 0], counts.pairs[:, 0], counts.truths[:, 0] + counts.found[:, 0])
+    return {key: mean_over_images(values, weights) for key, values in of_images.items()}
 
 
-def _classes(instances: Sequence[Instance]) -> np.ndarray:
-    """The class of every label of a painted map; label 0 is the background."""
-    return np.array([0, *(instance.class_id for instance in instances)])
+def class_quality(counts: PanopticCounts, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """``(N, K)`` PQ, SQ and RQ of each class, pooled over all images; NaN where a class has no ground truth.
+
+    The mean of this PQ over the classes is mPQ+ (Graham et al., "CoNIC Challenge", Medical Image Analysis 2024).
+    """
+    sums = (weights @ table[:, 1:] for table in (counts.iou, counts.pairs, counts.truths, counts.found))
+    return _class_quality(*sums)
 
 
-def _quality(iou: np.ndarray, truths: int, found: int) -> dict[str, float]:
-    segmentation = float(iou.mean()) if len(iou) else 0.0
-    recognition = 2 * len(iou) / (truths + found)  # TP / (TP + FP / 2 + FN / 2)
+def mean_image_quality(counts: PanopticCounts, weights: np.ndarray) -> np.ndarray:
+    """``(N,)`` mPQ: the mean over images of the mean PQ of the classes that have true objects in the image.
+
+    As in Gamper et al., "PanNuke Dataset Extension, Insights and Baselines", 2020: a class without true objects in an
+    image is left out there, even where objects were found of it, and so is an image without true objects.
+    """
+    tables = (table[:, 1:] for table in (counts.iou, counts.pairs, counts.truths, counts.found))
+    return mean_over_images(mean_of_known(_class_quality(*tables)["PQ"]), weights)
+
+
+def _class_quality(iou: np.ndarray, pairs: np.ndarray, truths: np.ndarray, found: np.ndarray) -> dict[str, np.ndarray]:
+    return {key: np.where(truths > 0, value, np.nan) for key, value in _quality(iou, pairs, truths + found).items()}
+
+
+def _quality(iou: np.ndarray, pairs: np.ndarray, objects: np.ndarray) -> dict[str, np.ndarray]:
+    """Of ``objects`` true and found ones together; NaN where there are none."""
+    segmentation = np.where(objects > 0, iou / np.maximum(pairs, 1), np.nan)
+    recognition = ratio(2 * pairs, objects)  # TP / (TP + FP / 2 + FN / 2)
     return {"PQ": segmentation * recognition, "SQ": segmentation, "RQ": recognition}

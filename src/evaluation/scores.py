@@ -1,49 +1,55 @@
-"""Score a results file: mask AP at 100 detections and uncapped, per class, panoptic quality and centroid F1."""
+"""Score a results file: AP, panoptic quality, AJI and Dice, F1 by IoU and F1 by centroids, overall and of each class.
 
-import gc
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+Figures are made of what each image adds to them (see :mod:`src.evaluation.measured`), for any choice of images, such as
+those of a resample (see :mod:`src.evaluation.bootstrap`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from src.data.classes import CellClass
 from src.evaluation import average_precision
-from src.evaluation.average_precision import ImageObjects
-from src.evaluation.centroids import class_f1, detection_f1, pair
+from src.evaluation.average_precision import average_precisions
+from src.evaluation.centroids import RADIUS, class_f1, detection_f1
+from src.evaluation.f1_by_iou import LIMITS, PairCounts, f1_by_iou
 from src.evaluation.image_truth import ImageTruth
-from src.evaluation.panoptic import agnostic_quality, class_quality, match
-from src.evaluation.results import check_results
-from src.evaluation.rle import decode_entries
-from src.geometry.instances import Instance, resolve_overlaps
+from src.evaluation.measured import CAPS, Measured, ScoreSettings, collecting_later, measure, objects_by_image
+from src.evaluation.overlap_scores import OverlapScores
+from src.evaluation.panoptic import PanopticCounts, agnostic_quality, class_quality, mean_image_quality
+from src.evaluation.weighted import mean_of_known, mean_over_images
 
-CAPS = (("at_100", 100), ("uncapped", math.inf))
 AP_KEYS = ("AP", "AP50", "AP75")
 PQ_KEYS = ("PQ", "SQ", "RQ")
+MAIN_FIGURES = {  # what a comparison shows → where it is among the figures
+    "AP": ("uncapped", "AP"),
+    "AP50": ("uncapped", "AP50"),
+    "AP75": ("uncapped", "AP75"),
+    "AP50 at 100 detections": ("at_100", "AP50"),
+    "PQ": ("pq", "agnostic", "PQ"),
+    "mPQ": ("pq", "mPQ"),
+    "mPQ+": ("pq", "mPQ+"),
+    "AJI": ("overlap", "AJI"),
+    "AJI+": ("overlap", "AJI+"),
+    "Dice": ("overlap", "Dice"),
+    "F1 at IoU 0.5": ("by_iou", "F1", "0.50"),
+    "F1 at IoU 0.75": ("by_iou", "F1", "0.75"),
+    "F1, mean over IoU": ("by_iou", "F1", "mean"),
+    "accuracy at IoU 0.5": ("by_iou", "accuracy", "0.50"),
+    "accuracy at IoU 0.75": ("by_iou", "accuracy", "0.75"),
+    "accuracy, mean over IoU": ("by_iou", "accuracy", "mean"),
+    "F1 by centroids": ("f1", "detection"),
+}
+IOU_KEYS = (*(f"{limit:.2f}" for limit in LIMITS), "mean")
 
 
-@contextmanager
-def _collecting_later() -> Iterator[None]:
-    """Pause Python's search for cyclic garbage, which an evaluation's many small objects slow down.
-
-    There is none to find, and the search takes up to as long as the evaluation itself.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-@_collecting_later()
 def score(
     ground_truth: Sequence[ImageTruth],
     entries: Sequence[dict[str, Any]],
     classes: Sequence[CellClass],
-    pq_threshold: float = 0.5,
+    min_score: float = 0.5,
+    radius: float = RADIUS,
 ) -> dict[str, Any]:
     """Score result entries against ground truth; an image without entries counts as one without detections.
 
@@ -51,62 +57,86 @@ def score(
         ground_truth: every image that counts, at least one.
         entries: result entries (see :func:`src.evaluation.results.result_entries`) of these images.
         classes: the classes 1..K.
-        pq_threshold: entries with a lower score are left out of PQ and of centroid F1, and so are those that others
-            of a higher score, of any class, cover by more than half.
+        min_score: entries with a lower score are left out of all figures but AP, and so are those that others of a
+            higher score, of any class, cover by more than half.
+        radius: px within which centroids are paired.
 
     Returns:
-        ``{"images", "at_100", "uncapped", "pq", "f1"}``. AP is averaged over IoU 0.50:0.95 and over the classes that
-        have ground truth; the caps hold for each image and class. ``None`` stands where there is no ground truth.
+        ``{"images", "at_100", "uncapped", "pq", "overlap", "by_iou", "f1"}``. AP is averaged over IoU 0.50:0.95 and
+        over the classes that have ground truth; the caps hold for each image and class. ``None`` stands where there is
+        no ground truth.
 
     Raises:
         InputError: a malformed entry (see :func:`src.evaluation.results.check_results`).
     """
-    check_results(entries, [truth.entry for truth in ground_truth], len(classes))
-    images = objects_by_image(ground_truth, entries)
-    values = average_precision.precision(images, len(classes), [cap for _, cap in CAPS])
-    families = {name: _ap_family(values[..., m]) for m, (name, _) in enumerate(CAPS)}
-    found = _confident(images, pq_threshold)
+    return scores_of(measure(ground_truth, entries, classes, ScoreSettings(min_score, radius)))
+
+
+def scores_of(measured: Measured) -> dict[str, Any]:
+    """The scores of all images; see :func:`score`."""
+    plain = plain_figures(measured)
+    threshold = {"threshold": measured.settings.min_score}
     return {
-        "images": len(ground_truth),
-        **families,
-        "pq": {"threshold": pq_threshold, **_panoptic(ground_truth, found, len(classes))},
-        "f1": {"threshold": pq_threshold, **_centroid_f1(ground_truth, found, len(classes))},
+        "images": len(measured.names),
+        **{name: plain[name] for name, _ in CAPS},
+        "pq": {**threshold, **plain["pq"]},
+        "overlap": {**threshold, **plain["overlap"]},
+        "by_iou": {**threshold, **plain["by_iou"]},
+        "f1": {**threshold, "radius": measured.settings.radius, **plain["f1"]},
     }
 
 
-@_collecting_later()
+def plain_figures(measured: Measured) -> dict[str, Any]:
+    """Every figure of all images, nested as in :func:`figures`; ``None`` where it is not defined."""
+    return map_figures(_value, figures(measured, np.ones((1, len(measured.names)))))
+
+
+def figures(measured: Measured, weights: np.ndarray) -> dict[str, Any]:
+    """Every figure if the images count as often as the rows of ``weights`` (N, I) say.
+
+    Returns:
+        Nested as the scores of :func:`score` are, each figure ``(N,)`` float64; NaN where it is not defined.
+    """
+    families = {
+        name: _ap_family([average_precisions(of_caps[m], weights) for of_caps in measured.ranked])
+        for m, (name, _) in enumerate(CAPS)
+    }
+    return {
+        **families,
+        "pq": _panoptic(measured.panoptic, weights),
+        "overlap": _overlap(measured.overlaps, weights),
+        "by_iou": _by_iou(measured.by_iou, weights),
+        "f1": {
+            "detection": detection_f1(measured.centroids, weights),
+            "per_class": _by_class(class_f1(measured.centroids, weights)),
+        },
+    }
+
+
+def map_figures(function: Callable[..., Any], *nested: Any) -> Any:
+    """What ``function`` makes of each figure of one set of nested figures, or of those at one place in several."""
+    first = nested[0]
+    if not isinstance(first, Mapping):
+        return function(*nested)
+    return {key: map_figures(function, *(one[key] for one in nested)) for key in first}
+
+
+def figure_at(nested: Mapping[str, Any], place: Sequence[str]) -> Any:
+    """The figure at a place such as those of :data:`MAIN_FIGURES`."""
+    for key in place:
+        nested = nested[key]
+    return nested
+
+
+def _value(figure: np.ndarray) -> float | None:
+    return None if np.isnan(figure[0]) else float(figure[0])
+
+
+@collecting_later()
 def precision(ground_truth: Sequence[ImageTruth], entries: Sequence[dict[str, Any]], class_count: int) -> np.ndarray:
     """Precision ``(T, R, K, M)`` over 10 IoU thresholds, 101 recalls, classes and caps; -1 without ground truth."""
     images = objects_by_image(ground_truth, entries)
     return average_precision.precision(images, class_count, [cap for _, cap in CAPS])
-
-
-def objects_by_image(ground_truth: Sequence[ImageTruth], entries: Sequence[dict[str, Any]]) -> list[ImageObjects]:
-    """The true objects and the detections of each image, by image id, which breaks ties between equal scores."""
-    found: dict[int, list[Instance | None]] = {truth.id: [] for truth in ground_truth}
-    keys: dict[int, list[tuple[int, float]]] = {truth.id: [] for truth in ground_truth}
-    for entry, instance in zip(entries, decode_entries(entries), strict=True):
-        found[entry["image_id"]].append(instance)
-        keys[entry["image_id"]].append((entry["category_id"], entry["score"]))
-    images = []
-    for truth in sorted(ground_truth, key=lambda truth: truth.id):
-        class_ids, scores = np.array(keys[truth.id], np.float64).reshape(-1, 2).T
-        images.append(ImageObjects(truth, found[truth.id], class_ids.astype(np.int64), scores))
-    return images
-
-
-def _ap_family(precision: np.ndarray) -> dict[str, Any]:
-    """AP, AP50 and AP75, over classes and per class, of precision ``(T, R, K)``."""
-    per_class = {}
-    for k in range(precision.shape[2]):
-        of_class = precision[:, :, k]
-        known = bool((of_class > -1).any())
-        values = (of_class.mean(), of_class[0].mean(), of_class[5].mean())  # IoU 0.50:0.95, 0.50 and 0.75
-        per_class[str(k + 1)] = {
-            key: float(value) if known else None for key, value in zip(AP_KEYS, values, strict=True)
-        }
-    means = {key: _mean([family[key] for family in per_class.values()]) for key in AP_KEYS}
-    return {**means, "per_class": per_class}
 
 
 def format_score(value: float | None) -> str:
@@ -114,31 +144,39 @@ def format_score(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+def _by_class(values: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of ``(N, K)`` figures by class id."""
+    return {str(number): column for number, column in enumerate(values.T, start=1)}
 
 
-def _confident(images: Sequence[ImageObjects], threshold: float) -> dict[int, list[Instance]]:
-    """The confident objects of each image without those that others cover: PQ and F1 are defined without overlaps."""
-    found = {}
-    for image in images:
-        confident = [one for one in image.found if one is not None and one.score >= threshold]
-        found[image.truth.id] = resolve_overlaps(confident, image.truth.height, image.truth.width)
-    return found
+def _ap_family(of_classes: Sequence[np.ndarray]) -> dict[str, Any]:
+    """AP, AP50 and AP75, over classes and per class, of the three figures ``(N, 3)`` of each class."""
+    values = np.stack(of_classes, axis=-1)
+    per_class = {str(number): dict(zip(AP_KEYS, one.T, strict=True)) for number, one in enumerate(of_classes, start=1)}
+    return {**dict(zip(AP_KEYS, mean_of_known(values).T, strict=True)), "per_class": per_class}
 
 
-def _panoptic(
-    ground_truth: Sequence[ImageTruth], found: Mapping[int, Sequence[Instance]], class_count: int
-) -> dict[str, Any]:
-    images = [match(truth, found.get(truth.id, [])) for truth in ground_truth]
-    per_class = {str(number): class_quality(images, number) for number in range(1, class_count + 1)}
-    return {"agnostic": agnostic_quality(images), "per_class": per_class}
+def _panoptic(counts: PanopticCounts, weights: np.ndarray) -> dict[str, Any]:
+    quality = class_quality(counts, weights)
+    columns = {key: _by_class(quality[key]) for key in PQ_KEYS}
+    return {
+        "agnostic": agnostic_quality(counts, weights),
+        "per_class": {number: {key: columns[key][number] for key in PQ_KEYS} for number in columns["PQ"]},
+        "mPQ": mean_image_quality(counts, weights),
+        "mPQ+": mean_of_known(quality["PQ"]),
+    }
 
 
-def _centroid_f1(
-    ground_truth: Sequence[ImageTruth], found: Mapping[int, Sequence[Instance]], class_count: int
-) -> dict[str, Any]:
-    images = [pair(truth.instances, found.get(truth.id, []), truth.ignored) for truth in ground_truth]
-    per_class = {str(number): class_f1(images, number) for number in range(1, class_count + 1)}
-    return {"detection": detection_f1(images), "per_class": per_class}
+def _overlap(images: Sequence[OverlapScores], weights: np.ndarray) -> dict[str, np.ndarray]:
+    columns = {"AJI": "aji", "AJI+": "aji_plus", "Dice": "dice"}
+    return {
+        key: mean_over_images(np.array([getattr(image, name) for image in images]), weights)
+        for key, name in columns.items()
+    }
+
+
+def _by_iou(counts: PairCounts, weights: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    return {
+        name: dict(zip(IOU_KEYS, [*values.T, values.mean(axis=1)], strict=True))
+        for name, values in f1_by_iou(counts, weights).items()
+    }

@@ -15,7 +15,7 @@ from src.common.progress import ProgressBar
 from src.data.classes import ANY_CLASS, UNKNOWN_CLASS, CellClass, to_json
 from src.data.id_map import ImageId
 from src.data.intensity import small_range_warnings
-from src.data.records import turned_warning
+from src.data.orientation import turned_warning
 from src.data.splits import make_split
 from src.data.tiff import write_image, write_mask
 from src.evaluation.probabilities import add_probabilities
@@ -30,7 +30,19 @@ from src.geometry.tiles import Tile
 
 NAMES = {ANY_CLASS: "ambiguous.tif", UNKNOWN_CLASS: "unknown.tif"}  # of masks; others have their class's number
 MIN_FRAGMENT = 12  # px; smaller pieces of cells that a rectangle's edge cuts are dropped
-WITH_IMAGES = ("coco", "geojson", "labelme", "via")  # formats whose images may lie elsewhere
+# Settings that act on some formats alone, and on which.
+ONLY_WITH = {
+    "intensity": IMPORTERS.keys() - {"pannuke"},
+    "orientation": IMPORTERS.keys() - {"pannuke", "monusac", "monuseg"},
+    "split_pieces": {"labels", "pairs", "dsb2018"},
+    "crowds": {"coco"},
+    "images": {"coco", "geojson", "labelme", "via"},
+    "nuclei": {"geojson"},
+    "attribute": {"via"},
+    "image_pattern": {"pairs"},
+    "mask_pattern": {"pairs"},
+    "types": {"mat"},
+}
 CUTS = (0.3, 0.7)  # share of a side at which rectangles are cut, at random between
 
 
@@ -85,17 +97,12 @@ def cut(name: str, imported: Imported, seed: int) -> Iterator[tuple[str, Importe
 
 def open_source(kind: str, path: Path, settings: ImportSettings) -> Source:
     """Find what is to be imported."""
-    if settings.split_pieces and kind not in ("labels", "dsb2018"):
-        raise InputError(f"--split-pieces: has no effect with --from {kind}")
-    if settings.crowds != "auto" and kind != "coco":
-        raise InputError(f"--crowds: has no effect with --from {kind}")
-    if settings.images and kind not in WITH_IMAGES:
-        raise InputError(f"--images: is for --from {', '.join(WITH_IMAGES)}; other formats know where their images lie")
-    if settings.nuclei and kind != "geojson":
-        raise InputError(f"--nuclei: has no effect with --from {kind}")
-    if settings.attribute and kind != "via":
-        raise InputError(f"--attribute: has no effect with --from {kind}")
-    for place in (path, *([settings.images] if settings.images else [])):
+    for name, kinds in ONLY_WITH.items():
+        if kind not in kinds and getattr(settings, name) != getattr(ImportSettings(), name):
+            raise InputError(
+                f"--{name.replace('_', '-')}: has no effect with --from {kind}, only with {', '.join(sorted(kinds))}"
+            )
+    for place in filter(None, (path, settings.images, settings.types)):
         require_path(place)
     source = IMPORTERS[kind](path, settings)
     if not source.readers:

@@ -75,7 +75,7 @@ def number_classes(
     others = [name for name in dict.fromkeys(names) if name not in known]
     if len(known) + len(others) > MOST_CLASSES:
         raise InputError(
-            f"{where}: has {len(known) + len(others)} classes, such as {others[0]!r}; are they single cells?"
+            f"{where}: has {len(known) + len(others)} classes, such as {[*known, *others][0]!r}; are they single cells?"
         )
     given = {**(colors or {}), **{cell_class.name: cell_class.color for cell_class in first}}
     entries = to_json(name_classes([*known, *others] or ["cell"]))

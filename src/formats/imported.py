@@ -46,7 +46,8 @@ class ImportSettings:
     """How files are read.
 
     ``images`` is where the images lie, if not beside their labels. ``nuclei`` takes the nuclei of QuPath's cells, and
-    ``attribute`` is the one of VIA's that holds the class.
+    ``attribute`` is the one of VIA's that holds the class. ``image_pattern`` and ``mask_pattern`` tell which files are
+    pairs; ``types`` is a JSON file that names the numbers of MATLAB files.
     """
 
     intensity: str = "full"
@@ -56,6 +57,9 @@ class ImportSettings:
     images: Path | None = None
     nuclei: bool = False
     attribute: str | None = None
+    image_pattern: str | None = None
+    mask_pattern: str | None = None
+    types: Path | None = None
 
 
 @dataclass(frozen=True)

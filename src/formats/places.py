@@ -5,13 +5,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from src.common.errors import InputError
 from src.common.files import is_system_file
 from src.common.values import plain
 from src.data.id_map import check_component
-from src.data.names import parts_of
+from src.data.names import ENDINGS, MASK_FOLDERS, parts_of
 
-PICTURES = re.compile(r"\.(tiff?|png|jpe?g|bmp)$", re.IGNORECASE)
-LAYOUT = frozenset({"images", "masks", "labels"})  # folders that tell what a file is, not of which image
+PICTURES = re.compile(rf"\.{ENDINGS}$", re.IGNORECASE)
+LAYOUT = MASK_FOLDERS | {"images"}  # folders that tell what a file is, not of which image
 MOST_ENTRIES = 500_000  # of the folders below a place that are searched for a name
 
 Key = tuple[str, ...]
@@ -96,14 +97,27 @@ def key_of(folder: Path, path: Path, stem: str) -> Key:
     return (*(part for part in folders if plain(part) not in LAYOUT), stem)
 
 
-def pair(images: Mapping[Key, Path], labels: Mapping[Key, Path]) -> dict[Key, Path]:
+def keyed(files: Iterable[tuple[Key, Path]], what: str) -> dict[Key, Path]:
+    """Files by their keys.
+
+    Raises:
+        InputError: two of one key; the second is a second ``what``.
+    """
+    found: dict[Key, Path] = {}
+    for key, path in files:
+        if found.setdefault(key, path) != path:
+            raise InputError(f"{path}: is a second {what} of {key[-1]} beside {found[key]}")
+    return found
+
+
+def pair(images: Mapping[Key, Path], labels: Mapping[Key, Path], by_stem: bool = True) -> dict[Key, Path]:
     """The labels of each image: of the same key, else of a like one (in case and Unicode form), else of a like stem.
 
-    Where several fit, none is taken, and no labels serve two images.
+    Where several fit, none is taken, and no labels serve two images. Without ``by_stem`` folders must be alike.
     """
     found: dict[Key, Path] = {}
     forms: tuple[Callable[[Key], Key], ...] = (lambda key: key, lambda key: (*map(plain, key),), _plain_stem)
-    for form in forms:
+    for form in forms if by_stem else forms[:2]:
         waiting = _by_form((key for key in images if key not in found), form)
         used = set(found.values())
         choices = _by_form((key for key, path in labels.items() if path not in used), form)

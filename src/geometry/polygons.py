@@ -16,6 +16,7 @@ from src.geometry.overlaps import ranges
 
 FAR = 1e6  # px; corners are clipped to it, so that nothing overflows
 CORNERS = 128  # of the polygon that stands for an ellipse
+MOST_PAIRS = 1_000_000  # of points and edges that are compared at once
 MOST_CROSSINGS = 4_000_000  # rows that the edges of an object cross
 Ring = np.ndarray  # (N, 2) corners, x and y, the first not repeated
 
@@ -63,6 +64,23 @@ def fill_even_odd(rings: Sequence[Ring], class_id: int, height: int, width: int)
     flips = np.zeros((int(rows.max()) + 1 - top, int(columns.max()) + 1 - left), bool)
     np.logical_xor.at(flips, (rows - top, columns - left), True)
     return tight(class_id, 1.0, top, left, np.logical_xor.accumulate(flips, axis=1))
+
+
+def count_inside(rings: Sequence[Ring], points: np.ndarray, enough: int) -> int:
+    """How many of the ``points`` (N, 2) float lie in an odd number of rings, or ``enough``, where that is fewer."""
+    starts = np.concatenate(rings)
+    ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    near = points[((points >= starts.min(axis=0)) & (points <= starts.max(axis=0))).all(axis=1)]
+    at_once, count = max(1, MOST_PAIRS // len(starts)), 0
+    for first in range(0, len(near), at_once):
+        x, y = near[first : first + at_once].T[:, :, None]
+        point, edge = np.nonzero((starts[:, 1] <= y) != (ends[:, 1] <= y))
+        (left, low), (right, high) = starts[edge].T, ends[edge].T
+        is_left_of = x[point, 0] < left + (y[point, 0] - low) * (right - left) / (high - low)
+        count += int(np.count_nonzero(np.bincount(point[is_left_of]) % 2))
+        if count >= enough:
+            return enough
+    return count
 
 
 def ellipse(center: ArrayLike, radii: ArrayLike, angle: float = 0.0) -> Ring:

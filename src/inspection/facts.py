@@ -22,6 +22,7 @@ class CellFacts:
 
     ``class_ids`` and ``areas`` (N,), in px; ``boxes`` (N, 4) xyxy in px, max exclusive; ``overlaps`` counts the pairs
     of cells that share pixels by their two classes; ``thumbnail`` (256,) has mean 0 and length 1, or is all 0.
+    ``contrast`` is the :func:`red_contrast` of a TIFF with tissue, which tells the order of its channels.
     """
 
     record: Record
@@ -38,7 +39,7 @@ class CellFacts:
 
     @property
     def name(self) -> str:
-        """The name of the image's folder."""
+        """The name of the image."""
         return self.record.name
 
     @property
@@ -60,7 +61,7 @@ def facts_of(record: Record, prepared: PreparedImage) -> CellFacts:
         prepared.boxes[seen],
         count_overlaps(prepared),
         thumbnail(prepared.image),
-        red_contrast(prepared.image),
+        red_contrast(prepared.image) if record.is_tiff else None,
         record.levels_of(prepared.image),
         cells_in_pieces(prepared),
     )

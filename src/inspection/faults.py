@@ -6,21 +6,21 @@ from pathlib import Path
 from src.common.errors import InputError
 from src.common.files import is_system_file
 from src.data.masks import read_mask
+from src.data.pictures import QUARTER_TURNS, exif_orientation, read_picture
 from src.data.prepared import prepare
 from src.data.records import IMAGE_NAME, MASK_NAME, find_masks, is_known, read_record
-from src.data.tiff import read_image
 from src.inspection.facts import CellFacts, facts_of
 
 
 def check(
-    folders: Iterable[Path], class_count: int, intensity: str = "full", split_pieces: bool = False
+    folders: Iterable[tuple[str, Path]], class_count: int, intensity: str = "full", split_pieces: bool = False
 ) -> tuple[list[CellFacts], list[str]]:
-    """Decode every image with its masks: the facts about usable images, and one line per fault."""
+    """Decode every image, given by name and folder, with its masks: facts about usable images, and a line per fault."""
     facts: list[CellFacts] = []
     problems: list[str] = []
-    for folder in folders:
+    for name, folder in folders:
         try:
-            record = read_record(folder, class_count)
+            record = read_record(folder, class_count, name=name)
             facts.append(facts_of(record, prepare(record, intensity, 1.0, split_pieces)))
         except InputError as error:
             faults = faults_of_files(folder, class_count, intensity)
@@ -31,16 +31,18 @@ def check(
 
 def faults_of_files(folder: Path, class_count: int, intensity: str) -> list[str]:
     """What is wrong with each file of an image's folder, taken by itself; of masks also against a sound image."""
-    faults, size = [], None
+    faults, sizes = [], list[tuple[int, ...]]()
     for path in sorted(folder.iterdir(), key=lambda path: (not IMAGE_NAME.fullmatch(path.name), path.name)):
         try:
             if IMAGE_NAME.fullmatch(path.name):
-                size = read_image(path, intensity).shape[:2]
+                size = read_picture(path, intensity).shape[:2]
+                sizes = [size, size[::-1]] if exif_orientation(path) in QUARTER_TURNS else [size]
             elif MASK_NAME.fullmatch(path.name):
                 find_masks(folder, [path.name], class_count)
                 found = read_mask(path).shape
-                if size and found != size:
-                    faults.append(f"{path}: is {found[0]} x {found[1]} px, but its image is {size[0]} x {size[1]} px")
+                if sizes and found not in sizes:
+                    height, width = sizes[0]
+                    faults.append(f"{path}: is {found[0]} x {found[1]} px, but its image is {height} x {width} px")
         except InputError as error:
             faults.append(str(error))
     return faults

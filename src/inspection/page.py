@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from src.data.classes import UNKNOWN, CellClass
+from src.data.classes import CellClass
 from src.data.prepared import prepare
-from src.data.records import read_record
+from src.data.records import Record
 from src.data.stain import decide_channel_order
 from src.geometry.instances import from_label_map
 from src.inspection.facts import CellFacts, diameters_of
@@ -30,7 +30,7 @@ def write_html(
 ) -> None:
     """Write the page."""
     places = np.linspace(0, len(facts) - 1, min(SAMPLES, len(facts))).astype(int)
-    chosen = [facts[place].name for place in places.tolist()]
+    chosen = [facts[place].record for place in places.tolist()]
     is_bgr = decide_channel_order(image.contrast for image in facts)[0] == "bgr"
     write_page(
         path,
@@ -40,7 +40,7 @@ def write_html(
         colors={row[0]: cell_class.color for row, cell_class in zip(content["rows"][1:], classes, strict=True)},
         plots=plots_of(facts, classes),
         samples=[
-            (name, picture(sample(folder / name, classes, is_bgr, intensity, split_pieces), 90)) for name in chosen
+            (record.name, picture(sample(record, classes, is_bgr, intensity, split_pieces), 90)) for record in chosen
         ],
         **content,
     )
@@ -88,10 +88,11 @@ def plots_of(facts: Sequence[CellFacts], classes: Sequence[CellClass]) -> list[t
     return [(caption, plot(draw)) for caption, draw in zip(captions, (sizes, areas, numbers, shapes), strict=True)]
 
 
-def sample(folder: Path, classes: Sequence[CellClass], is_bgr: bool, intensity: str, split_pieces: bool) -> np.ndarray:
+def sample(
+    record: Record, classes: Sequence[CellClass], is_bgr: bool, intensity: str, split_pieces: bool
+) -> np.ndarray:
     """The middle of an image with its cells outlined."""
-    class_count = sum(cell_class != UNKNOWN for cell_class in classes)
-    prepared = prepare(read_record(folder, class_count), intensity, 1.0, split_pieces)
+    prepared = prepare(record, intensity, 1.0, split_pieces)
     height, width = prepared.image.shape[:2]
     top, left = max(height - SAMPLE_SIDE, 0) // 2, max(width - SAMPLE_SIDE, 0) // 2
     window = np.s_[top : top + SAMPLE_SIDE, left : left + SAMPLE_SIDE]

@@ -1,30 +1,29 @@
 """A digest of what a data folder shows, by which two copies of a data set are compared."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from src.data.masks import read_mask
 from src.data.records import read_record
-from src.data.tiff import read_image
 
 
-def pixel_digest(folders: Iterable[Path], class_count: int, intensity: str = "full") -> str:
-    """SHA-256, in hexadecimal, of the decoded images and masks of some image folders, whatever their files' encoding.
+def pixel_digest(folders: Mapping[str, Path], class_count: int, intensity: str = "full") -> str:
+    """SHA-256, in hexadecimal, of the decoded images and masks of image folders, whatever their files' encoding.
 
-    Hashed are, in order, each folder's name, its image as uint8 RGB, and by class the mask's number and its ids, which
+    Hashed are, in order, each image's name, its image as uint8 RGB, and by class the mask's number and its ids, which
     are counted from 1 on; before each array comes its shape.
 
     Raises:
         InputError: a file cannot be read.
     """
     digest = hashlib.sha256()
-    for folder in folders:
-        record = read_record(folder, class_count)
+    for name, folder in folders.items():
+        record = read_record(folder, class_count, name=name)
         digest.update(f"{record.name}\n".encode())
-        _add(digest, read_image(record.image, intensity))
+        _add(digest, record.read(intensity))
         for class_id, path in record.masks.items():
             digest.update(f"class {class_id}\n".encode())
             _add(digest, read_mask(path).astype("<i4"))

@@ -9,9 +9,9 @@ from src.common.errors import counted, some
 from src.config.checks import parse_numbers
 from src.data.classes import UNKNOWN, CellClass
 from src.data.intensity import small_range_warnings
+from src.data.orientation import turned_warnings
 from src.data.prepared import pieces_warnings
-from src.data.records import turned_warnings
-from src.data.stain import decide_channel_order, swapped_images
+from src.data.stain import RED_FIRST, decide_channel_order, swapped_images
 from src.geometry.anchors import DEFAULT_ANCHORS, best_anchor_ious
 from src.inspection.advice import Advice
 from src.inspection.facts import CellFacts, diameters_of, near_duplicates
@@ -48,11 +48,12 @@ def notes_on(facts: Sequence[CellFacts], classes: Sequence[CellClass], advice: A
     sides = [side for image in facts for side in (image.height, image.width)]
     counts = [len(image.class_ids) for image in facts]
     order, agreeing = decide_channel_order(image.contrast for image in facts)
+    has_tiff = any(image.record.is_tiff for image in facts)
     names = {cell_class.id: cell_class.name for cell_class in classes}
     lines = [
         f"{counted(len(facts), 'image')} of {min(sides)} to {max(sides)} px per side,"
         f" {min(counts)} to {max(counts)} cells each",
-        f"channel order by the stain: {order} ({agreeing:.0%} of the images agree)",
+        f"channel order by the stain: {order} ({agreeing:.0%} of the images agree)" if has_tiff else RED_FIRST,
     ]
     lines += swapped_images((image.contrast for image in facts), order)
     lines += turned_warnings(image.record for image in facts)

@@ -7,5 +7,6 @@
 - ``viewers``: images with layers to show and hide
 - ``worst_errors``: missed cells and false positives, counted by cause and drawn
 - ``html``: self-contained pages
+- ``score_rows``: tables of scores, with intervals
 - ``run_report``: the page about a run
 """

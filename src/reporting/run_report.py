@@ -14,20 +14,22 @@ from src.common.limits import DEFAULT_MAX_PIXELS, set_max_pixels
 from src.common.progress import ProgressBar
 from src.config.recipe import read_recipe
 from src.data.classes import CellClass, classes_of_results
-from src.data.pictures import read_rgb
+from src.data.images_to_predict import images_by_name
+from src.data.names import ImageNames
+from src.data.pictures import fitting_orientation, read_rgb
 from src.evaluation.average_precision import covered_shares
 from src.evaluation.errors_by_cause import NONE, Outcomes, confusion, match_detections
 from src.evaluation.ground_truth import TruthSettings
 from src.evaluation.image_truth import ImageTruth
+from src.evaluation.measured import Measured, ScoreSettings, measure
 from src.evaluation.results import cells_by_image
 from src.evaluation.scored import ScoredFiles, read_scored
-from src.evaluation.scores import format_score, precision, score
+from src.evaluation.scores import format_score, precision, scores_of
 from src.reporting import plots
 from src.reporting.html import plot, write_page
+from src.reporting.score_rows import Resampling, figure_tables, score_rows
 from src.reporting.viewers import LAYERS, viewers_of
 from src.reporting.worst_errors import Reader, count_causes, draw_worst, false_positives, missed_cells
-
-TABLE = (("AP50", "uncapped"), ("AP50", "at_100"), ("AP", "uncapped"), ("AP75", "uncapped"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,7 @@ class ReportedRun:
     truths: list[ImageTruth]
     entries: list[dict[str, Any]]
     images: list[Outcomes]
+    measured: Measured | None
     scores: dict[str, Any] | None
     settings: dict[str, Any]
     missing_scores: str = ""  # why there are none
@@ -80,17 +83,24 @@ def read_run(folder: Path, sources: Sources) -> ReportedRun:
     elif not sources.gt and not gt.exists():
         missing_scores = f"The data of the run are not in {gt}, so there are no scores; name their folder with --gt."
     if missing_scores:
-        return ReportedRun(name, folder, events, config, classes, [], [], [], None, settings, missing_scores)
+        return ReportedRun(name, folder, events, config, classes, [], [], [], None, None, settings, missing_scores)
     id_map = id_map_of(pred, sources.id_map)
     if id_map is None and gt.is_dir():
         raise InputError(f"{companion(pred, 'id-map')}: no such file; name an id map with --id-map")
     reading = TruthSettings(classes, bool(settings.get("split_pieces")), sources.crowds)
     files = ScoredFiles(str(pred), str(gt), id_map, str(named) if named else None)
     truths, entries = read_scored(files, classes, reading)
+    measured = measure(truths, entries, classes, ScoreSettings(sources.threshold))
     return ReportedRun(
         name, folder, events, config, classes, truths, entries, match_all_images(truths, entries, sources.threshold),
-        score(truths, entries, classes, sources.threshold), settings,
+        measured, scores_of(measured), settings,
     )  # fmt: skip
+
+
+def groups_of_training(run: ReportedRun) -> str | None:
+    """The file of groups that the run's images were split by, where there was one and it is still there."""
+    groups = run.settings.get("groups")
+    return groups if groups and Path(groups).is_file() else None
 
 
 def with_distinct_names(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
@@ -120,7 +130,9 @@ def match_all_images(
     return outcomes
 
 
-def write_report(path: Path, runs: Sequence[ReportedRun], images: str | None, threshold: float) -> None:
+def write_report(
+    path: Path, runs: Sequence[ReportedRun], images: str | None, threshold: float, resampling: Resampling
+) -> None:
     """Write the page. The pictures and the plots of results are those of the first run."""
     first = runs[0]
     with_results = [run for run in runs if run.scores]
@@ -133,7 +145,8 @@ def write_report(path: Path, runs: Sequence[ReportedRun], images: str | None, th
         runs=[_summary(run) for run in runs],
         layers=LAYERS,
         threshold=threshold,
-        tables=[(run.name, _score_rows(run)) for run in with_results],
+        tables=[(run.name, score_rows(run.scores, run.classes)) for run in with_results],
+        figures=figure_tables([(run.name, run.measured, run.classes) for run in runs if run.measured], resampling),
         colors={cell_class.name: cell_class.color for cell_class in first.classes},
         training_plots=_training_plots(runs),
         result_plots=_result_plots(first, threshold) if first.scores else [],
@@ -160,20 +173,6 @@ def _summary(run: ReportedRun) -> dict[str, Any]:
         lines.append(f"AP50 {format_score(ap50)} uncapped, {format_score(at_100)} at 100, on {len(run.truths)} images")
     versions = ", ".join(f"{key} {value}" for key, value in starts[-1]["versions"].items()) if starts else ""
     return {"name": run.name, "lines": lines, "command": starts[0]["command"] if starts else "", "versions": versions}
-
-
-def _score_rows(run: ReportedRun) -> list[tuple[str, ...]]:
-    """The table of scores: headings, all classes, each class."""
-    scores = run.scores or {}
-    rows: list[tuple[str, ...]] = [("class", *(f"{key} {cap.replace('_', ' ')}" for key, cap in TABLE), "PQ", "F1")]
-    for cell_class in (None, *run.classes):
-        key = str(cell_class.id) if cell_class else ""
-        families = [scores[cap]["per_class"][key] if cell_class else scores[cap] for _, cap in TABLE]
-        quality = scores["pq"]["per_class"][key] if cell_class else scores["pq"]["agnostic"]
-        f1 = scores["f1"]["per_class"][key] if cell_class else scores["f1"]["detection"]
-        values = [family[name] for family, (name, _) in zip(families, TABLE, strict=True)]
-        rows.append((cell_class.name if cell_class else "all", *map(format_score, (*values, quality["PQ"], f1))))
-    return rows
 
 
 def _training_plots(runs: Sequence[ReportedRun]) -> list[tuple[str, Any]]:
@@ -225,15 +224,18 @@ def _errors(run: ReportedRun, read: Reader) -> list[dict[str, Any]]:
 def _reader(run: ReportedRun, folder: str | None) -> Reader:
     """Reads an image of the ground truth as the run did; ``None`` where it is not there."""
     root, settings = Path(folder or run.settings["data_path"]), run.settings
+    try:
+        images = images_by_name(root)
+    except InputError:  # the data are elsewhere now, or incomplete; then there are no pictures
+        images = {}
+    paths, names = list(images.values()), ImageNames(images)
 
     def read(truth: ImageTruth) -> np.ndarray | None:
-        path = next(
-            (p for p in (root / truth.name / "image.tif", root / PureWindowsPath(truth.file_name).name) if p.is_file()),
-            None,
-        )
-        if path is None:
+        place = names.find(PureWindowsPath(truth.file_name).name, root)
+        if place is None:
             return None
-        return read_rgb(path, settings["intensity"], settings["channel_order"] == "bgr")
+        orientation = fitting_orientation(paths[place], (truth.height, truth.width))
+        return read_rgb(paths[place], settings["intensity"], settings["channel_order"] == "bgr", orientation)
 
     return read
 

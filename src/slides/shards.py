@@ -77,7 +77,9 @@ def pack(instances: Sequence[Instance]) -> Arrays:
         "boxes": boxes_of(instances),
         "class_ids": np.array([one.class_id for one in instances], np.int32),
         "scores": np.array([one.score for one in instances], np.float64),
-        "probabilities": np.array([one.probabilities for one in instances], np.float64).reshape(len(instances), classes),
+        "probabilities": np.array([one.probabilities for one in instances], np.float64).reshape(
+            len(instances), classes
+        ),
         "bits": np.concatenate(bits) if bits else np.zeros(0, np.uint8),
     }
 

@@ -41,7 +41,7 @@ def test_cached_is_what_was_prepared_and_is_read_once(tmp_path: Path, monkeypatc
     record = find_records(write_dataset(tmp_path / "data", "a"), 2)[0]
     cache = ImageCache(tmp_path / "cache", 1.0, "full", 1.0)
     fresh, first = prepare(record, "full", 1.0), cache.get(record)
-    monkeypatch.setattr("src.data.prepared.read_image", None)  # a second decoding would fail
+    monkeypatch.setattr("src.data.pictures.read_picture", None)  # a second decoding would fail
     second = cache.get(record)
     for name, array in vars(fresh).items():
         assert np.array_equal(getattr(first, name), array) and np.array_equal(getattr(second, name), array)

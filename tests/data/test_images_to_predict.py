@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from src.common.errors import InputError
-from src.data.images_to_predict import find_test_images, turned_pictures, unread_test_files
+from src.data.images_to_predict import find_test_images, unread_test_files
+from src.data.orientation import turned_warnings
 from src.data.pictures import read_rgb
 from src.data.tiff import write_image
 
@@ -64,7 +65,7 @@ def test_pictures_are_turned_as_viewers_turn_them(orientation: int, tmp_path: Pa
     assert (found.entry.height, found.entry.width) == wanted.shape[:2]
     pixels = read_rgb(path, "full", False, found.orientation)
     assert pixels.shape == wanted.shape and np.array_equal(pixels, PIXELS) == (orientation == 1)
-    assert bool(turned_pictures(images)) == (orientation > 1)
+    assert bool(turned_warnings(images)) == (orientation > 1)
 
 
 def test_an_id_map_tells_whether_a_picture_is_turned(tmp_path: Path) -> None:

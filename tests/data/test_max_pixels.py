@@ -37,7 +37,7 @@ def scoring(folder: Path) -> None:
 
 
 def checking(folder: Path) -> None:
-    facts, problems = check.check([folder / "a"], 2, "full")
+    facts, problems = check.check([("a", folder / "a")], 2, "full")
     if not facts:
         raise InputError(problems[0])
 

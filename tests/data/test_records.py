@@ -10,7 +10,8 @@ import tifffile
 from src.common.errors import InputError
 from src.data.id_map import ImageId, read_id_map, write_id_map
 from src.data.images_to_predict import TestImage, find_test_images, unread_test_files
-from src.data.records import ImageFiles, Record, turned_warnings
+from src.data.orientation import turned_warnings
+from src.data.records import ImageFiles, Record
 from src.data.splits import part_names, read_groups, read_split, select
 from src.data.tiff import write_image, write_mask
 from tests.helpers import find_records, write_dataset
@@ -89,7 +90,7 @@ def test_the_folder_above_the_images_is_recognised(tmp_path: Path) -> None:
 def test_two_images_or_two_masks_of_a_class_are_refused(tmp_path: Path) -> None:
     folder = add_record(tmp_path, "a")
     add_image(folder / "image.tiff")
-    check_refused(lambda: find_records(tmp_path, 4), f"{folder}: has two image.tif")
+    check_refused(lambda: find_records(tmp_path, 4), f"{folder}: has two images", "image.tif", "image.tiff")
     (folder / "image.tiff").unlink()
     (folder / "class01.tif").touch()
     check_refused(lambda: find_records(tmp_path, 4), "class1.tif: is a second mask of class 1 beside class01.tif")
@@ -234,10 +235,10 @@ def test_what_is_not_read_of_test_images_is_said(test_dir: Path, tmp_path: Path)
     (test_dir / "readme.txt").unlink()
     assert unread_test_files(test_dir) == []
     (test_dir / "Thumbs.db").write_text("")
-    (test_dir / "d.webp").write_text("")
+    (test_dir / "d.gif").write_text("")
     add_image(test_dir / "more/e.tif")
     (warning,) = unread_test_files(test_dir)
-    assert "2 files or folders" in warning and f"{test_dir}/d.webp" in warning
+    assert "2 files or folders" in warning and f"{test_dir}/d.gif" in warning
     add_record(tmp_path / "layout", "a")
     (tmp_path / "layout/list.csv").write_text("")
     (warning,) = unread_test_files(tmp_path / "layout")

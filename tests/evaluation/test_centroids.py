@@ -1,18 +1,31 @@
 """Centroid F1: answers known by hand, and pairings against the whole assignment problem."""
 
 import tracemalloc
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from src.evaluation import centroids
-from src.evaluation.centroids import RADIUS, _assign, centroid, class_f1, detection_f1, pair
+from src.evaluation import assignment
+from src.evaluation.centroids import RADIUS, Pairing, _pair_places, centroid, count_pairs, pair
+from src.evaluation.centroids import class_f1 as class_rows
+from src.evaluation.centroids import detection_f1 as detection_rows
 from src.geometry.instances import Instance
 
 
 def dot(row: int, column: int, class_id: int = 1) -> Instance:
     return Instance(class_id, 1.0, row, column, np.ones((1, 1), bool))
+
+
+def detection_f1(images: Sequence[Pairing]) -> float | None:
+    (value,) = detection_rows(count_pairs(images, 4), np.ones((1, len(images))))
+    return None if np.isnan(value) else float(value)
+
+
+def class_f1(images: Sequence[Pairing], class_id: int) -> float | None:
+    value = class_rows(count_pairs(images, 4), np.ones((1, len(images))))[0, class_id - 1]
+    return None if np.isnan(value) else float(value)
 
 
 def test_centroid_by_hand() -> None:
@@ -50,14 +63,14 @@ def test_nothing_on_a_side() -> None:
 @pytest.mark.parametrize("batch", [1, 20, 5000])
 @pytest.mark.parametrize("seed", range(8))
 def test_places_are_paired_as_the_whole_problem_has_it(seed: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(centroids, "BATCH", batch)
+    monkeypatch.setattr(assignment, "BATCH", batch)
     rng = np.random.default_rng(seed)
     side = (40.0, 150.0, 400.0)[seed % 3]  # one group, several, and many
     a, b = (np.round(rng.uniform(0, side, (size, 2)), seed % 4) for size in rng.integers(1, 70, 2))
     distance = np.hypot(*(a[:, None] - b[None]).transpose(2, 0, 1))
     wanted = linear_sum_assignment(np.where(distance <= RADIUS, distance, 1e4))
     is_near = distance[wanted] <= RADIUS
-    found = _assign(a, b, RADIUS)
+    found = _pair_places(a, b, RADIUS)
     assert all(len(set(side.tolist())) == len(side) == is_near.sum() for side in found)
     assert (distance[found] <= RADIUS).all()
     assert distance[found].sum() == pytest.approx(distance[wanted][is_near].sum())
@@ -65,9 +78,9 @@ def test_places_are_paired_as_the_whole_problem_has_it(seed: int, batch: int, mo
 
 def test_memory_grows_with_the_pairs_within_the_radius() -> None:
     grid = np.stack(np.meshgrid(*[np.arange(0, 500, 10)] * 2), axis=-1).reshape(-1, 2)  # 2,500 places, all connected
-    _assign(grid[:1], grid[:1], RADIUS)  # imports
+    _pair_places(grid[:1], grid[:1], RADIUS)  # imports
     tracemalloc.start()
-    found = _assign(grid, grid + np.array([3, 2]), RADIUS)
+    found = _pair_places(grid, grid + np.array([3, 2]), RADIUS)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(found[0]) == len(grid) and (found[0] == found[1]).all()

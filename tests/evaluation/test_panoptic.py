@@ -1,10 +1,16 @@
 """Panoptic quality on cases computed by hand."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from src.evaluation.image_truth import ImageTruth
-from src.evaluation.panoptic import agnostic_quality, class_quality, match
+from src.evaluation.label_overlaps import label_overlaps
+from src.evaluation.panoptic import Matches, count_matches, mean_image_quality
+from src.evaluation.panoptic import agnostic_quality as agnostic_rows
+from src.evaluation.panoptic import class_quality as class_rows
+from src.evaluation.panoptic import match as match_overlaps
 from src.geometry.instances import Instance
 
 
@@ -15,6 +21,24 @@ def bar(left: int, right: int, class_id: int = 1, score: float = 1.0, top: int =
 
 def truth(*instances: Instance) -> ImageTruth:
     return ImageTruth(1, "a.tif", 4, 20, list(instances))
+
+
+def match(truth: ImageTruth, found: Sequence[Instance]) -> Matches:
+    return match_overlaps(label_overlaps(truth, found))
+
+
+def plain(figures: dict[str, np.ndarray]) -> dict[str, float | None]:
+    return {key: None if np.isnan(value) else float(value) for key, value in figures.items()}
+
+
+def agnostic_quality(images: Sequence[Matches]) -> dict[str, float | None]:
+    rows = agnostic_rows(count_matches(images, 3), np.ones((1, len(images))))
+    return plain({key: row[0] for key, row in rows.items()})
+
+
+def class_quality(images: Sequence[Matches], class_id: int) -> dict[str, float | None]:
+    rows = class_rows(count_matches(images, 3), np.ones((1, len(images))))
+    return plain({key: row[0, class_id - 1] for key, row in rows.items()})
 
 
 def test_perfect_predictions() -> None:
@@ -66,3 +90,15 @@ def test_images_without_predictions_or_without_anything() -> None:
     assert agnostic_quality([match(truth(bar(0, 3)), [])]) == {"PQ": 0.0, "SQ": 0.0, "RQ": 0.0}
     assert agnostic_quality([match(truth(), [bar(0, 3)])]) == {"PQ": 0.0, "SQ": 0.0, "RQ": 0.0}
     assert agnostic_quality([match(truth(), [])]) == {"PQ": None, "SQ": None, "RQ": None}
+
+
+def test_mpq_is_the_mean_over_images_of_the_classes_that_they_hold() -> None:
+    both = match(truth(bar(0, 10, 1), bar(0, 10, 2, top=2)), [bar(0, 10, 1), bar(0, 8, 2, top=2)])  # PQ 1 and 0.8
+    first = match(
+        truth(bar(0, 10, 1)), [bar(0, 10, 2), bar(0, 10, 3, top=2)]
+    )  # PQ 0 of class 1, whatever else is found
+    only_found, empty = match(truth(), [bar(0, 10, 1)]), match(truth(), [])
+    counts = count_matches([both, first, only_found, empty], 3)
+    assert mean_image_quality(counts, np.ones((1, 4))) == pytest.approx((0.9 + 0) / 2)
+    assert mean_image_quality(counts, np.array([[3.0, 1, 5, 5]])) == pytest.approx((3 * 0.9 + 0) / 4)
+    assert np.isnan(mean_image_quality(counts, np.array([[0.0, 0, 1, 1]]))).all()

@@ -1,6 +1,7 @@
 """Average precision on cases computed by hand, and the command line."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,10 @@ from src.data.tiff import write_mask
 from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.image_truth import ImageTruth
 from src.evaluation.results import result_entries, write_results
-from src.evaluation.scores import score
+from src.evaluation.score_tables import format_table
+from src.evaluation.scores import figure_at, score
 from src.geometry.instances import Instance, tight
-from src.score import format_table, main
+from src.score import main
 
 MINI = Path(__file__).parents[3] / "shared/data/consep-mini"
 SIDE = 240
@@ -42,13 +44,21 @@ def test_perfect_predictions_score_one_and_absent_classes_none() -> None:
     family = {**one, "per_class": {"1": one, "2": none, "3": one, "4": none}}
     quality, missing = {"PQ": 1.0, "SQ": 1.0, "RQ": 1.0}, {"PQ": None, "SQ": None, "RQ": None}
     per_class = {"1": quality, "2": missing, "3": quality, "4": missing}
+    at_each_iou = dict.fromkeys([*(f"0.{hundredths}" for hundredths in range(50, 100, 5)), "mean"], 1.0)
     rounded = json.loads(json.dumps(result), parse_float=lambda text: round(float(text), 9))
     assert rounded == {
         "images": 1,
         "at_100": family,
         "uncapped": family,
-        "pq": {"threshold": 0.5, "agnostic": quality, "per_class": per_class},
-        "f1": {"threshold": 0.5, "detection": 1.0, "per_class": {"1": 1.0, "2": None, "3": 1.0, "4": None}},
+        "pq": {"threshold": 0.5, "agnostic": quality, "per_class": per_class, "mPQ": 1.0, "mPQ+": 1.0},
+        "overlap": {"threshold": 0.5, "AJI": 1.0, "AJI+": 1.0, "Dice": 1.0},
+        "by_iou": {"threshold": 0.5, "F1": at_each_iou, "accuracy": at_each_iou},
+        "f1": {
+            "threshold": 0.5,
+            "radius": 12.0,
+            "detection": 1.0,
+            "per_class": {"1": 1.0, "2": None, "3": 1.0, "4": None},
+        },
     }
 
 
@@ -112,7 +122,7 @@ def test_the_cap_is_per_image_and_class() -> None:
     assert result["uncapped"]["per_class"]["1"]["AP50"] == 1.0
 
 
-def test_the_pq_threshold_counts_scores_from_it_on() -> None:
+def test_the_least_score_counts_scores_from_it_on() -> None:
     found = entries(cell(0, score=0.5), cell(1, score=0.4))
     truths = [image(cell(0), cell(1))]
     assert score(truths, found, CLASSES, 0.5)["pq"]["agnostic"]["RQ"] == pytest.approx(2 / 3)
@@ -145,6 +155,9 @@ def test_the_table_names_classes_threshold_and_absence() -> None:
     assert table[3].split() == ["1", "epithelial", *["1.0000"] * 10]
     assert table[4].split() == ["2", "lymphocyte", *["-"] * 10]
     assert len({len(line) for line in table[1:7]}) == 1
+    assert table[9].split() == ["AJI", "AJI+", "Dice", "mPQ", "mPQ+", *["F1", "accuracy"] * 3]
+    assert table[10].split() == ["all", *["1.0000"] * 11]
+    assert len(table[9]) == len(table[10]) <= 120
 
 
 def write_truth(root: Path, name: str, *cells: Instance) -> None:
@@ -166,6 +179,26 @@ def test_the_command_scores_a_part_and_writes_json(tmp_path: Path, capsys: pytes
     result = json.loads(Path(out).read_text())
     assert result["images"] == 2
     assert result["pq"]["agnostic"]["PQ"] == 0.5
+
+
+def test_the_former_name_of_min_score_still_works(tmp_path: Path) -> None:
+    write_truth(tmp_path / "gt", "a", cell(0))
+    write_results(tmp_path / "pred.json", entries(cell(0, score=0.4)))
+    out = tmp_path / "out.json"
+    for flag in ("--min-score", "--pq-threshold"):
+        for value, wanted in (("0.3", 1.0), ("0.5", 0.0)):
+            main(["--pred", str(tmp_path / "pred.json"), "--gt", str(tmp_path / "gt"), flag, value, "--json", str(out)])
+            result = json.loads(out.read_text())
+            figures = (result["pq"]["agnostic"]["PQ"], result["overlap"]["Dice"], result["f1"]["detection"])
+            assert (result["pq"]["threshold"], *figures) == (float(value), wanted, wanted, wanted)
+
+
+def test_the_page_of_scores_names_keys_that_exist() -> None:
+    page = (Path(__file__).parents[2] / "docs/scores.md").read_text(encoding="utf-8")
+    keys = re.findall(r"^\| [^|]+ \| `([^`…]+)` \|", page.split("## Figures")[1].split("## ")[0], re.MULTILINE)
+    result = score([image(cell(0))], entries(cell(0)), CLASSES)
+    parts = [re.split(r"\.(?!\d\d)", key) for key in keys]  # the point in 0.50 divides nothing
+    assert len(keys) > 10 and [figure_at(result, part) for part in parts] == [1.0] * len(keys)
 
 
 def test_a_part_of_an_id_map_leaves_the_other_predictions_out(tmp_path: Path) -> None:
@@ -240,8 +273,8 @@ def test_bad_flags_and_files_are_named(tmp_path: Path) -> None:
     write_results(pred, entries(cell(0), image_id=2))
     with pytest.raises(InputError, match=r"pred\.json: entry 0: image_id 2 is not among the 1 images"):
         main(files)
-    with pytest.raises(InputError, match="--pq-threshold must be at least 0, got nan"):
-        main([*files, "--pq-threshold", "nan"])
+    with pytest.raises(InputError, match="--min-score must be at least 0, got nan"):
+        main([*files, "--min-score", "nan"])
     with pytest.raises(InputError, match="--part needs --split"):
         main([*files, "--part", "val"])
 

@@ -183,7 +183,7 @@ def test_monusac(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert np.array_equal(read_mask(tmp_path / "out/a/ambiguous.tif")[20:, 20:], wanted[:-20, :-20])
     assert read_image(tmp_path / "out/a/image.tif").shape == PIXELS.shape
     path.write_text('<!DOCTYPE x [<!ENTITY a "b">]><Annotations>&a;</Annotations>')
-    with pytest.raises(InputError, match=r"a\.xml: cannot be read as MoNuSAC annotations"):
+    with pytest.raises(InputError, match=r"a\.xml: cannot be read as ImageScope's annotations"):
         convert(capsys, "--from", "monusac", tmp_path / "in", tmp_path / "again")
 
 

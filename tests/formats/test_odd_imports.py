@@ -121,7 +121,7 @@ def test_a_hole_across_an_edge_is_of_the_region_that_holds_most(
 def test_what_is_passed_over_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "labels/x.png", PIXELS)
     save(tmp_path / "labels/x_masks.png", labels(A))
-    for name in ("x_seg.npy", "y.webp", "y.gif", "Thumbs.db", "x.png~", "x.png:Zone.Identifier"):
+    for name in ("x_seg.npy", "y.jp2", "y.gif", "Thumbs.db", "x.png~", "x.png:Zone.Identifier"):
         (tmp_path / "labels" / name).write_text("")
     said = convert(capsys, "--from", "labels", tmp_path / "labels", tmp_path / "a")
     assert "3 files not read" in said and "x_seg.npy" in said

@@ -168,6 +168,10 @@ def test_annotations_around_detections_are_no_cells(tmp_path: Path, capsys: pyte
     said, out = run(capsys, write(tmp_path / "x.geojson", around, *found, corrected))
     assert "1 x annotation around other objects" in said and "look at 1 annotations that were taken as cells" in said
     assert np.array_equal(masks_of(out / "x")[1], painted(np.s_[4:10, 29:35]))
+    assert names_in(out) == ["Stroma", "Tumor"]
+    found = [feature(polygon(box(x, 5, x + 4, 9)), None, "detection") for x in (2, 10, 30)]
+    said, out = run(capsys, write(tmp_path / "x.geojson", around, *found))  # as before cells are classified
+    assert "1 x annotation around" in said and "nothing is classified" in said and names_in(out) == ["cell"]
     drawn = [feature(polygon(box(x, 5, x + 4, 9))) for x in (2, 10, 30)]
     said, out = run(capsys, write(tmp_path / "x.geojson", feature(polygon(box(0, 0, 40, 40)), None), *drawn))
     assert "1 x annotation around other objects" in said and len(np.unique(masks_of(out / "x")[1])) == 4

@@ -4,7 +4,7 @@ from pycocotools import mask as coco_mask
 from skimage.draw import polygon
 
 from src.geometry.instances import Instance
-from src.geometry.polygons import ellipse, fill, fill_as_coco, fill_even_odd, outlines
+from src.geometry.polygons import count_inside, ellipse, fill, fill_as_coco, fill_even_odd, outlines
 
 
 def decode(counts: str, height: int, width: int) -> np.ndarray:
@@ -77,3 +77,16 @@ def test_an_ellipse_is_turned_about_its_centre() -> None:
     assert np.allclose(corners.mean(axis=0), (10, 20)) and np.allclose(np.ptp(corners, axis=0), (4, 12))
     found = fill_even_odd([ellipse((30, 30), (20, 10))], 1, 60, 60)
     assert found and abs(found.area - np.pi * 200) < 5
+
+
+def test_points_inside_are_counted_as_they_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    for pairs in (10, 100_000):
+        monkeypatch.setattr("src.geometry.polygons.MOST_PAIRS", pairs)
+        for _ in range(20):
+            rings = [rng.uniform(-5, 30, (rng.integers(3, 9), 2)) for _ in range(2)]
+            found = fill_even_odd(rings, 1, 25, 25)
+            centers = np.argwhere(np.ones((25, 25)))[:, ::-1] + 0.5
+            assert count_inside(rings, centers, 1000) == (found.area if found else 0)
+            assert count_inside(rings, centers, 2) == min(2, found.area if found else 0)
+    assert count_inside(rings, np.zeros((0, 2)), 2) == 0

@@ -101,7 +101,7 @@ def test_all_problems_come_at_once(data: Path, capsys: pytest.CaptureFixture[str
 def test_a_fault_of_a_file_hides_none_of_the_folder(data: Path) -> None:
     (data / "a/image.tif").unlink()
     (data / "a/class1.tif").write_bytes(b"no mask")
-    problems = check([data / "a"], 2, "full")[1]
+    problems = check([("a", data / "a")], 2, "full")[1]
     assert len(problems) == 2 and "class1.tif: cannot be read" in problems[0] and "has no image.tif" in problems[1]
 
 

@@ -138,7 +138,37 @@ def test_two_runs_are_compared(tmp_path: Path) -> None:
     main([word for run in runs for word in ("--run", str(run))])
     text = (runs[0] / "report.html").read_text()
     assert "one against two" in text
+    row = re.search(r"<tr><td>PQ</td>(.*?)</tr>", text)
+    assert row and re.findall(r"<td>(.*?)</td>", row[1])[4:] == ["+0.000", "+0.000 to +0.000"]
+    assert "one - two" in text and "1000 bootstrap resamples of 2 images" in text
     assert re.search(r"<tr><td>lr</td><td>0.01</td><td>0.02</td></tr>", text) and "<td>output_dir</td>" in text
+
+
+def test_runs_of_different_images_are_not_paired(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "one", 0.01), make_run(tmp_path / "two", 0.02)]
+    ids = json.loads((runs[1] / "val-results.id-map.json").read_text())
+    (runs[1] / "val-results.id-map.json").write_text(json.dumps(ids[:1]))
+    write_results(runs[1] / "val-results.json", [])
+    main([word for run in runs for word in ("--run", str(run))])
+    text = page_of(runs[0])
+    assert "one - two" not in text and text.count("scored on different images") == 2
+    assert text.count("<td>AJI+</td>") == 2 and "resamples of 1 image," in text
+
+
+def test_groups_of_the_training_are_resampled_and_none_where_that_is_asked(tmp_path: Path) -> None:
+    run, groups = make_run(tmp_path / "one", 0.01), tmp_path / "groups.json"
+    groups.write_text('{"a": "x", "b": "x"}')
+    main(["--run", str(run), "--bootstrap", "10", "--groups", str(groups)])
+    assert "10 bootstrap resamples of 1 group of" in page_of(run)
+    recipe = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(f"groups = {json.dumps(str(groups))}\n{recipe}")
+    main(["--run", str(run)])
+    assert "1000 bootstrap resamples of 1 group of" in page_of(run)
+    groups.unlink()
+    main(["--run", str(run)])
+    assert "1000 bootstrap resamples of 2 images" in page_of(run)
+    main(["--run", str(run), "--bootstrap", "0"])
+    assert "resamples" not in page_of(run) and "interval" not in page_of(run) and "<td>AJI+</td>" in page_of(run)
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -2,9 +2,14 @@
 
 - ``labels``: label images
 - ``described``: the classes in those of this program
+- ``pairs``: images and label images by two patterns of their names
 - ``dsb2018``: one mask per nucleus
 - ``consep``: CoNSeP's MATLAB files
+- ``mat``: MATLAB files of Lizard, HoVer-Net, Kumar and CPM
+- ``matlab``: variables and nuclei of MATLAB files
+- ``pannuke``: PanNuke's NumPy files
 - ``monusac``: slides with ImageScope's regions
+- ``monuseg``: images with ImageScope's regions, all nuclei
 - ``imagescope``: the regions of ImageScope's XML files
 - ``coco``: COCO JSON files
 - ``geojson``: GeoJSON files with their images

@@ -1,13 +1,16 @@
-"""Regions of ImageScope's XML files, which MoNuSAC and others use."""
+"""Regions of ImageScope's XML files, which MoNuSAC and MoNuSeg use."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
 
 import numpy as np
 
 from src.common.errors import InputError
+from src.formats.imported import Imported, ImportSettings, Source, drop, files_in, read_stored, say_unread, with_readers
+from src.formats.places import key_of, keyed, pair
 from src.geometry.instances import Instance, intersection, tight, window
 from src.geometry.polygons import ellipse, fill
 
@@ -26,6 +29,51 @@ class Region:
     corners: np.ndarray
 
 
+def import_regions(
+    folder: Path,
+    suffixes: Sequence[str],
+    numbers_of: Callable[[Sequence[Region]], Mapping[str, int]],
+    source: Source,
+    settings: ImportSettings,
+) -> Source:
+    """A source with the XML files below a folder and their images.
+
+    Args:
+        folder: where they lie.
+        suffixes: the endings of images; the first of which there is a file is taken.
+        numbers_of: the class ids of the regions of a file, by the names of their classes.
+        source: where they are added to.
+        settings: how images are read.
+    """
+    everything = files_in(folder)
+    files = {
+        suffix: keyed(
+            [(key_of(folder, path, path.stem), path) for path in everything if path.suffix.lower() == suffix],
+            f"{suffix} file",
+        )
+        for suffix in (".xml", *suffixes)
+    }
+    waiting, image_of = dict(files[".xml"]), {}
+    for suffix in suffixes:
+        found = pair(waiting, files[suffix])
+        image_of.update(found)
+        waiting = {key: xml for key, xml in waiting.items() if key not in found}
+    for xml in waiting.values():
+        raise InputError(f"{xml}: has no image of its name ({', '.join(suffixes)})")
+
+    def read(xml: Path, image: Path) -> Imported:
+        pixels, regions = read_stored(image, source, settings), read_regions(xml)
+        height, width = pixels.shape[:2]
+        return Imported(pixels, draw_regions(regions, numbers_of(regions), height, width, source.dropped))
+
+    images = [path for suffix in suffixes for path in files[suffix].values()]
+    drop(source, "image without an .xml file", sorted(set(images) - set(image_of.values())))
+    say_unread(source, everything, [*files[".xml"].values(), *images])
+    return with_readers(
+        source, [(PurePath(*key), xml, partial(read, xml, image_of[key])) for key, xml in files[".xml"].items()]
+    )
+
+
 def read_regions(xml: Path) -> list[Region]:
     """All regions of a file."""
     from defusedxml.common import DefusedXmlException
@@ -42,7 +90,9 @@ def read_regions(xml: Path) -> list[Region]:
                 kind = region.get("Type", POLYGON).strip()
                 regions.append(Region(layer, name, kind, is_hole, np.array(corners).reshape(-1, 2)))
     except (OSError, ParseError, DefusedXmlException, LookupError, ValueError) as error:
-        raise InputError(f"{xml}: cannot be read as MoNuSAC annotations ({error or type(error).__name__})") from error
+        raise InputError(
+            f"{xml}: cannot be read as ImageScope's annotations ({error or type(error).__name__})"
+        ) from error
     if any(not np.isfinite(region.corners).all() for region in regions):
         raise InputError(f"{xml}: holds a vertex that is not a number")
     return regions

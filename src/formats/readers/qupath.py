@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from src.common.errors import InputError
 from src.common.files import read_json
 from src.formats.drawn import Drawn, hex_color, to_ring
-from src.geometry.polygons import Ring
+from src.geometry.polygons import Ring, count_inside
 
 KINDS = ("annotation", "detection", "cell")  # objects that may be cells
 REGION, IGNORED = "region*", "ignore*"  # QuPath's names for regions that are no cells
@@ -40,7 +42,44 @@ class Feature:
         return Drawn(self.class_name, polygons, is_ignored=self.is_ignored) if polygons else None
 
 
-def read_features(path: Path, nuclei: bool, dropped: Counter[str]) -> list[Feature]:
+def read_objects(path: Path, nuclei: bool, dropped: Counter[str]) -> list[tuple[Feature, Drawn]]:
+    """The objects of a file that are cells, or regions to ignore, with their polygons; what is left out is counted.
+
+    People draw an annotation around the place in which QuPath detects cells: one that holds several detections is no
+    cell. Nor is one without a class that holds several other annotations.
+    """
+    features = _features(path, nuclei, dropped)
+    found = [(feature, drawn) for feature in features if (drawn := feature.drawn(dropped))]
+    is_annotation = np.array([feature.kind == "annotation" for feature, _ in found], bool)
+    if not is_annotation.any():
+        return found
+    centers = np.array([drawn.polygons[0][0].mean(axis=0) for _, drawn in found])
+    detections, annotations = (_by_x(centers[chosen]) for chosen in (~is_annotation, is_annotation))
+    cells = []
+    for feature, drawn in found:
+        if feature.kind == "annotation" and not feature.is_ignored:
+            holds_annotations = feature.class_name is None and _held(drawn, annotations, 3) > 2  # itself is one
+            if holds_annotations or _held(drawn, detections, 2) > 1:
+                dropped["annotation around other objects"] += 1
+                continue
+        cells.append((feature, drawn))
+    return cells
+
+
+def _by_x(points: np.ndarray) -> np.ndarray:
+    return points[np.argsort(points[:, 0])]
+
+
+def _held(drawn: Drawn, points: np.ndarray, enough: int) -> int:
+    """How many of some points, which are sorted by x, lie in the polygons of an object, counted up to ``enough``."""
+    count = 0
+    for rings in drawn.polygons:
+        low, high = np.searchsorted(points[:, 0], (rings[0][:, 0].min(), rings[0][:, 0].max()))
+        count += count_inside(rings, points[low:high], enough)
+    return min(count, enough)
+
+
+def _features(path: Path, nuclei: bool, dropped: Counter[str]) -> list[Feature]:
     """The objects of a file that may be cells, or regions to ignore; what is left out is counted.
 
     With ``nuclei`` cells have the geometry of their nucleus.
