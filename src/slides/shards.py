@@ -71,15 +71,13 @@ class Shards:
 
 def pack(instances: Sequence[Instance]) -> Arrays:
     """Objects as a few arrays; masks become bits."""
-    classes = len(instances[0].probabilities) if instances else 0
+    shares = np.array([one.probabilities for one in instances], np.float64)
     bits = [np.packbits(one.mask) for one in instances]
     return {
         "boxes": boxes_of(instances),
         "class_ids": np.array([one.class_id for one in instances], np.int32),
         "scores": np.array([one.score for one in instances], np.float64),
-        "probabilities": np.array([one.probabilities for one in instances], np.float64).reshape(
-            len(instances), classes
-        ),
+        "probabilities": shares if instances else np.zeros((0, 0)),
         "bits": np.concatenate(bits) if bits else np.zeros(0, np.uint8),
     }
 

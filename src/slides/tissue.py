@@ -85,7 +85,7 @@ def read_tissue(slide: Slide, path: Path) -> Tissue:
     mask = np.zeros(picture.shape[:2], bool)
     factor = np.array([picture.shape[1] / full.width, picture.shape[0] / full.height])
     for rings in _polygons(read_json(path), path):
-        outer, *holes = (np.asarray(ring, float).reshape(-1, 2) for ring in rings)
+        outer, *holes = rings
         if (outer.max(axis=0) <= 0).any() or (outer.min(axis=0) >= (full.width, full.height)).any():
             raise InputError(f"{path}: a region lies outside of {slide.path}, which is {full.height} x {full.width} px")
         region = np.zeros_like(mask)
@@ -102,9 +102,9 @@ def _draw(mask: np.ndarray, corners: np.ndarray, value: bool) -> None:
         mask[drawn.top : drawn.bottom, drawn.left : drawn.right][drawn.mask] = value
 
 
-def _polygons(data: Any, path: Path) -> list[list[list[list[float]]]]:
-    """The rings of all polygons of a GeoJSON object."""
-    found = []
+def _polygons(data: Any, path: Path) -> list[list[np.ndarray]]:
+    """The rings ``(N, 2)`` of x and y of all polygons of a GeoJSON object, the outer one of each first."""
+    found: list[Any] = []
     try:
         for feature in data.get("features", [data]) if isinstance(data, dict) else data:
             geometry = feature.get("geometry", feature)
@@ -112,8 +112,13 @@ def _polygons(data: Any, path: Path) -> list[list[list[list[float]]]]:
                 found.append(geometry["coordinates"])
             elif geometry["type"] == "MultiPolygon":
                 found += geometry["coordinates"]
-    except (TypeError, KeyError, AttributeError) as error:
+        polygons = [[np.array([point[:2] for point in ring], float) for ring in rings] for rings in found]
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise InputError(f"{path}: is not GeoJSON with polygons") from error
-    if not found:
-        raise InputError(f"{path}: holds no polygon")
-    return found
+    if not polygons or not all(_is_ring(ring) for rings in polygons for ring in rings):
+        raise InputError(f"{path}: holds no polygon, or one that cannot be drawn")
+    return polygons
+
+
+def _is_ring(ring: np.ndarray) -> bool:
+    return ring.ndim == 2 and ring.shape[1] == 2 and len(ring) >= 3 and bool(np.isfinite(ring).all())

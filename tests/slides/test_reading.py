@@ -1,0 +1,164 @@
+"""Slides are read a region at a time, with the pixels of the whole image at any magnification."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from src.common.errors import InputError
+from src.common.limits import set_max_pixels
+from src.geometry.tiles import Tile
+from src.slides.finding import find_slides, open_slide, shard_of
+from src.slides.openslide_slide import OpenSlideSlide
+from src.slides.scaled import ScaledSlide
+from src.slides.slide import plausible_mpp
+from tests.slides.conftest import OpenTiff
+from tests.slides.scenes import picture, write_pyramid
+from tests.sources import ROOT
+
+REAL = ROOT.parent / "shared" / "data" / "slides" / "CMU-1-Small-Region.svs"
+
+
+def test_regions_of_each_level_are_those_of_the_image(tmp_path: Path, tiff: OpenTiff) -> None:
+    image = picture(200, 330)
+    slide = tiff(write_pyramid(tmp_path / "a.tif", image))
+    assert [(level.height, level.width) for level in slide.levels] == [(200, 330), (100, 165), (50, 82)]
+    assert slide.mpp == pytest.approx(0.5)
+    assert (slide.read(0, 0, 0, 200, 330) == image).all()
+    assert (slide.read(0, 37, 61, 70, 200) == image[37:107, 61:261]).all()
+    small = cv2.resize(image, (165, 100), interpolation=cv2.INTER_AREA)
+    assert (slide.read(1, 60, 100, 40, 65) == small[60:100, 100:165]).all()
+
+
+@pytest.mark.parametrize("how", [{"tile": None, "rowsperstrip": 16}, {"compression": "lzw"}, {"compression": None}])
+def test_strips_and_other_compressions_are_read(tmp_path: Path, how: dict[str, object], tiff: OpenTiff) -> None:
+    image = picture(120, 150)
+    slide = tiff(write_pyramid(tmp_path / "a.tif", image, 1, **how))
+    assert (slide.read(0, 11, 13, 100, 120) == image[11:111, 13:133]).all()
+
+
+def test_ome_tiff_has_its_own_resolution_and_levels(tmp_path: Path, tiff: OpenTiff) -> None:
+    image, path = picture(128, 192), tmp_path / "a.ome.tif"
+    metadata = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+    with tifffile.TiffWriter(path, ome=True) as file:
+        file.write(image, subifds=1, tile=(64, 64), photometric="rgb", metadata=metadata)
+        file.write(image[::2, ::2], subfiletype=1, tile=(64, 64), photometric="rgb")
+    slide = tiff(path)
+    assert slide.mpp == 0.25 and [level.width for level in slide.levels] == [192, 96]
+    assert (slide.read(1, 5, 5, 20, 30) == image[::2, ::2][5:25, 5:35]).all()
+
+
+def test_grey_is_repeated_and_white_is_zero_is_turned(tmp_path: Path, tiff: OpenTiff) -> None:
+    grey = picture(80, 90)[..., 0]
+    for photometric, expected in (("minisblack", grey), ("miniswhite", 255 - grey)):
+        tifffile.imwrite(tmp_path / "g.tif", grey, tile=(32, 32), photometric=photometric)
+        assert (tiff(tmp_path / "g.tif").read(0, 0, 0, 80, 90) == expected[..., None]).all()
+
+
+def test_broken_and_missing_tiles_are_white_and_counted(tmp_path: Path, tiff: OpenTiff) -> None:
+    image, path = picture(128, 128), tmp_path / "a.tif"
+    write_pyramid(path, image, 1)
+    with tifffile.TiffFile(path) as file:
+        offset, count = file.pages.first.dataoffsets[3], file.pages.first.databytecounts[3]
+    content = bytearray(path.read_bytes())
+    content[offset : offset + count] = b"\0" * count
+    path.write_bytes(content)
+    slide = tiff(path)
+    read = slide.read(0, 0, 0, 128, 128)
+    assert slide.broken == 1 and (read[64:, 64:] == 255).all() and (read[:64] == image[:64]).all()
+
+
+def test_a_stored_tile_that_claims_too_much_is_refused(tmp_path: Path, tiff: OpenTiff) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((96, 96), np.uint8), tile=(96, 96))
+    set_max_pixels(96 * 95)
+    with pytest.raises(InputError, match=r"a\.tif.*96 x 96"):
+        tiff(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("values", [np.zeros((64, 64, 2), np.uint8), np.zeros((64, 64, 3), np.uint16)])
+def test_other_types_are_refused_by_name(tmp_path: Path, values: np.ndarray, tiff: OpenTiff) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", values, tile=(32, 32), photometric="minisblack", planarconfig="contig")
+    with pytest.raises(InputError, match=r"a\.tif"):
+        tiff(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("content", [b"", b"no TIFF", b"II*\0\xff\xff\xff\xff"])
+def test_files_that_are_no_slides_are_refused(tmp_path: Path, content: bytes) -> None:
+    for name in ("a.tif", "a.svs"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=name):
+            open_slide(tmp_path / name)
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.37, 0.25, 0.9, 1.7, 2.0])
+def test_scaled_tiles_are_those_of_the_scaled_image(tmp_path: Path, scale: float, tiff: OpenTiff) -> None:
+    """From the full magnification alone, so that OpenCV's resize of the whole image is the reference."""
+    image = cv2.GaussianBlur(picture(300, 310), (0, 0), 2)
+    slide = ScaledSlide(tiff(write_pyramid(tmp_path / "a.tif", image, 1)), scale)
+    height, width = slide.size
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    whole = cv2.resize(image, (width, height), interpolation=method).astype(int)
+    for tile in (Tile(0, 0, 40, 50), Tile(height - 41, width - 33, 41, 33), Tile(17, 23, 30, 20)):
+        expected = whole[tile.top : tile.bottom, tile.left : tile.right]
+        assert np.abs(slide.read(tile).astype(int) - expected).max() <= 1
+
+
+def test_a_scaled_tile_does_not_depend_on_where_it_is_cut(tmp_path: Path, tiff: OpenTiff) -> None:
+    slide = ScaledSlide(tiff(write_pyramid(tmp_path / "a.tif", picture(200, 200), 1)), 0.61)
+    whole = slide.read(Tile(0, 0, *slide.size))
+    assert (slide.read(Tile(31, 43, 50, 40)) == whole[31:81, 43:83]).all()
+
+
+def test_the_nearest_finer_level_is_read(tmp_path: Path, tiff: OpenTiff) -> None:
+    path = write_pyramid(tmp_path / "a.tif", picture(256, 256), 3)
+    assert [ScaledSlide(tiff(path), scale).level for scale in (2.0, 1.0, 0.6, 0.5, 0.3, 0.25, 0.1)] == [
+        0, 0, 0, 1, 1, 2, 2,
+    ]  # fmt: skip
+
+
+def test_a_slide_is_not_enlarged_without_bounds(tmp_path: Path, tiff: OpenTiff) -> None:
+    slide = tiff(write_pyramid(tmp_path / "a.tif", picture(100, 100)))
+    with pytest.raises(InputError, match=r"a\.tif.*--mpp"):
+        ScaledSlide(slide, 2.6)
+
+
+def test_resolutions_that_cannot_be_are_not_believed() -> None:
+    assert plausible_mpp([0.25, 0.26]) == pytest.approx(0.255)
+    for values in ([], [None], [0.25, None], [352.8, 352.8], [0.0001]):
+        assert plausible_mpp(values) is None
+
+
+def test_tags_of_72_dpi_say_nothing(tmp_path: Path, tiff: OpenTiff) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", picture(90, 90), resolution=(72, 72), resolutionunit="INCH")
+    assert tiff(tmp_path / "a.tif").mpp is None
+
+
+def test_slides_are_files_of_scanners_and_large_tiff(tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "b.tif", picture(100, 100), 1)
+    assert find_slides(tmp_path, 10_000) == []
+    assert find_slides(tmp_path, 9_999) == [tmp_path / "b.tif"]
+    (tmp_path / "a.NDPI").write_bytes(b"")
+    with pytest.raises(InputError, match=r"--slide-pixels"):
+        find_slides(tmp_path, 10_000)
+    assert find_slides(tmp_path, 9_999) == [tmp_path / "a.NDPI", tmp_path / "b.tif"]
+
+
+def test_shards_take_every_nth_slide() -> None:
+    slides = [Path(str(number)) for number in range(7)]
+    assert shard_of(slides, None) == slides
+    parts = [shard_of(slides, f"{i}/3") for i in (1, 2, 3)]
+    assert [len(part) for part in parts] == [3, 2, 2] and sorted(slide for part in parts for slide in part) == slides
+    for wrong in ("0/3", "4/3", "1", "a/b", "1/0"):
+        with pytest.raises(InputError, match="--shard"):
+            shard_of(slides, wrong)
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="needs the slide of shared/data")
+def test_both_readers_read_a_real_slide_alike(tiff: OpenTiff) -> None:
+    pytest.importorskip("openslide")
+    ours, theirs = tiff(REAL), OpenSlideSlide(REAL)
+    assert list(ours.levels) == list(theirs.levels) and ours.mpp == theirs.mpp == 0.499
+    assert (ours.read(0, 500, 700, 900, 1000) == theirs.read(0, 500, 700, 900, 1000)).all()
+    theirs.close()

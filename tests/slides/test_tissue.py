@@ -1,0 +1,87 @@
+"""Tissue is found by its colour, or given as regions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.common.errors import InputError
+from src.geometry.tiles import Tile
+from src.slides.tissue import all_tissue, find_tissue, read_tissue, thumbnail
+from tests.slides.conftest import OpenTiff
+from tests.slides.scenes import GLASS, STROMA, picture, write_pyramid
+
+
+def test_islands_are_found_and_glass_is_not(tmp_path: Path, tiff: OpenTiff) -> None:
+    image = picture(300, 500)
+    tissue = find_tissue(tiff(write_pyramid(tmp_path / "a.tif", image)))
+    truth = (image != GLASS).any(axis=2)
+    assert tissue.mask.shape == truth.shape
+    assert (tissue.mask != truth).mean() < 0.02
+    assert tissue.share == pytest.approx(truth.mean(), abs=0.02)
+    assert tissue.shows(Tile(140, 180, 20, 20), (1.0, 1.0))
+    assert not tissue.shows(Tile(0, 230, 20, 30), (1.0, 1.0))
+    assert tissue.shows(Tile(280, 360, 40, 40), (2.0, 2.0))
+
+
+@pytest.mark.parametrize("noise", [0, 6])
+def test_glass_alone_is_no_tissue(tmp_path: Path, tiff: OpenTiff, noise: int) -> None:
+    rng = np.random.default_rng(0)
+    image = (np.array(GLASS) + rng.integers(-noise, noise + 1, (200, 200, 3))).clip(0, 255).astype(np.uint8)
+    assert not find_tissue(tiff(write_pyramid(tmp_path / "a.tif", image))).mask.any()
+
+
+def test_tissue_alone_is_all_tissue(tmp_path: Path, tiff: OpenTiff) -> None:
+    image = np.full((200, 200, 3), STROMA, np.uint8)
+    assert find_tissue(tiff(write_pyramid(tmp_path / "a.tif", image))).share == 1
+
+
+def test_the_thumbnail_is_the_slide_reduced(tmp_path: Path, tiff: OpenTiff) -> None:
+    image = picture(400, 600)
+    slide = tiff(write_pyramid(tmp_path / "a.tif", image, 1))
+    small = thumbnail(slide, 150)
+    assert small.shape == (100, 150, 3)
+    means = image.reshape(100, 4, 150, 4, 3).mean(axis=(1, 3))
+    assert np.abs(small - means).max() <= 1
+
+
+def write_regions(path: Path, *geometries: dict[str, object]) -> Path:
+    features = [{"type": "Feature", "geometry": geometry, "properties": {}} for geometry in geometries]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
+
+
+def square(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
+    return [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+
+
+def test_regions_of_a_file_with_holes(tmp_path: Path, tiff: OpenTiff) -> None:
+    slide = tiff(write_pyramid(tmp_path / "a.tif", picture(100, 120)))
+    path = write_regions(
+        tmp_path / "r.geojson",
+        {"type": "Polygon", "coordinates": [square(10, 20, 60, 70), square(20, 30, 40, 50)]},
+        {"type": "MultiPolygon", "coordinates": [[square(100, 90, 200, 300)]]},
+    )
+    expected = np.zeros((100, 120), bool)
+    expected[20:70, 10:60], expected[30:50, 20:40], expected[90:, 100:] = True, False, True
+    assert (read_tissue(slide, path).mask == expected).all()
+    assert all_tissue(slide).mask.all()
+
+
+@pytest.mark.parametrize(
+    ("geometry", "words"),
+    [
+        ({"type": "Polygon", "coordinates": [square(130, 0, 150, 20)]}, "100 x 120"),
+        ({"type": "Polygon", "coordinates": [square(-30, 0, -10, 20)]}, "100 x 120"),
+        ({"type": "Point", "coordinates": [1, 2]}, "polygon"),
+        ({"type": "Polygon", "coordinates": [["a"]]}, r"r\.geojson"),
+        ({"type": "Polygon", "coordinates": [[[1, 2]]]}, r"r\.geojson"),
+    ],
+)
+def test_regions_that_cannot_be_meant_are_refused(
+    tmp_path: Path, tiff: OpenTiff, geometry: dict[str, object], words: str
+) -> None:
+    slide = tiff(write_pyramid(tmp_path / "a.tif", picture(100, 120)))
+    with pytest.raises(InputError, match=words):
+        read_tissue(slide, write_regions(tmp_path / "r.geojson", geometry))
