@@ -3,15 +3,17 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
-from src.geometry.instances import Instance
+from src.geometry.instances import Instance, tight
 from src.geometry.tiles import Tile
 
 MASK_SHIFT = 0.5
 """RoIAlign with ``aligned=False``, which torchvision's Mask R-CNN takes its features and mask targets with, reads a box
 half a px too far down and right: a box that starts at an edge of a pixel is sampled from that pixel's centre on."""
 
+SPECK = 0.1  # of the area of a mask's largest piece; smaller pieces are no part of the cell
 _CHUNK_PIXELS = 2**18  # detections are placed together up to so many px, which bounds the memory
 
 
@@ -67,8 +69,8 @@ def to_instances(detections: Detections, frame: Tile) -> list[Instance]:
     """Turn detections in the tile ``frame`` into objects of the image, in the same order, without a full-size mask.
 
     A pixel belongs to an object where its centre lies in the RoI of the mask and the probability there, bilinear
-    between the centres of the mask's cells, exceeds 0.5. Pixels outside of
-    ``frame``, which the network did not see, and detections without a pixel are left out. torchvision's
+    between the centres of the mask's cells, exceeds 0.5. Pixels outside of ``frame``, which the network did not see,
+    specks beside the object, and detections without a pixel are left out. torchvision's
     own ``paste_masks_in_image`` rounds the box to whole pixels first, which makes small cells too large.
     """
     found: list[Instance | None] = [None] * len(detections.boxes)
@@ -104,9 +106,20 @@ def _place(
     probabilities = detections.probabilities[chunk].tolist()
     for i, index in enumerate(chunk.tolist()):
         if tops[i] < bottoms[i]:
-            mask = inside[i, tops[i] : bottoms[i], lefts[i] : rights[i]].copy()
+            mask = without_specks(inside[i, tops[i] : bottoms[i], lefts[i] : rights[i]])
             top, left = int(start[i, 1] + tops[i]), int(start[i, 0] + lefts[i])
-            found[index] = Instance(labels[i], scores[i], top, left, mask, tuple(probabilities[i]))
+            cell = tight(labels[i], scores[i], top, left, mask)
+            found[index] = cell and replace(cell, probabilities=tuple(probabilities[i]))
+
+
+def without_specks(mask: np.ndarray) -> np.ndarray:
+    """A bool mask without its 8-connected pieces that are smaller than :data:`SPECK` of the largest one."""
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    if count <= 2:  # the background and one piece
+        return mask.copy()
+    areas = stats[:, cv2.CC_STAT_AREA]
+    areas[0] = 0
+    return np.asarray((areas >= SPECK * areas.max())[pieces] & mask)
 
 
 def _extent(any_pixel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.geometry.detections import Detections, from_network, resample, to_instances
+from src.geometry.detections import Detections, from_network, resample, to_instances, without_specks
 from src.geometry.instances import Instance
 from src.geometry.tiles import Tile
 from src.geometry.views import VIEWS, View, merge, undo
@@ -174,3 +174,14 @@ def test_nothing_is_drawn_outside_of_the_tile() -> None:
     found = from_network(box, sure, np.ones(1, int), np.ones((1, 28, 28), np.float32))
     (cell,) = to_instances(found, Tile(10, 25, 20, 30))
     assert (cell.top, cell.left, cell.bottom, cell.right) == (20, 25, 30, 40)
+
+
+def test_specks_beside_a_cell_are_left_out_and_large_pieces_are_not() -> None:
+    mask = np.zeros((20, 30), bool)
+    mask[2:12, 2:12] = True  # 100 px
+    mask[2:5, 20:24], mask[15:18, 2:5] = True, True  # 12 px and 9 px
+    expected = mask.copy()
+    expected[15:18, 2:5] = False
+    assert (without_specks(mask) == expected).all()
+    assert (without_specks(expected[:12, :12]) == expected[:12, :12]).all()
+    assert not without_specks(np.zeros((4, 4), bool)).any()
