@@ -32,6 +32,7 @@ from src.geometry.polygons import Ring, ellipse
 
 IGNORED = "__ignore__"  # labelme's own names for regions that are no objects
 BACKGROUND = "_background_"
+WITH_AREA = ("polygon", "rectangle", "oriented_rectangle", "circle", "mask")  # kinds of shapes that may be objects
 ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 
 
@@ -44,17 +45,18 @@ def import_labelme(path: Path, settings: ImportSettings) -> Source:
     """
     folder = path if path.is_dir() else path.parent
     everything = files_in(folder) if path.is_dir() else [path]
-    names: set[str] = set()
+    names: set[str | None] = set()
     images: dict[Path, Path | None] = {}
     places = Places()
     for file in everything:
         data = read_json(file) if file.suffix.lower() == ".json" else None
         if isinstance(data, dict) and isinstance(data.get("shapes"), list):
-            names |= {name for name in map(_label, data["shapes"]) if name not in (None, IGNORED, BACKGROUND)}
+            names |= {_label(shape) for shape in data["shapes"] if _kind(shape) in WITH_AREA}
             images[file] = _find_image(data, file, settings.images, places)
     _refuse_shared(images)
-    source = Source({}, number_classes(sorted(names), path))
-    ids = class_ids(source.classes, bool(names), source) if images else {}
+    known = sorted(name for name in names if name not in (None, IGNORED, BACKGROUND))
+    source = Source({}, number_classes(known, path))
+    ids = class_ids(source.classes, bool(known), source) if images else {}
 
     def read(file: Path) -> Imported:
         data, image = read_json(file), images[file]
@@ -67,8 +69,8 @@ def import_labelme(path: Path, settings: ImportSettings) -> Source:
         cells = draw(_objects(data["shapes"], file, source.dropped), ids, size, file, source.dropped)
         return Imported(pixels, [cell for cell in cells if cell])
 
-    known = [file.absolute() for file in (*images, *filter(None, images.values()))]
-    say_unread(source, [file.absolute() for file in everything], known)
+    read_files = [file.absolute() for file in (*images, *filter(None, images.values()))]
+    say_unread(source, [file.absolute() for file in everything], read_files)
     return with_readers(
         source,
         [
@@ -118,6 +120,11 @@ def _label(shape: Any) -> str | None:
     return label.strip() or None if isinstance(label, str) else None
 
 
+def _kind(shape: Any) -> Any:
+    """What a shape is; files of early versions leave out that it is a polygon."""
+    return shape.get("shape_type") or "polygon" if isinstance(shape, dict) else None
+
+
 def _objects(shapes: Sequence[Any], file: Path, dropped: Counter[str]) -> Iterator[Drawn]:
     """The objects of a file: a shape each, or those of one label and group together."""
     groups: dict[Any, list[Any]] = defaultdict(list)
@@ -134,7 +141,7 @@ def _objects(shapes: Sequence[Any], file: Path, dropped: Counter[str]) -> Iterat
         polygons: list[list[Ring]] = []
         masks: list[Instance] = []
         for shape in members:
-            if shape.get("shape_type") != "mask":
+            if _kind(shape) != "mask":
                 polygons += _polygon(shape, dropped)
             elif mask := _mask(shape, file, dropped):
                 masks = [union([*masks, mask])]
@@ -144,7 +151,7 @@ def _objects(shapes: Sequence[Any], file: Path, dropped: Counter[str]) -> Iterat
 
 def _polygon(shape: Mapping[str, Any], dropped: Counter[str]) -> list[list[Ring]]:
     """The polygon of a shape, if it has an area; others are counted."""
-    kind, points = shape.get("shape_type") or "polygon", shape.get("points")
+    kind, points = _kind(shape), shape.get("points")
     flat = to_numbers(value for point in points or [] for value in point) if _is_points(points) else None
     ring = None
     if kind == "rectangle" and flat and len(flat) == 4:
@@ -153,11 +160,11 @@ def _polygon(shape: Mapping[str, Any], dropped: Counter[str]) -> list[list[Ring]
         x, y, edge_x, edge_y = flat
         radius = float(np.hypot(edge_x - x, edge_y - y))
         ring = ellipse((x, y), (radius, radius))
-    elif kind in ("polygon", "rectangle", "oriented_rectangle"):
-        ring = to_ring(points)
-    else:
-        dropped[f"{kind}, which has no area" if kind != "circle" else "circle that cannot be read"] += 1
+    elif kind not in WITH_AREA:
+        dropped[f"{kind}, which has no area"] += 1
         return []
+    elif kind != "circle":
+        ring = to_ring(points)
     dropped[f"{kind} that cannot be read"] += ring is None
     return [] if ring is None else [[ring]]
 

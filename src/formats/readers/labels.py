@@ -55,7 +55,10 @@ def import_labels(folder: Path, settings: ImportSettings) -> Source:
     for key, path in images.items():
         if key not in label_of:
             refuse_seg(path.with_name(path.stem + SEG_NPY))
-            raise InputError(f"{path}: has no label image ({path.stem}_masks.tif beside it, or masks/{path.name})")
+            raise InputError(
+                f"{path}: has no label image ({path.stem}_masks.tif beside it, or masks/{path.name});"
+                " --from pairs takes other names"
+            )
 
     def read(path: Path, label: Path) -> Imported:
         imported = read_labelled(path, label, source, settings)
