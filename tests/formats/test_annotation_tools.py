@@ -398,7 +398,7 @@ def test_data_sets_of_one_project(tmp_path: Path, capsys: pytest.CaptureFixture[
     ("objects", "more", "reason"),
     [
         ([3], {}, r"x\.png\.json: expected a list of objects"),
-        ([], {"size": None}, r"x\.png\.json: its size must be"),
+        ([], {"size": None}, r"x\.png\.json: the height and the width of its image must be"),
         ([], {"size": {"height": 41, "width": 50}}, r"x\.png\.json: is of 41 x 50 px, but .* is 40 x 50"),
         ([], {"size": {"height": 10**6, "width": 10**6}}, "is 1000000 x 1000000 px; more than"),
         ([item("bitmap", bitmap={"data": "eJw=", "origin": [0, 0]})], {}, r"x\.png\.json: holds a bitmap that cannot"),

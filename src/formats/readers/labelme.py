@@ -11,10 +11,8 @@ import numpy as np
 
 from src.common.errors import InputError
 from src.common.files import read_json
-from src.common.limits import check_pixels
-from src.common.values import integer
 from src.data.pictures import decode_picture, open_picture
-from src.formats.drawn import Drawn, class_ids, draw, number_classes, to_numbers, to_rectangle, to_ring
+from src.formats.drawn import Drawn, class_ids, draw, number_classes, to_numbers, to_rectangle, to_ring, to_size
 from src.formats.imported import (
     Imported,
     ImportSettings,
@@ -60,7 +58,7 @@ def import_labelme(path: Path, settings: ImportSettings) -> Source:
 
     def read(file: Path) -> Imported:
         data, image = read_json(file), images[file]
-        size = _size(data, file)
+        size = to_size(data.get("imageHeight"), data.get("imageWidth"), file)
         if image:
             pixels = read_matching(image, file, size, source, settings)
         else:
@@ -98,14 +96,6 @@ def _refuse_shared(images: Mapping[Path, Path | None]) -> None:
     for file, image in images.items():
         if image and owners.setdefault(image, file) != file:
             raise InputError(f"{file}: is of the image {image}, as {owners[image]} is")
-
-
-def _size(data: Mapping[str, Any], file: Path) -> tuple[int, int]:
-    height, width = integer(data.get("imageHeight")), integer(data.get("imageWidth"))
-    if type(height) is not int or type(width) is not int or min(height, width) < 1:
-        raise InputError(f"{file}: imageHeight and imageWidth must be positive integers")
-    check_pixels(file, height, width)
-    return height, width
 
 
 def _decode(text: Any, file: Path) -> bytes:
