@@ -42,6 +42,9 @@ def save_tiff(path: Path, array: np.ndarray) -> Path:
         ("*/*/image.png", "*/image.png"),
         ("a/_img.tif", "a/*_img.tif"),
         ("x_*.*", "x_*.*"),
+        ("*/image.*", "*/image.*"),
+        ("**/a/*/image.*", "a/*/image.*"),
+        ("_img.*", "*_img.*"),
         ("_seg.npy", "*_seg.npy"),
     ],
 )
@@ -86,6 +89,7 @@ def test_an_image_is_not_paired_with_the_mask_of_another_folder(
         ("x.ome.tif", "x_mask.ome.tif", ("*.ome.tif", "*_mask.ome.tif")),
         ("x_raw.tif", "x.tif", ("*_raw.tif", "*.tif")),
         ("x/image.png", "x/mask.png", ("*/image.png", "*/mask.png")),
+        ("x/image.jpg", "x/mask.png", ("*/image.*", "*/mask.*")),
         ("images/s/x_img.png", "masks/s/x_mask.png", ("_img.png", "_mask.png")),
         ("x.jpg", "gt_x.png", ("*.*", "gt_*.*")),
         ("x.ome.tif", "x_mask.ome.tif", ("*", "*_mask.*")),

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,34 @@ def test_a_compressed_file_is_unpacked_within_bounds(
     path.write_bytes(gzip.compress(b" " * 100_000))
     monkeypatch.setattr("src.common.files.MAX_UNPACKED", 99_999)
     with pytest.raises(InputError, match=r"x\.geojson\.gz: .*more than 99,999 bytes"):
+        run(capsys, path)
+
+
+def zipped(path: Path, **members: bytes) -> bytes:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.geojson", content)
+    return path.read_bytes()
+
+
+def test_a_zip_as_qupath_writes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "in/x.png", PIXELS)
+    path = tmp_path / "in/x.zip"
+    content = zipped(path, objects=json.dumps(feature(polygon(box(5, 4, 15, 12)), kind="detection")).encode())
+    for given in (path, path.parent):
+        _, out = run(capsys, given)
+        assert np.array_equal(masks_of(out / "x")[1], painted(np.s_[4:12, 5:15]))
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"x\.zip: "):
+        run(capsys, path)
+    zipped(path, a=b"{}", b=b"{}")
+    with pytest.raises(InputError, match=r"x\.zip: .*2 files"):
+        run(capsys, path)
+    zipped(path, a=b" " * 100_000)
+    monkeypatch.setattr("src.common.files.MAX_UNPACKED", 99_999)
+    with pytest.raises(InputError, match=r"x\.zip: .*more than 99,999 bytes"):
         run(capsys, path)
 
 

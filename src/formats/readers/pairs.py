@@ -66,17 +66,18 @@ def parse_pattern(flag: str, given: str | None) -> Pattern:
     if given is None:
         raise InputError(f"{flag} is missing: --from pairs needs it, such as '*_img.png' or 'images/*'")
     text = re.sub(r"^(?:\./)+", "", given.strip().replace("\\", "/"))
-    text = re.sub(r"^(?:\*{1,2}/)+(?=.*\*)", "", text)
-    *folders, last = text.rstrip("/").split("/")
-    if not text or text.startswith("/") or ".." in [*folders, last]:
+    start, ending = text.removesuffix(".*"), ".*" if text.endswith(".*") else ""
+    start = re.sub(r"^(?:\*{1,2}/)+(?=.*\*)", "", start)
+    *folders, last = start.rstrip("/").split("/")
+    if not start or start.startswith("/") or ".." in [*folders, last]:
         raise InputError(f"{flag} {given!r}: must name files below IN, such as '*_img.png' or 'images/*'")
-    if "*" not in text:
-        is_ending = PICTURES.search(last) or last.lower().endswith(".npy")
-        text = "/".join([*folders, f"*{last}" if is_ending else f"{last}/*"])
-    text = f"{text}.*" if text.endswith("*") and not text.endswith(".*") else text
-    if text.removesuffix(".*").count("*") != 1:
+    if "*" not in start:
+        is_ending = ending or PICTURES.search(last) or last.lower().endswith(".npy")
+        start = "/".join([*folders, f"*{last}" if is_ending else f"{last}/*"])
+    if start.count("*") != 1:
         raise InputError(f"{flag} {given}: takes one *, which stands for the name of the image")
-    return Pattern(flag, given, text)
+    ending = ".*" if start.endswith("*") else ending
+    return Pattern(flag, given, start + ending)
 
 
 def _matched(folder: Path, files: Sequence[Path], pattern: Pattern) -> dict[Path, Key]:
