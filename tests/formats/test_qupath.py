@@ -153,7 +153,7 @@ def test_nuclei_of_cells_are_taken_where_asked_for(tmp_path: Path, capsys: pytes
     bare = feature(polygon(box(30, 4, 40, 20)), kind="cell")
     path = write(tmp_path / "x.geojson", both, bare)
     said, out = run(capsys, path)
-    assert "look at 1 cells of QuPath" in said and "--nuclei" in said
+    assert "1 x cell of QuPath" in said and "--nuclei" in said
     assert np.array_equal(masks_of(out / "x")[1], painted(np.s_[4:20, 4:20], np.s_[4:20, 30:40]))
     said, out = run(capsys, path, "--nuclei")
     assert "1 x cell without a nucleus" in said and "--nuclei" not in said
@@ -167,7 +167,7 @@ def test_annotations_around_detections_are_no_cells(tmp_path: Path, capsys: pyte
     around = feature(polygon(box(0, 0, 20, 40)), "Stroma")
     corrected = feature(polygon(box(29, 4, 35, 10)), "Stroma")  # drawn by hand over one detection
     said, out = run(capsys, write(tmp_path / "x.geojson", around, *found, corrected))
-    assert "1 x annotation around other objects" in said and "look at 1 annotations that were taken as cells" in said
+    assert "1 x annotation around other objects" in said and "1 x annotation that was taken as a cell" in said
     assert np.array_equal(masks_of(out / "x")[1], painted(np.s_[4:10, 29:35]))
     assert names_in(out) == ["Stroma", "Tumor"]
     found = [feature(polygon(box(x, 5, x + 4, 9)), None, "detection") for x in (2, 10, 30)]

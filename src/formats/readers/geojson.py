@@ -25,8 +25,8 @@ from src.formats.places import Key, key_of, pair
 from src.formats.readers.qupath import Feature, read_objects
 
 SUFFIXES = (".geojson", ".geojson.gz", ".json", ".json.gz", ".zip")  # of an image's files the first is taken
-NOTE_NUCLEI = "cells of QuPath that were taken whole; --nuclei takes their nuclei"
-NOTE_ANNOTATIONS = "annotations that were taken as cells, beside detections"
+NOTE_NUCLEI = "cell of QuPath that was taken whole; --nuclei takes its nucleus"
+NOTE_ANNOTATIONS = "annotation that was taken as a cell, beside detections"
 
 
 def import_geojson(path: Path, settings: ImportSettings) -> Source:
