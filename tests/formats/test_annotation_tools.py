@@ -123,6 +123,7 @@ def test_shapes_of_labelme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         ("x.png", "in/labels/images/x.png"),
         ("C:/me/x.png", "in/labels/x.png"),
         ("other.png", "in/labels/X.PNG"),
+        ("other.png", "in/labels/x.webp"),
     ],
 )
 def test_the_image_of_a_labelme_file_is_found(

@@ -40,7 +40,7 @@ def labels(*windows: tuple[slice, slice], dtype: type = np.uint16, shape: tuple[
 
 def save(path: Path, array: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
+    Image.fromarray(array).save(path, lossless=True)  # WebP alone asks for it
     return path
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from src.common.errors import InputError
 from src.common.files import read_json
-from src.data.pictures import decode_picture, open_picture
+from src.data.pictures import PICTURE_SUFFIXES, TIFF_SUFFIXES, decode_picture, open_picture
 from src.formats.drawn import Drawn, class_ids, draw, number_classes, to_numbers, to_rectangle, to_ring, to_size
 from src.formats.imported import (
     Imported,
@@ -31,7 +31,6 @@ from src.geometry.polygons import Ring, ellipse
 IGNORED = "__ignore__"  # labelme's own names for regions that are no objects
 BACKGROUND = "_background_"
 WITH_AREA = ("polygon", "rectangle", "oriented_rectangle", "circle", "mask")  # kinds of shapes that may be objects
-ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 
 
 def import_labelme(path: Path, settings: ImportSettings) -> Source:
@@ -84,7 +83,9 @@ def _find_image(data: Mapping[str, Any], file: Path, images: Path | None, places
     named = data.get("imagePath")
     if isinstance(named, str) and named and (found := find_named(named, file, roots, places)):
         return found
-    like = (places.find(root, (file.stem + ending,)) for root in roots for ending in ENDINGS)
+    like = (
+        places.find(root, (file.stem + ending,)) for root in roots for ending in (*TIFF_SUFFIXES, *PICTURE_SUFFIXES)
+    )
     found = next(filter(None, like), None)
     if found is None and not data.get("imageData"):
         raise InputError(f"{file}: names the image {named}, which is not in {roots[0]}, and holds none (see --images)")
