@@ -28,13 +28,11 @@ from src.formats.importers import IMPORTERS
 from src.formats.staging import other_folders, whole_or_not
 
 RESULTS = "results"
-IMPORT_FLAGS, EXPORT_FLAGS = (
-    (
-        *("images", "image_pattern", "mask_pattern", "types", "rectangles", "intensity", "split_pieces"),
-        *("orientation", "crowds", "nuclei", "attribute"),
-    ),
-    ("to", "id_map", "classes", "min_score", "mpp", "gzip"),
+IMPORT_FLAGS = (
+    *("images", "image_pattern", "mask_pattern", "types", "rectangles", "intensity", "split_pieces"),
+    *("orientation", "crowds", "nuclei", "attribute"),
 )
+EXPORT_FLAGS = ("to", "id_map", "classes", "min_score", "mpp", "gzip")
 
 
 @dataclass(frozen=True)
@@ -101,31 +99,39 @@ class ConvertConfig:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     flags = parse(ConvertConfig, __doc__, argv=arguments)
-    path, out = Path(flags.input), Path(flags.out)
     kind = choose("--from", flags.source, [*IMPORTERS, RESULTS])
     for name in IMPORT_FLAGS if kind == RESULTS else EXPORT_FLAGS:
         if getattr(flags, name) is not None:
             raise InputError(f"--{name.replace('_', '-')}: has no effect with --from {kind} (see --help)")
-    refuse_overwriting(out, flags.force)
-    if kind != RESULTS:
-        settings = ImportSettings(
-            flags.intensity or "full",
-            flags.orientation or "auto",
-            bool(flags.split_pieces),
-            flags.crowds or "auto",
-            Path(flags.images) if flags.images else None,
-            bool(flags.nuclei),
-            flags.attribute,
-            flags.image_pattern,
-            flags.mask_pattern,
-            Path(flags.types) if flags.types else None,
-        )
-        source = open_source(kind, path, settings)
-        with whole_or_not(out) as folder:
-            *lines, last = convert_in(path, source, folder, flags.rectangles)
-            lines = [*other_folders(out, folder), *lines]
-        print("\n".join([*lines, f"wrote {out}: {last}"]))
-        return
+    refuse_overwriting(Path(flags.out), flags.force)
+    print(export_results(flags) if kind == RESULTS else import_data(flags, kind))
+
+
+def import_data(flags: ConvertConfig, kind: str) -> str:
+    """Import a data set in the format ``kind``; lines that sum it up."""
+    path, out = Path(flags.input), Path(flags.out)
+    settings = ImportSettings(
+        intensity=flags.intensity or "full",
+        orientation=flags.orientation or "auto",
+        split_pieces=bool(flags.split_pieces),
+        crowds=flags.crowds or "auto",
+        images=Path(flags.images) if flags.images else None,
+        nuclei=bool(flags.nuclei),
+        attribute=flags.attribute,
+        image_pattern=flags.image_pattern,
+        mask_pattern=flags.mask_pattern,
+        types=Path(flags.types) if flags.types else None,
+    )
+    source = open_source(kind, path, settings)
+    with whole_or_not(out) as folder:
+        *lines, last = convert_in(path, source, folder, flags.rectangles)
+        lines = [*other_folders(out, folder), *lines]
+    return "\n".join([*lines, f"wrote {out}: {last}"])
+
+
+def export_results(flags: ConvertConfig) -> str:
+    """Export a results file; lines that sum it up."""
+    path = Path(flags.input)
     target = choose("--to", flags.to, [*EXPORTERS, "coco"])
     require_path(path)
     id_map = id_map_of(path, flags.id_map)
@@ -134,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     classes = classes_of_results(flags.classes, path)
     min_score, said = (flags.min_score, "") if flags.min_score is not None else read_min_score(path)
     export = ExportSettings(min_score, said, flags.mpp, bool(flags.gzip))
-    print(convert_out(path, out, target, read_id_map(id_map), classes, export))
+    return convert_out(path, Path(flags.out), target, read_id_map(id_map), classes, export)
 
 
 def choose(flag: str, given: str | None, known: Sequence[str]) -> str:

@@ -31,7 +31,9 @@ class ReportConfig:
     images: str | None = option(None, "where the images lie; absent: with the ground truth", metavar="DIR")
     id_map: str | None = option(None, "id map of --pred; absent: the one beside it", metavar="FILE")
     classes: str | None = option(None, "JSON of classes; absent: the run's", metavar="FILE")
-    score_thresh: float = option(0.5, "score from which a cell counts", low=0, high=1, metavar="S")
+    min_score: float = option(
+        0.5, "lowest score that counts, except in AP", low=0, high=1, formerly="--score-thresh", metavar="S"
+    )
     bootstrap: int = option(
         RESAMPLES,
         "resamples of the images, for intervals of the figures; 0: none",
@@ -65,14 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     flags = parse(ReportConfig, __doc__, check_flags, arguments)
     sources = Sources(
-        flags.pred, flags.gt, flags.id_map, flags.classes, flags.score_thresh, flags.max_pixels, flags.crowds
+        flags.pred, flags.gt, flags.id_map, flags.classes, flags.min_score, flags.max_pixels, flags.crowds
     )
     if flags.images and not Path(flags.images).is_dir():
         raise InputError(f"--images {flags.images}: no such folder{nearest_path(flags.images)}")
     runs = with_distinct_names([read_run(Path(folder), sources) for folder in flags.run])
     output = Path(flags.output or Path(flags.run[0]) / "report.html")
     resampling = Resampling(flags.bootstrap, flags.groups or (None if flags.pred else groups_of_training(runs[0])))
-    write_report(output, runs, flags.images or flags.gt, flags.score_thresh, resampling)
+    write_report(output, runs, flags.images or flags.gt, flags.min_score, resampling)
     print(f"wrote {output}: {output.stat().st_size / 1e6:.1f} MB")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.common.errors import InputError, run_command
+from src.common.errors import InputError, nearest_path, run_command
 from src.common.files import id_map_of, write_json
 from src.common.limits import DEFAULT_MAX_PIXELS
 from src.config.command import parse
@@ -127,9 +127,14 @@ def _measure(flags: ScoreConfig, pred: str, classes: Sequence[CellClass]) -> Mea
 def _measure_other(flags: ScoreConfig, first: Measured, classes: Sequence[CellClass]) -> Measured:
     """As :func:`_measure`, of the results of ``--against``, which must be of the same images and classes."""
     against = str(flags.against)
+    if not Path(against).is_file():
+        raise InputError(f"--against {against}: no such file{nearest_path(against)}")
     own = [cell_class.name for cell_class in classes_of_results(flags.classes, against)]
     if own != [cell_class.name for cell_class in classes]:
-        raise InputError(f"--against {against}: its classes ({', '.join(own)}) are not those of {flags.pred}")
+        raise InputError(
+            f"--against {against}: its classes ({', '.join(own)}) are not those of {flags.pred}; if the files hold the"
+            " same classes, name them with --classes"
+        )
     other = _measure(flags, against, classes)
     if order_in(first, other) is None:
         raise InputError(f"--against {against}: its images are not those of {flags.pred}")

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import uuid
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -110,17 +111,40 @@ def unpack(content: bytes, most: int) -> bytes:
     return found
 
 
+def unpack_zip(path: Path, most: int) -> bytes:
+    """The only file in a zip archive.
+
+    Raises:
+        OSError, ValueError: the archive is damaged, holds none or several, or more than ``most`` bytes.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            if len(members) != 1:
+                raise ValueError(f"it holds {len(members)} files")
+            with archive.open(members[0]) as file:
+                found = file.read(most + 1)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(str(error) or "it is cut off") from error
+    if len(found) > most:
+        raise ValueError(f"it holds more than {most:,} bytes")
+    return found
+
+
 def read_text(path: str | Path) -> str:
     """The text of a file in UTF-8, or in UTF-16 or UTF-32 as Windows tools write it, without its byte-order mark.
 
-    A file whose name ends in ``.gz`` is unpacked.
+    A file whose name ends in ``.gz`` is unpacked, and so is the only file in one that ends in ``.zip``.
 
     Raises:
         OSError, ValueError: a file that cannot be read or unpacked, or is of another encoding.
     """
-    content = Path(path).read_bytes()
-    if Path(path).suffix.lower() == ".gz":
-        content = unpack(content, MAX_UNPACKED)
+    path = Path(path)
+    if path.suffix.lower() == ".zip":
+        content = unpack_zip(path, MAX_UNPACKED)
+    else:
+        content = path.read_bytes()
+        content = unpack(content, MAX_UNPACKED) if path.suffix.lower() == ".gz" else content
     text = content.decode(json.detect_encoding(content))
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

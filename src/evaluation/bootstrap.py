@@ -35,8 +35,9 @@ class Resamples:
 
     def said(self) -> str:
         """A line for the user about what was drawn, with a warning where that is of few groups."""
-        plural = "s" if self.group_count != 1 else ""
-        kind = f"image{plural}, each a group by itself (see --groups)" if self.by_image else f"group{plural} of images"
+        if self.group_count < 2:
+            return "no intervals: they need at least two groups of images (see --groups)"
+        kind = "images, each a group by itself (see --groups)" if self.by_image else "groups of images"
         few = f"; intervals from fewer than {FEW} groups mean little" if self.group_count < FEW else ""
         return f"{LEVEL:.0%} intervals from {len(self.weights)} bootstrap resamples of {self.group_count} {kind}{few}"
 
@@ -120,23 +121,25 @@ class Spreads:
 def spreads_of(measured: Sequence[Measured], resamples: Resamples | None) -> Spreads:
     """Figures and intervals of one or two result files of the same images; two are resampled alike.
 
-    The resamples are of the images of the first, in its order. Results of other images (see :func:`order_in`) raise
-    ``ValueError``.
+    The resamples are of the images of the first, in its order; of a single group there are no intervals. Results of
+    other images (see :func:`order_in`) raise ``ValueError``.
     """
     orders = [order_in(measured[0], one) for one in measured]
     if None in orders:
         raise ValueError("the results are of different images")
-    weights = np.zeros((0, len(measured[0].names))) if resamples is None else resamples.weights
+    weights = np.zeros((0, len(measured[0].names)))
+    if resamples and resamples.group_count > 1:  # draws of one group are all alike
+        weights = resamples.weights
     plain = [plain_figures(one) for one in measured]
     values = [
         bootstrap(one, weights[:, order]) if len(weights) else None for one, order in zip(measured, orders, strict=True)
     ]
     each = [Spread(figures, _intervals(drawn, figures)) for figures, drawn in zip(plain, values, strict=True)]
     if len(measured) < 2:
-        return Spreads(resamples is not None, each, None)
+        return Spreads(len(weights) > 0, each, None)
     difference = map_figures(lambda a, b: None if a is None or b is None else a - b, *plain)
     drawn = map_figures(np.subtract, *values) if len(weights) else None
-    return Spreads(resamples is not None, each, Spread(difference, _intervals(drawn, difference)))
+    return Spreads(len(weights) > 0, each, Spread(difference, _intervals(drawn, difference)))
 
 
 def _intervals(values: dict[str, Any] | None, figures: dict[str, Any]) -> dict[str, Any]:

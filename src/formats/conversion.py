@@ -2,7 +2,7 @@
 
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ ONLY_WITH = {
     "mask_pattern": {"pairs"},
     "types": {"mat"},
 }
+FEW_FORMATS = 5  # up to which a message lists them
 CUTS = (0.3, 0.7)  # share of a side at which rectangles are cut, at random between
 
 
@@ -99,15 +100,18 @@ def open_source(kind: str, path: Path, settings: ImportSettings) -> Source:
     """Find what is to be imported."""
     for name, kinds in ONLY_WITH.items():
         if kind not in kinds and getattr(settings, name) != getattr(ImportSettings(), name):
-            raise InputError(
-                f"--{name.replace('_', '-')}: has no effect with --from {kind}, only with {', '.join(sorted(kinds))}"
-            )
+            raise InputError(f"--{name.replace('_', '-')}: has no effect with --from {kind}{_only_with(kinds)}")
     for place in filter(None, (path, settings.images, settings.types)):
         require_path(place)
     source = IMPORTERS[kind](path, settings)
     if not source.readers:
         raise InputError(f"{path}: holds nothing in the format {kind} (see --help)")
     return source
+
+
+def _only_with(kinds: Collection[str]) -> str:
+    """The formats with which a flag has an effect, where they are few."""
+    return f", only with {', '.join(sorted(kinds))}" if len(kinds) <= FEW_FORMATS else ""
 
 
 def require_path(path: Path) -> None:
@@ -136,11 +140,6 @@ def convert_in(path: Path, source: Source, out: Path, seed: int | None) -> list[
             groups[part] = name
             found = [cell.class_id for cell in piece.instances if cell.class_id != UNKNOWN_CLASS]
             class_counts[part] = np.bincount(found, minlength=len(source.classes) + 1)[1:]
-    dropped = source.dropped + Counter({
-        "hidden by another cell of the class": counts["hidden"],
-        f"fragments under {MIN_FRAGMENT} px": counts["fragments"],
-    })  # fmt: skip
-    reasons = [f"{count} x {reason}" for reason, count in sorted(dropped.items()) if count]
     if not counts["cells"]:
         raise InputError(
             f"{path}: holds no cells in its {counted(len(groups), 'image')}{_what_instead(source, counts)}"
@@ -151,20 +150,30 @@ def convert_in(path: Path, source: Source, out: Path, seed: int | None) -> list[
         split, note = make_split(list(groups), class_counts, groups, 0.2, seed)
         write_json(out / "split.json", split, indent=1)
         lines.append(note)
-    lines += [f"dropped: {reason}" for reason in reasons]
+    names = ", ".join(f"{c.id} {c.name}" for c in source.classes)
+    last = f"{counted(len(groups), 'image')}, {counted(counts['cells'], 'cell')}; classes {names}"
+    return [*lines, *_what_was_found(source, counts), last]
+
+
+def _what_was_found(source: Source, counts: Counter[str]) -> list[str]:
+    """Lines about what was dropped, what the user should look at, and cells that are not as the others."""
+    dropped = source.dropped + Counter({
+        "hidden by another cell of the class": counts["hidden"],
+        f"fragment under {MIN_FRAGMENT} px": counts["fragments"],
+    })  # fmt: skip
+    lines = [f"dropped: {count} x {reason}" for reason, count in sorted(dropped.items()) if count]
     lines += source.lines
     if source.turned:
         lines.append(turned_warning(source.turned[0], len(source.turned) - 1))
     lines += small_range_warnings(source.levels)
-    lines += [f"look at {count} {what}" for what, count in sorted(source.notes.items()) if count]
+    lines += [f"look at: {count} x {what}" for what, count in sorted(source.notes.items()) if count]
     if counts["ambiguous regions"]:
         lines.append(f"kept apart: {counted(counts['ambiguous regions'], 'ambiguous region')}, in ambiguous.tif")
     if counts["of no class"]:
         lines.append(f"without a class: {counted(counts['of no class'], 'cell')}, in unknown.tif")
     if counts["covered in part"]:
         lines.append(f"cells covered in part by others of their class: {counts['covered in part']}")
-    names = ", ".join(f"{c.id} {c.name}" for c in source.classes)
-    return [*lines, f"{counted(len(groups), 'image')}, {counted(counts['cells'], 'cell')}; classes {names}"]
+    return lines
 
 
 def _what_instead(source: Source, counts: Counter[str]) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from src.common.errors import InputError
-from src.common.limits import max_pixels
+from src.common.limits import check_pixels, max_pixels
+from src.common.values import integer
 from src.data.classes import ANY_CLASS, UNKNOWN_CLASS, CellClass, name_classes, parse_classes, to_json
 from src.evaluation.coco_polygons import ToldSize
 from src.formats.imported import Source
@@ -53,6 +54,19 @@ def to_numbers(values: Iterable[Any]) -> list[float] | None:
     except (ValueError, TypeError, OverflowError):
         return None
     return found if np.isfinite(found).all() else None
+
+
+def to_size(height: Any, width: Any, path: Path) -> tuple[int, int]:
+    """The (H, W) of an image as JSON holds them.
+
+    Raises:
+        InputError: they are no positive integers, or more pixels than are read.
+    """
+    sides = (integer(height), integer(width))
+    if any(type(side) is not int or side < 1 for side in sides):
+        raise InputError(f"{path}: the height and the width of its image must be positive integers")
+    check_pixels(path, *sides)
+    return sides
 
 
 def to_rectangle(left: float, top: float, right: float, bottom: float) -> Ring:

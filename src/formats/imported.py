@@ -29,8 +29,8 @@ from src.evaluation.coco_polygons import ToldSize
 from src.formats.places import PICTURES
 from src.geometry.instances import Instance
 
-NOTE_TURNED = "pictures that were turned by their EXIF tag; --orientation raw leaves them as they are stored"
-NOTE_PIECES = "cells in several pieces; --split-pieces makes each piece a cell"
+NOTE_TURNED = "picture that was turned by its EXIF tag; --orientation raw leaves it as it is stored"
+NOTE_PIECES = "cell in several pieces; --split-pieces makes each piece a cell"
 
 
 @dataclass(frozen=True, eq=False)

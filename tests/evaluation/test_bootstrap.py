@@ -72,7 +72,7 @@ def same(value: float, wanted: float | None) -> None:
     assert np.isnan(value) if wanted is None else value == pytest.approx(wanted, abs=1e-12)
 
 
-def dice(spreads: Spreads, which: int = 0) -> tuple[float, list[float]]:
+def dice(spreads: Spreads, which: int = 0) -> tuple[float, list[float] | None]:
     one = spreads.each[which]
     return figure_at(one.figures, ("overlap", "Dice")), figure_at(one.intervals, ("overlap", "Dice"))
 
@@ -81,9 +81,9 @@ def test_intervals_by_hand() -> None:
     # Dice 1 and 2 * 4 / (4 + 12): a resample of the two images has a mean of 1, 0.75 or 0.5.
     two = measured([image(1, bar(0, 4)), image(2, bar(0, 12))], [[bar(0, 4)], [bar(0, 4)]])
     assert dice(spreads_of([two], resample(two.names, 1000))) == (0.75, [0.5, 1.0])
-    # In one group they always come together.
-    value, limits = dice(spreads_of([two], resample(["slide", "slide"], 1000)))
-    assert (value, limits) == (0.75, [0.75, 0.75])
+    # In one group they always come together, so that there is nothing to vary.
+    one_group = spreads_of([two], resample(["slide", "slide"], 1000))
+    assert dice(one_group) == (0.75, None) and not one_group.resampled
     assert spreads_of([two], None).each[0].intervals["overlap"]["Dice"] is None
 
 
@@ -93,7 +93,7 @@ def test_a_figure_that_is_undefined_in_some_resamples_has_the_interval_of_the_ot
     assert spread.intervals["pq"]["per_class"]["1"]["PQ"] == [1.0, 1.0]
     assert spread.intervals["pq"]["per_class"]["2"]["PQ"] == [0.0, 0.0]
     assert spread.figures["pq"]["agnostic"]["PQ"] == 0.5
-    none = measured([image(1, bar(0, 4, 1))], [[]])
+    none = measured([image(1, bar(0, 4, 1)), image(2, bar(0, 4, 1))], [[], []])
     assert spreads_of([none], resample(none.names, 5)).each[0].intervals["pq"]["per_class"]["2"]["PQ"] is None
 
 
@@ -110,6 +110,14 @@ def test_few_groups_are_warned_of() -> None:
     few, many = resample(list("abcdefghi"), 10), resample(list("abcdefghij"), 10)
     assert "of 9 groups" in few.said() and "fewer than 10" in few.said()
     assert "of 10 groups" in many.said() and "fewer" not in many.said()
+
+
+def test_one_group_has_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, groups = write_case(tmp_path, "one", 10, [1, 2, 3]), tmp_path / "groups.json"
+    groups.write_text('{"p": "x", "q": "x", "r": "x"}')
+    result = run(tmp_path, "--pred", one, "--bootstrap", "20", "--groups", str(groups))
+    assert "at least two groups" in (said := capsys.readouterr().out) and " to " not in said
+    assert result["bootstrap"]["groups"] == 1 and result["bootstrap"]["intervals"]["pq"]["agnostic"]["PQ"] is None
 
 
 def test_a_paired_difference_is_narrower_than_the_figures() -> None:
@@ -226,7 +234,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         run(tmp_path, "--pred", one, "--bootstrap", "0")
     with pytest.raises(InputError, match=r"--radius must be at least 0\.5, got 0"):
         run(tmp_path, "--pred", one, "--radius", "0")
-    with pytest.raises(InputError, match=r"missing\.json"):
+    with pytest.raises(InputError, match=r"--against .*missing\.json: no such file"):
         run(tmp_path, "--pred", one, "--against", str(tmp_path / "missing.json"))
     ids = json.loads((tmp_path / "other.id-map.json").read_text())
     (tmp_path / "other.id-map.json").write_text(json.dumps(ids[:2]))

@@ -41,7 +41,7 @@ def test_holes_are_cut_and_further_layers_are_said(tmp_path: Path, capsys: pytes
     ring = region(box(4, 4, 20, 16)) + region(box(8, 8, 12, 12), NegativeROA=1)
     write(tmp_path / "in", LAYER.format(ring), LAYER.format(region(box(30, 4, 34, 8))))
     said = convert(capsys, "--from", "monuseg", tmp_path / "in", tmp_path / "out")
-    assert "look at 1 XML files with regions in several layers" in said
+    assert "1 x XML file with regions in several layers" in said
     mask = masks_of(tmp_path / "out/TCGA-1")[1]
     assert mask.max() == 2 and not mask[8:13, 8:13].any() and (mask[4:9, 30:35] == 2).all()
 

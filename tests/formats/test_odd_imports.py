@@ -145,7 +145,7 @@ def test_many_nuclei_in_one_mask_are_said_and_split(tmp_path: Path, capsys: pyte
     save(tmp_path / "in/x/images/x.png", PIXELS)
     save(tmp_path / "in/x/Masks/a.png", (labels(A, B) > 0).astype(np.uint8) * 255)
     said = convert(capsys, "--from", "dsb2018", tmp_path / "in", tmp_path / "one")
-    assert "1 cells in several pieces" in said and "--split-pieces" in said and "1 image, 1 cell;" in said
+    assert "1 x cell in several pieces" in said and "--split-pieces" in said and "1 image, 1 cell;" in said
     said = convert(capsys, "--from", "dsb2018", tmp_path / "in", tmp_path / "two", "--split-pieces")
     assert "--split-pieces" not in said and np.array_equal(masks_of(tmp_path / "two/x")[1], labels(A, B))
 

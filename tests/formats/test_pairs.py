@@ -42,6 +42,9 @@ def save_tiff(path: Path, array: np.ndarray) -> Path:
         ("*/*/image.png", "*/image.png"),
         ("a/_img.tif", "a/*_img.tif"),
         ("x_*.*", "x_*.*"),
+        ("*/image.*", "*/image.*"),
+        ("**/a/*/image.*", "a/*/image.*"),
+        ("_img.*", "*_img.*"),
         ("_seg.npy", "*_seg.npy"),
     ],
 )
@@ -86,8 +89,11 @@ def test_an_image_is_not_paired_with_the_mask_of_another_folder(
         ("x.ome.tif", "x_mask.ome.tif", ("*.ome.tif", "*_mask.ome.tif")),
         ("x_raw.tif", "x.tif", ("*_raw.tif", "*.tif")),
         ("x/image.png", "x/mask.png", ("*/image.png", "*/mask.png")),
+        ("x/image.jpg", "x/mask.png", ("*/image.*", "*/mask.*")),
         ("images/s/x_img.png", "masks/s/x_mask.png", ("_img.png", "_mask.png")),
         ("x.jpg", "gt_x.png", ("*.*", "gt_*.*")),
+        ("x.ome.tif", "x_mask.ome.tif", ("*", "*_mask.*")),
+        ("x.png", "x_mask.ome.tif", ("*.*", "*_mask.*")),
     ],
 )
 def test_endings_folders_and_beginnings(
@@ -121,8 +127,8 @@ def test_what_the_patterns_leave_open_is_refused(tmp_path: Path, capsys: pytest.
     for name in ("x/1_img.png", "x/1_mask.png", "x/1_mask.tif"):
         save(tmp_path / "two" / name, labels(A))
     with pytest.raises(InputError, match=r"x/1_mask\.tif: is a second mask of 1 beside .*x/1_mask\.png"):
-        (pairs(capsys, tmp_path / "two", tmp_path / "out", "*_img.png", "*_mask.*"),)
-    with pytest.raises(InputError, match="--image-pattern"):
+        pairs(capsys, tmp_path / "two", tmp_path / "out", "*_img.png", "*_mask.*")
+    with pytest.raises(InputError, match="--image-pattern is missing"):
         convert(capsys, "--from", "pairs", tmp_path / "in", tmp_path / "out")
     with pytest.raises(InputError, match="--image-pattern: has no effect with --from labels"):
         convert(capsys, "--from", "labels", tmp_path / "in", tmp_path / "out", "--image-pattern", "*.png")

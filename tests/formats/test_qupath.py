@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def test_nuclei_of_cells_are_taken_where_asked_for(tmp_path: Path, capsys: pytes
     bare = feature(polygon(box(30, 4, 40, 20)), kind="cell")
     path = write(tmp_path / "x.geojson", both, bare)
     said, out = run(capsys, path)
-    assert "look at 1 cells of QuPath" in said and "--nuclei" in said
+    assert "1 x cell of QuPath" in said and "--nuclei" in said
     assert np.array_equal(masks_of(out / "x")[1], painted(np.s_[4:20, 4:20], np.s_[4:20, 30:40]))
     said, out = run(capsys, path, "--nuclei")
     assert "1 x cell without a nucleus" in said and "--nuclei" not in said
@@ -166,7 +167,7 @@ def test_annotations_around_detections_are_no_cells(tmp_path: Path, capsys: pyte
     around = feature(polygon(box(0, 0, 20, 40)), "Stroma")
     corrected = feature(polygon(box(29, 4, 35, 10)), "Stroma")  # drawn by hand over one detection
     said, out = run(capsys, write(tmp_path / "x.geojson", around, *found, corrected))
-    assert "1 x annotation around other objects" in said and "look at 1 annotations that were taken as cells" in said
+    assert "1 x annotation around other objects" in said and "1 x annotation that was taken as a cell" in said
     assert np.array_equal(masks_of(out / "x")[1], painted(np.s_[4:10, 29:35]))
     assert names_in(out) == ["Stroma", "Tumor"]
     found = [feature(polygon(box(x, 5, x + 4, 9)), None, "detection") for x in (2, 10, 30)]
@@ -223,6 +224,34 @@ def test_a_compressed_file_is_unpacked_within_bounds(
     path.write_bytes(gzip.compress(b" " * 100_000))
     monkeypatch.setattr("src.common.files.MAX_UNPACKED", 99_999)
     with pytest.raises(InputError, match=r"x\.geojson\.gz: .*more than 99,999 bytes"):
+        run(capsys, path)
+
+
+def zipped(path: Path, **members: bytes) -> bytes:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.geojson", content)
+    return path.read_bytes()
+
+
+def test_a_zip_as_qupath_writes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "in/x.png", PIXELS)
+    path = tmp_path / "in/x.zip"
+    content = zipped(path, objects=json.dumps(feature(polygon(box(5, 4, 15, 12)), kind="detection")).encode())
+    for given in (path, path.parent):
+        _, out = run(capsys, given)
+        assert np.array_equal(masks_of(out / "x")[1], painted(np.s_[4:12, 5:15]))
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"x\.zip: "):
+        run(capsys, path)
+    zipped(path, a=b"{}", b=b"{}")
+    with pytest.raises(InputError, match=r"x\.zip: .*2 files"):
+        run(capsys, path)
+    zipped(path, a=b" " * 100_000)
+    monkeypatch.setattr("src.common.files.MAX_UNPACKED", 99_999)
+    with pytest.raises(InputError, match=r"x\.zip: .*more than 99,999 bytes"):
         run(capsys, path)
 
 

@@ -24,16 +24,17 @@ from src.formats.imported import (
 from src.formats.places import Key, key_of, pair
 from src.formats.readers.qupath import Feature, read_objects
 
-SUFFIXES = (".geojson", ".geojson.gz", ".json", ".json.gz")  # of an image's files the first is taken
-NOTE_NUCLEI = "cells of QuPath that were taken whole; --nuclei takes their nuclei"
-NOTE_ANNOTATIONS = "annotations that were taken as cells, beside detections"
+SUFFIXES = (".geojson", ".geojson.gz", ".json", ".json.gz", ".zip")  # of an image's files the first is taken
+NOTE_NUCLEI = "cell of QuPath that was taken whole; --nuclei takes its nucleus"
+NOTE_ANNOTATIONS = "annotation that was taken as a cell, beside detections"
 
 
 def import_geojson(path: Path, settings: ImportSettings) -> Source:
-    """A file or a folder of ``x.geojson``, also ``.json`` and ``.gz``, and the images ``x.tif``, ``x.svs``, ``x.png`` …
+    """A file or a folder of ``x.geojson``, and the images ``x.tif``, ``x.svs``, ``x.png`` …
 
-    Images lie beside them, in a folder ``images``, or below ``settings.images``. Classes are those of ``classes.json``
-    in the folder, where that is one of ours, and then the others by name.
+    Features may also be ``.json``, ``.gz`` or ``.zip``. Images lie beside them, in a folder ``images``, or below
+    ``settings.images``. Classes are those of ``classes.json`` in the folder, where that is one of ours, and then the
+    others by name.
     """
     folder = path if path.is_dir() else path.parent
     everything = files_in(folder) if path.is_dir() else [path]

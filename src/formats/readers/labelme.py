@@ -11,10 +11,8 @@ import numpy as np
 
 from src.common.errors import InputError
 from src.common.files import read_json
-from src.common.limits import check_pixels
-from src.common.values import integer
-from src.data.pictures import decode_picture, open_picture
-from src.formats.drawn import Drawn, class_ids, draw, number_classes, to_numbers, to_rectangle, to_ring
+from src.data.pictures import PICTURE_SUFFIXES, TIFF_SUFFIXES, decode_picture, open_picture
+from src.formats.drawn import Drawn, class_ids, draw, number_classes, to_numbers, to_rectangle, to_ring, to_size
 from src.formats.imported import (
     Imported,
     ImportSettings,
@@ -32,7 +30,7 @@ from src.geometry.polygons import Ring, ellipse
 
 IGNORED = "__ignore__"  # labelme's own names for regions that are no objects
 BACKGROUND = "_background_"
-ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+WITH_AREA = ("polygon", "rectangle", "oriented_rectangle", "circle", "mask")  # kinds of shapes that may be objects
 
 
 def import_labelme(path: Path, settings: ImportSettings) -> Source:
@@ -44,21 +42,22 @@ def import_labelme(path: Path, settings: ImportSettings) -> Source:
     """
     folder = path if path.is_dir() else path.parent
     everything = files_in(folder) if path.is_dir() else [path]
-    names: set[str] = set()
+    names: set[str | None] = set()
     images: dict[Path, Path | None] = {}
     places = Places()
     for file in everything:
         data = read_json(file) if file.suffix.lower() == ".json" else None
         if isinstance(data, dict) and isinstance(data.get("shapes"), list):
-            names |= {name for name in map(_label, data["shapes"]) if name not in (None, IGNORED, BACKGROUND)}
+            names |= {_label(shape) for shape in data["shapes"] if _kind(shape) in WITH_AREA}
             images[file] = _find_image(data, file, settings.images, places)
     _refuse_shared(images)
-    source = Source({}, number_classes(sorted(names), path))
-    ids = class_ids(source.classes, bool(names), source) if images else {}
+    known = sorted(name for name in names if name not in (None, IGNORED, BACKGROUND))
+    source = Source({}, number_classes(known, path))
+    ids = class_ids(source.classes, bool(known), source) if images else {}
 
     def read(file: Path) -> Imported:
         data, image = read_json(file), images[file]
-        size = _size(data, file)
+        size = to_size(data.get("imageHeight"), data.get("imageWidth"), file)
         if image:
             pixels = read_matching(image, file, size, source, settings)
         else:
@@ -67,8 +66,8 @@ def import_labelme(path: Path, settings: ImportSettings) -> Source:
         cells = draw(_objects(data["shapes"], file, source.dropped), ids, size, file, source.dropped)
         return Imported(pixels, [cell for cell in cells if cell])
 
-    known = [file.absolute() for file in (*images, *filter(None, images.values()))]
-    say_unread(source, [file.absolute() for file in everything], known)
+    read_files = [file.absolute() for file in (*images, *filter(None, images.values()))]
+    say_unread(source, [file.absolute() for file in everything], read_files)
     return with_readers(
         source,
         [
@@ -84,7 +83,9 @@ def _find_image(data: Mapping[str, Any], file: Path, images: Path | None, places
     named = data.get("imagePath")
     if isinstance(named, str) and named and (found := find_named(named, file, roots, places)):
         return found
-    like = (places.find(root, (file.stem + ending,)) for root in roots for ending in ENDINGS)
+    like = (
+        places.find(root, (file.stem + ending,)) for root in roots for ending in (*TIFF_SUFFIXES, *PICTURE_SUFFIXES)
+    )
     found = next(filter(None, like), None)
     if found is None and not data.get("imageData"):
         raise InputError(f"{file}: names the image {named}, which is not in {roots[0]}, and holds none (see --images)")
@@ -98,14 +99,6 @@ def _refuse_shared(images: Mapping[Path, Path | None]) -> None:
             raise InputError(f"{file}: is of the image {image}, as {owners[image]} is")
 
 
-def _size(data: Mapping[str, Any], file: Path) -> tuple[int, int]:
-    height, width = integer(data.get("imageHeight")), integer(data.get("imageWidth"))
-    if type(height) is not int or type(width) is not int or min(height, width) < 1:
-        raise InputError(f"{file}: imageHeight and imageWidth must be positive integers")
-    check_pixels(file, height, width)
-    return height, width
-
-
 def _decode(text: Any, file: Path) -> bytes:
     try:
         return base64.b64decode(text)
@@ -116,6 +109,11 @@ def _decode(text: Any, file: Path) -> bytes:
 def _label(shape: Any) -> str | None:
     label = shape.get("label") if isinstance(shape, dict) else None
     return label.strip() or None if isinstance(label, str) else None
+
+
+def _kind(shape: Any) -> Any:
+    """What a shape is; files of early versions leave out that it is a polygon."""
+    return shape.get("shape_type") or "polygon" if isinstance(shape, dict) else None
 
 
 def _objects(shapes: Sequence[Any], file: Path, dropped: Counter[str]) -> Iterator[Drawn]:
@@ -134,7 +132,7 @@ def _objects(shapes: Sequence[Any], file: Path, dropped: Counter[str]) -> Iterat
         polygons: list[list[Ring]] = []
         masks: list[Instance] = []
         for shape in members:
-            if shape.get("shape_type") != "mask":
+            if _kind(shape) != "mask":
                 polygons += _polygon(shape, dropped)
             elif mask := _mask(shape, file, dropped):
                 masks = [union([*masks, mask])]
@@ -144,7 +142,7 @@ def _objects(shapes: Sequence[Any], file: Path, dropped: Counter[str]) -> Iterat
 
 def _polygon(shape: Mapping[str, Any], dropped: Counter[str]) -> list[list[Ring]]:
     """The polygon of a shape, if it has an area; others are counted."""
-    kind, points = shape.get("shape_type") or "polygon", shape.get("points")
+    kind, points = _kind(shape), shape.get("points")
     flat = to_numbers(value for point in points or [] for value in point) if _is_points(points) else None
     ring = None
     if kind == "rectangle" and flat and len(flat) == 4:
@@ -153,11 +151,11 @@ def _polygon(shape: Mapping[str, Any], dropped: Counter[str]) -> list[list[Ring]
         x, y, edge_x, edge_y = flat
         radius = float(np.hypot(edge_x - x, edge_y - y))
         ring = ellipse((x, y), (radius, radius))
-    elif kind in ("polygon", "rectangle", "oriented_rectangle"):
-        ring = to_ring(points)
-    else:
-        dropped[f"{kind}, which has no area" if kind != "circle" else "circle that cannot be read"] += 1
+    elif kind not in WITH_AREA:
+        dropped[f"{kind}, which has no area"] += 1
         return []
+    elif kind != "circle":
+        ring = to_ring(points)
     dropped[f"{kind} that cannot be read"] += ring is None
     return [] if ring is None else [[ring]]
 

@@ -55,7 +55,10 @@ def import_labels(folder: Path, settings: ImportSettings) -> Source:
     for key, path in images.items():
         if key not in label_of:
             refuse_seg(path.with_name(path.stem + SEG_NPY))
-            raise InputError(f"{path}: has no label image ({path.stem}_masks.tif beside it, or masks/{path.name})")
+            raise InputError(
+                f"{path}: has no label image ({path.stem}_masks.tif beside it, or masks/{path.name});"
+                " --from pairs takes other names"
+            )
 
     def read(path: Path, label: Path) -> Imported:
         imported = read_labelled(path, label, source, settings)
@@ -76,7 +79,7 @@ def read_labelled(path: Path, label: Path, source: Source, settings: ImportSetti
     found = read_mask(label, settings.split_pieces)
     note_turned_mask(label, source)
     pixels = read_matching(path, label, found.shape, source, settings)
-    source.notes["label images with one id alone: are they masks of 0 and 255?"] += int(found.max()) == 1
+    source.notes["label image with one id alone: is it a mask of 0 and 255?"] += int(found.max()) == 1
     source.notes[NOTE_PIECES] += count_in_pieces(cell_pixels(found))
     return Imported(pixels, from_label_map(found[None]))
 

@@ -8,7 +8,7 @@ from src.formats.imported import ImportSettings, Source
 from src.formats.readers.imagescope import Region, import_regions
 
 IMAGES = (".tif", ".tiff", ".svs", ".png")
-NOTE_LAYERS = "XML files with regions in several layers, all of which are read as nuclei"
+NOTE_LAYERS = "XML file with regions in several layers, all of which are read as nuclei"
 
 
 def import_monuseg(folder: Path, settings: ImportSettings) -> Source:

@@ -57,24 +57,27 @@ def import_pairs(folder: Path, settings: ImportSettings) -> Source:
 def parse_pattern(flag: str, given: str | None) -> Pattern:
     """A pattern as it is typed: a path with one ``*``, or else an ending like ``_img.png``, or a folder.
 
-    A last ``.*`` stands for the ending of any image. Any folders may stand before a pattern, so a first ``*/`` or
-    ``**/`` says nothing.
+    A last ``.*`` stands for the ending of any image, also ``.ome.tif``. Any folders may stand before a pattern, so a
+    first ``*/`` or ``**/`` says nothing.
 
     Raises:
         InputError: none, an empty one, one that leads out of the folder, or one with several ``*``.
     """
-    text = re.sub(r"^(?:\./)+", "", (given or "").strip().replace("\\", "/"))
-    text = re.sub(r"^(?:\*{1,2}/)+(?=.*\*)", "", text)
-    *folders, last = text.rstrip("/").split("/")
-    if not text or text.startswith("/") or ".." in [*folders, last]:
-        raise InputError(f"{flag} {given or ''}: --from pairs needs names below IN, such as '*_img.png' or 'images/*'")
-    if "*" not in text:
-        is_ending = PICTURES.search(last) or last.lower().endswith(".npy")
-        text = "/".join([*folders, f"*{last}" if is_ending else f"{last}/*"])
-    text = f"{text}.*" if text.endswith("*") and not text.endswith(".*") else text
-    if text.removesuffix(".*").count("*") != 1:
+    if given is None:
+        raise InputError(f"{flag} is missing: --from pairs needs it, such as '*_img.png' or 'images/*'")
+    text = re.sub(r"^(?:\./)+", "", given.strip().replace("\\", "/"))
+    start, ending = text.removesuffix(".*"), ".*" if text.endswith(".*") else ""
+    start = re.sub(r"^(?:\*{1,2}/)+(?=.*\*)", "", start)
+    *folders, last = start.rstrip("/").split("/")
+    if not start or start.startswith("/") or ".." in [*folders, last]:
+        raise InputError(f"{flag} {given!r}: must name files below IN, such as '*_img.png' or 'images/*'")
+    if "*" not in start:
+        is_ending = ending or PICTURES.search(last) or last.lower().endswith(".npy")
+        start = "/".join([*folders, f"*{last}" if is_ending else f"{last}/*"])
+    if start.count("*") != 1:
         raise InputError(f"{flag} {given}: takes one *, which stands for the name of the image")
-    return Pattern(flag, given or "", text)
+    ending = ".*" if start.endswith("*") else ending
+    return Pattern(flag, given, start + ending)
 
 
 def _matched(folder: Path, files: Sequence[Path], pattern: Pattern) -> dict[Path, Key]:
@@ -104,8 +107,8 @@ def _matched(folder: Path, files: Sequence[Path], pattern: Pattern) -> dict[Path
 def _regular_expression(glob: str) -> re.Pattern[str]:
     """What a path below the folder matches: ``folders`` before the pattern, if any, and ``name``."""
     before, after = (re.escape(_form(part)) for part in glob.removesuffix(".*").split("*"))
-    ending = rf"\.{ENDINGS}" if glob.endswith(".*") else ""
-    return re.compile(rf"(?:(?P<folders>.*)/)?{before}(?P<name>[^/]+){after}{ending}", re.IGNORECASE)
+    ending = rf"(?:\.ome)?\.{ENDINGS}" if glob.endswith(".*") else ""
+    return re.compile(rf"(?:(?P<folders>.*)/)?{before}(?P<name>[^/]+?){after}{ending}", re.IGNORECASE)
 
 
 def _form(text: str) -> str:

@@ -12,12 +12,11 @@ import numpy as np
 
 from src.common.errors import InputError
 from src.common.files import read_json, unpack
-from src.common.limits import check_pixels
-from src.common.values import integer, plain
+from src.common.values import plain
 from src.data.classes import CellClass
 from src.data.names import IMAGE_SUFFIX
 from src.data.pictures import open_picture
-from src.formats.drawn import Drawn, draw, hex_color, number_classes, to_numbers
+from src.formats.drawn import Drawn, draw, hex_color, number_classes, to_numbers, to_size
 from src.formats.imported import (
     Imported,
     ImportSettings,
@@ -95,13 +94,8 @@ def _find_image(file: Path, places: Places) -> Path:
 
 def _size(data: Any, file: Path) -> tuple[int, int]:
     size = data.get("size") if isinstance(data, dict) else None
-    height, width = (
-        (integer(size.get(side)) for side in ("height", "width")) if isinstance(size, dict) else (None, None)
-    )
-    if type(height) is not int or type(width) is not int or min(height, width) < 1:
-        raise InputError(f"{file}: its size must be a height and a width, positive integers")
-    check_pixels(file, height, width)
-    return height, width
+    known = size if isinstance(size, dict) else {}
+    return to_size(known.get("height"), known.get("width"), file)
 
 
 def _objects(

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -20,11 +20,13 @@ from src.formats.places import checked_parts
 from src.geometry.polygons import Ring, ellipse
 
 CLASS_NAMES = ("class", "label", "type", "name")  # of attributes, of which one is taken where there are several
+COLUMNS = ("filename", "region_shape_attributes", "region_attributes")  # of a table, that are read
 KEYS = {  # of the shapes, the numbers that make them up
     "rect": ("x", "y", "width", "height"),
     "circle": ("cx", "cy", "r"),
     "ellipse": ("cx", "cy", "rx", "ry"),
 }
+WITH_AREA = ("polygon", "polyline", *KEYS)  # kinds of shapes that may be objects
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,14 @@ class Region:
     shape: Mapping[str, Any]
     attributes: Mapping[str, Any]
 
+    @property
+    def kind(self) -> Any:
+        """What VIA calls the shape."""
+        return self.shape.get("name")
+
 
 Regions = dict[str, list[Region]]  # of each image, by its file name
+ClassOf = Callable[[Region], str | None]  # the class of a region
 Options = dict[str, Mapping[str, str]]  # of each attribute, what its values are called
 
 
@@ -50,14 +58,15 @@ def import_via(path: Path, settings: ImportSettings) -> Source:
         raise InputError(f"{path}: is a folder; name the JSON or CSV file of the project")
     regions, options = _read_csv(path) if path.suffix.lower() == ".csv" else _read_json(path)
     attribute = _choose_attribute(regions, settings.attribute, path)
-    names_of = partial(_class_name, attribute=attribute, options=options.get(attribute or "", {}))
-    names = {name for of_image in regions.values() for region in of_image if (name := names_of(region))}
-    source = Source({}, number_classes(sorted(names), path))
+    class_of: ClassOf = partial(_class_name, attribute=attribute, options=options.get(attribute or "", {}))
+    drawn = [region for of_image in regions.values() for region in of_image if region.kind in WITH_AREA]
+    names = sorted({name for region in drawn if (name := class_of(region))})
+    source = Source({}, number_classes(names, path))
     files = find_images(regions, path, settings.images, source)
     ids = class_ids(source.classes, bool(names), source) if regions else {}
 
     def read(name: str) -> Imported:
-        objects = list(_objects(regions[name], names_of, source.dropped))
+        objects = list(_objects(regions[name], class_of, source.dropped))
         size = shown_size(files[name], told_size(objects), source, settings.orientation)
         pixels = read_matching(files[name], path, size, source, settings)
         return Imported(pixels, [cell for cell in draw(objects, ids, size, path, source.dropped) if cell])
@@ -108,12 +117,15 @@ def _options(data: Mapping[str, Any]) -> Options:
 def _read_csv(path: Path) -> tuple[Regions, Options]:
     regions: Regions = {}
     try:
-        for row in csv.DictReader(io.StringIO(read_text(path))):
+        rows = csv.DictReader(io.StringIO(read_text(path)))
+        if missing := [column for column in COLUMNS if column not in (rows.fieldnames or [])]:
+            raise InputError(f"{path}: is no table of the VGG Image Annotator 2, for it has no column {missing[0]}")
+        for row in rows:
             shape, attributes = (json.loads(row[f"region_{key}"]) for key in ("shape_attributes", "attributes"))
             of_image = regions.setdefault(row["filename"], [])
             if shape:
                 of_image.append(_region({"shape_attributes": shape, "region_attributes": attributes}, path))
-    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, TypeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a table of the VGG Image Annotator 2 ({error})") from error
     return regions, {}
 
@@ -145,11 +157,11 @@ def _class_name(region: Region, attribute: str | None, options: Mapping[str, str
     return ": ".join(options.get(name, name).strip() for name in chosen) or None
 
 
-def _objects(regions: Sequence[Region], names_of: Any, dropped: Counter[str]) -> Iterator[Drawn]:
+def _objects(regions: Sequence[Region], class_of: ClassOf, dropped: Counter[str]) -> Iterator[Drawn]:
     """The regions that have an area; others are counted."""
     for region in regions:
-        kind = region.shape.get("name")
-        if kind not in ("polygon", "polyline", *KEYS):
+        kind = region.kind
+        if kind not in WITH_AREA:
             dropped[f"{kind}, which has no area"] += 1
             continue
         ring = _ring(kind, region.shape)
@@ -158,7 +170,7 @@ def _objects(regions: Sequence[Region], names_of: Any, dropped: Counter[str]) ->
         elif kind == "polyline" and (ring[0] != ring[-1]).any():
             dropped["polyline that is not closed"] += 1
         else:
-            yield Drawn(names_of(region), [[ring]])
+            yield Drawn(class_of(region), [[ring]])
 
 
 def _ring(kind: str, shape: Mapping[str, Any]) -> Ring | None:

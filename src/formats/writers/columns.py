@@ -10,9 +10,8 @@ from src.formats.exported import Classes
 from src.geometry.instances import Instance
 
 NAMES = ("image", "label", "class_id", "class", "color", "score")
-# In px, or px² for the area: integers and floats from the centre of the first pixel on.
+# Measures in px that are in µm, too, where the resolution is known; places count from the centre of the first pixel.
 LENGTHS = ("centroid_x", "centroid_y", "major_axis", "minor_axis", "perimeter")
-BOX = ("left", "top", "width", "height")
 
 
 def table_rows(
