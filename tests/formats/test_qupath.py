@@ -148,6 +148,16 @@ def test_types_that_are_no_cells_are_counted(tmp_path: Path, capsys: pytest.Capt
         assert words in said
 
 
+def test_objects_on_other_planes_of_a_stack_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = [{"c": -1, "z": 0, "t": 0}, {"c": -1, "z": 2, "t": 0}, {"c": -1, "z": 0, "t": 1}]
+    objects = [
+        feature({**polygon(box(2 + 10 * n, 2, 9 + 10 * n, 9)), "plane": plane}) for n, plane in enumerate(places)
+    ]
+    said, out = run(capsys, write(tmp_path / "x.geojson", *objects))
+    assert "2 x object on another plane" in said and "1 image, 1 cell" in said
+    assert np.array_equal(masks_of(out / "x")[1], painted(np.s_[2:9, 2:9]))
+
+
 def test_nuclei_of_cells_are_taken_where_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     both = feature(polygon(box(4, 4, 20, 20)), kind="cell", nucleusGeometry=polygon(box(8, 8, 12, 13)))
     bare = feature(polygon(box(30, 4, 40, 20)), kind="cell")

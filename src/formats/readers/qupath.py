@@ -112,7 +112,16 @@ def _feature(item: Mapping[str, Any], nuclei: bool, dropped: Counter[str]) -> Fe
         return None
     takes_nucleus = nuclei and kind == "cell"
     geometry = nucleus if takes_nucleus else item.get("geometry")
+    if _is_on_another_plane(geometry):
+        dropped["object on another plane (z or t) than the first"] += 1
+        return None
     return Feature(kind, name, color, geometry, is_whole=nucleus is not None and not takes_nucleus)
+
+
+def _is_on_another_plane(geometry: Any) -> bool:
+    """Whether QuPath says that a geometry lies in another slice or time point of a stack than the first."""
+    plane = geometry.get("plane") if isinstance(geometry, dict) else None
+    return isinstance(plane, dict) and any(plane.get(axis) not in (None, 0) for axis in ("z", "t"))
 
 
 def _kind(item: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
