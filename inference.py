@@ -3,6 +3,7 @@
 one process:   python inference.py --ckpt logs/best.pt --test-dir images --output results.json --zip submission.zip
 several GPUs:  torchrun --standalone --nproc-per-node 4 inference.py [the same flags]
 resume:        python inference.py [the same flags] --resume
+slides:        python inference.py --ckpt logs/best.pt --test-dir slides --output out
 share weights: python inference.py --ckpt logs/best.pt --export weights.safetensors
 
 Prediction settings that are not given are those of the checkpoint. The id map, the classes, the least score and
@@ -35,7 +36,7 @@ from src.common.errors import InputError, counted, run_command
 from src.common.files import companion, file_digest, write_json
 from src.common.limits import set_max_pixels
 from src.common.progress import ProgressBar
-from src.config.checks import check_overlap, check_slides
+from src.config.checks import check_no_slides, check_overlap, check_slides
 from src.config.settings import HOMEWORK_ID_MAP, HOMEWORK_TEST, LEAST_SCALE, MOST_SCALE, PredictSettings
 from src.data.classes import CellClass, to_json
 from src.data.data_shift import DataStatistics, PredictionStatistics, shift_warnings
@@ -91,6 +92,7 @@ def main(config: InferenceConfig) -> None:
     if slides:
         run_slides(config, world, device, slides)
         return
+    check_no_slides(config)
     images = find_images(config)
     predictor, checkpoint = load_predictor(config, device)
     if world.is_main:
@@ -123,6 +125,8 @@ def run_slides(config: InferenceConfig, world: distributed.World, device: torch.
         Path(config.output), config.tissue, config.mpp, config.scale, checkpoint.config.image,
         [*job(config, predictor.amp), predictor.settings.min_score],
     )  # fmt: skip
+    image = replace(predictor.image, channel_order=config.channel_order or "rgb")  # whatever training files had
+    predictor = replace(predictor, image=image)
     failed = predict_slides(predictor, checkpoint.classes, mine[world.rank :: world.size], options)
     failures = [line for of_process in world.gather(failed) for line in of_process.values()]
     if world.is_main and failures:

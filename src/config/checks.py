@@ -56,8 +56,17 @@ def check_slides(config: InferenceConfig) -> None:
     for flag, value in given.items():
         if value:
             raise InputError(f"{flag}: does not work with slides, such as those in {config.test_dir}")
+    if config.tissue not in ("auto", "all") and not Path(config.tissue).is_file():
+        raise InputError(f"--tissue {config.tissue}: must be auto, all, or a file of regions that is there")
     if Path(config.output).suffix == ".json" or Path(config.output).is_file():
         raise InputError(f"--output {config.output}: must be a folder, in which each slide gets one")
+
+
+def check_no_slides(config: InferenceConfig) -> None:
+    """Refuse flags that have no effect on images that are no slides."""
+    for flag, is_given in (("--tissue", config.tissue != "auto"), ("--shard", config.shard is not None)):
+        if is_given:
+            raise InputError(f"{flag}: has no effect: {config.test_dir} holds no slides")
 
 
 def check_overlap(flag: str, overlap: int, tile_size: int) -> None:

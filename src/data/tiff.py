@@ -88,7 +88,7 @@ def read_image(path: str | Path, intensity: str = "full", first_page: bool = Fal
     """
     check_intensity(intensity)
     with _open_page(path, first_page) as page:
-        _check_colors(page, path)
+        check_colors(page, path)
         pixels = _decode(page)[..., :3]
         white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
     image = to_uint8(pixels, intensity, path)
@@ -224,7 +224,7 @@ def _check_data_present(page: tifffile.TiffPage, path: str | Path) -> None:
         raise InputError(f"{path}: is truncated or damaged (part of the image data is missing)")
 
 
-def _check_colors(page: tifffile.TiffPage, path: str | Path) -> None:
+def check_colors(page: tifffile.TiffPage, path: str | Path) -> None:
     """Refuse colour models other than grey and RGB. JPEG's YCbCr is converted by the decoder."""
     name = tifffile.PHOTOMETRIC(page.photometric).name
     if name not in PLAIN_PHOTOMETRICS and not (name == "YCBCR" and page.compression == tifffile.COMPRESSION.JPEG):

@@ -41,7 +41,7 @@ def stream_pixels(page: tifffile.TiffPage) -> int:
 
 
 def claimed_pixels(page: tifffile.TiffPage, head: bytes) -> int:
-    """The px that the stream of a strip or tile of the page claims to hold, by its beginning (see above)."""
+    """The px that the stream of one strip or tile claims to hold, by its beginning; as :func:`stream_pixels`."""
     if page.compression in BOUNDED:
         return 0
     if page.compression not in JPEG | JPEG_2000:

@@ -59,7 +59,7 @@ def predict_slide(
     waiting = stitcher.go_on_from(state) if state else list(range(len(tiles.places)))
     cells: list[Instance] = []
     tiles_since, row = 0, stitcher.state.next_row
-    for index, found in progress_with(progress, waiting, _detections(predictor, slide, tiles, waiting)):
+    for index, found in _progress_with(progress, waiting, _detections(predictor, slide, tiles, waiting)):
         cells += stitcher.add(index, found)
         tiles_since += 1
         if stitcher.state.next_row > row and tiles_since >= TILES_PER_SHARD:
@@ -70,7 +70,7 @@ def predict_slide(
         shards.add(cells, stitcher.state)
 
 
-def progress_with(
+def _progress_with(
     progress: Callable[[Iterable[int]], Iterable[int]], indices: Sequence[int], values: Iterator[list[Instance]]
 ) -> Iterator[tuple[int, list[Instance]]]:
     """Each index with its value, while ``progress`` counts them."""

@@ -7,13 +7,16 @@ from pathlib import Path
 
 from src.common.errors import InputError
 from src.common.files import is_system_file
+from src.data.id_map import refuse_repeats
+from src.data.names import IMAGE_SUFFIX
 from src.data.tiff import first_page_size
 from src.slides.openslide_slide import OpenSlideSlide
 from src.slides.slide import Slide
 from src.slides.tiff_slide import TiffSlide
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
-SCANNER_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm")
+SCANNER_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
+WITH_PICTURES = (".vms", ".vmu")  # whose pixels lie in JPEG files beside
 NEEDS_OPENSLIDE = "pip install -r requirements-slides.txt"
 
 
@@ -21,19 +24,25 @@ def find_slides(folder: Path, slide_pixels: int) -> list[Path]:
     """The slides of a folder, sorted: files of scanners, and TIFF of more than ``slide_pixels`` px.
 
     Raises:
-        InputError: it holds slides and small images.
+        InputError: it holds slides and small images, or two slides of one name.
     """
     if not folder.is_dir():  # who looks for images says so
         return []
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not is_system_file(path.name)]
     slides = [path for path in files if _is_slide(path, slide_pixels)]
-    small = [path for path in files if path not in slides and path.suffix.lower() in TIFF_SUFFIXES]
+    has_own_pictures = any(path.suffix.lower() in WITH_PICTURES for path in slides)
+    small = [path for path in files if path not in slides and _is_image(path, has_own_pictures)]
     if slides and small:
         raise InputError(
             f"{folder}: holds slides, such as {slides[0].name}, and small images, such as {small[0].name}; put them"
             " into folders of their own, or say with --slide-pixels from what size on a TIFF is a slide"
         )
+    refuse_repeats((path.stem for path in slides), f"{folder}: slide")  # each gets a folder of this name
     return slides
+
+
+def _is_image(path: Path, tiff_alone: bool) -> bool:
+    return path.suffix.lower() in TIFF_SUFFIXES or (not tiff_alone and bool(IMAGE_SUFFIX.search(path.name)))
 
 
 def _is_slide(path: Path, slide_pixels: int) -> bool:

@@ -11,7 +11,7 @@ import tifffile
 
 from src.common.errors import InputError
 from src.common.limits import check_pixels
-from src.data.tiff import one_line
+from src.data.tiff import check_colors, one_line
 from src.data.tiff_streams import HEAD, claimed_pixels
 from src.slides.slide import Level, plausible_mpp
 
@@ -123,7 +123,7 @@ def _levels(file: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPage]:
 
 
 def _check_page(page: tifffile.TiffPage, path: Path) -> None:
-    """Refuse a page that is not 8 bits of grey or RGB, or is stored in parts that are too large to decode.
+    """Refuse a page that is not grey or RGB of 8 bits, or is stored in parts that are too large to decode.
 
     Raises:
         InputError: naming the file.
@@ -132,6 +132,7 @@ def _check_page(page: tifffile.TiffPage, path: Path) -> None:
         raise InputError(
             f"{path}: has {page.samplesperpixel} channels of {page.dtype}; slides are grey or RGB of 8 bits"
         )
+    check_colors(page, path)
     check_pixels(f"{path}: a stored tile", *page.chunks[:2])
 
 

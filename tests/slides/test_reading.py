@@ -84,6 +84,31 @@ def test_other_types_are_refused_by_name(tmp_path: Path, values: np.ndarray, tif
         tiff(tmp_path / "a.tif")
 
 
+def test_other_colour_models_are_refused_by_name(tmp_path: Path, tiff: OpenTiff) -> None:
+    colors = np.zeros((3, 256), np.uint16)
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((64, 64), np.uint8), tile=(32, 32), photometric="palette", colormap=colors
+    )
+    with pytest.raises(InputError, match=r"a\.tif.*PALETTE"):
+        tiff(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "b.tif", np.zeros((64, 64, 4), np.uint8), tile=(32, 32), photometric="separated")
+    with pytest.raises(InputError, match=r"b\.tif.*SEPARATED"):
+        tiff(tmp_path / "b.tif")
+
+
+def test_without_openslide_svs_is_read_and_other_files_say_what_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.slides.finding.find_spec", lambda _: None)
+    write_pyramid(tmp_path / "a.svs", image := picture(90, 100))
+    slide = open_slide(tmp_path / "a.svs")
+    assert (slide.read(0, 0, 0, 90, 100) == image).all()
+    slide.close()
+    (tmp_path / "a.ndpi").write_bytes(b"")
+    with pytest.raises(InputError, match=r"a\.ndpi.*requirements-slides\.txt"):
+        open_slide(tmp_path / "a.ndpi")
+
+
 @pytest.mark.parametrize("content", [b"", b"no TIFF", b"II*\0\xff\xff\xff\xff"])
 def test_files_that_are_no_slides_are_refused(tmp_path: Path, content: bytes) -> None:
     for name in ("a.tif", "a.svs"):
@@ -143,6 +168,19 @@ def test_slides_are_files_of_scanners_and_large_tiff(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--slide-pixels"):
         find_slides(tmp_path, 10_000)
     assert find_slides(tmp_path, 9_999) == [tmp_path / "a.NDPI", tmp_path / "b.tif"]
+
+
+def test_small_pictures_beside_slides_and_slides_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("a.svs", "b.ndpi"):
+        (tmp_path / name).write_bytes(b"")
+    assert len(find_slides(tmp_path, 1)) == 2
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"a\.png.*--slide-pixels"):
+        find_slides(tmp_path, 1)
+    (tmp_path / "a.png").unlink()
+    (tmp_path / "b.svs").write_bytes(b"")
+    with pytest.raises(InputError, match=r"slide b"):
+        find_slides(tmp_path, 1)
 
 
 def test_shards_take_every_nth_slide() -> None:
