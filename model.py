@@ -15,7 +15,7 @@ from src.config.checks import parse_anchors
 from src.config.settings import ModelSettings, PredictSettings
 from src.geometry.anchors import ASPECT_RATIOS, DEFAULT_ANCHORS
 from src.network.backbones import NORMS, Architecture, architecture, build_backbone
-from src.network.heads import Target, TiledRoIHeads
+from src.network.heads import Surroundings, Target, TiledRoIHeads
 from src.network.pyramid import PyramidRoIAlign
 from src.network.rpn import TiledRPN
 from src.network.sampling import BalancedSampler
@@ -150,13 +150,9 @@ def _roi_heads(
     settings: ModelSettings, class_count: int, predict: PredictSettings, norm_layer: Callable[..., nn.Module] | None
 ) -> TiledRoIHeads:
     channels, mask_layers = settings.fpn_channels, (settings.mask_head_channels,) * settings.mask_head_layers
-    if settings.detector == "v2":
-        box_head: nn.Module = FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [settings.box_head_dim], norm_layer)
-    else:
-        box_head = TwoMLPHead(channels * 7**2, settings.box_head_dim)
     heads = TiledRoIHeads(
         box_roi_pool=PyramidRoIAlign(output_size=7, sampling_ratio=settings.roi_samples),
-        box_head=box_head,
+        box_head=_box_head(settings, norm_layer),
         box_predictor=FastRCNNPredictor(settings.box_head_dim, class_count + 1),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
@@ -172,4 +168,16 @@ def _roi_heads(
     )
     heads.fg_bg_sampler = BalancedSampler(settings.rois_per_tile, 0.25)
     heads.mask_rois_per_tile, heads.mask_roi_scale = settings.mask_rois_per_tile, settings.mask_roi_scale
+    heads.surroundings = None
+    if settings.class_roi_scale:
+        head, width = _box_head(settings, norm_layer), settings.box_head_dim
+        heads.surroundings = Surroundings(settings.class_roi_scale, head, width, class_count)
     return heads
+
+
+def _box_head(settings: ModelSettings, norm_layer: Callable[..., nn.Module] | None) -> nn.Module:
+    """The layers between the features of a box and what is predicted from them."""
+    channels = settings.fpn_channels
+    if settings.detector == "v2":
+        return FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [settings.box_head_dim], norm_layer)
+    return TwoMLPHead(channels * 7**2, settings.box_head_dim)

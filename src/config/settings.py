@@ -139,6 +139,13 @@ class ModelSettings:
         low=1,
         high=3,
     )
+    class_roi_scale: float = learning(
+        0.0,
+        "sides of a second RoI, as a multiple of the box's, that the class is told from too: a cell's surroundings say "
+        "much about it; 0: none",
+        low=0,
+        high=8,
+    )
     roi_samples: int = learning(
         2,
         "samples per side in each bin of an RoI; 1 trains faster on a CPU, where cells span few pixels of the features",

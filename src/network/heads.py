@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
@@ -31,6 +31,7 @@ class TiledRoIHeads(RoIHeads):
 
     mask_rois_per_tile: int = 128
     mask_roi_scale: float = 1.0
+    surroundings: "Surroundings | None"
     class_weights: Tensor | None = None
 
     def check_targets(self, targets: Sequence[Target] | None) -> None:
@@ -88,7 +89,12 @@ class TiledRoIHeads(RoIHeads):
         }
 
     def _box_outputs(self, features: Features, proposals: list[Tensor], image_shapes: Shapes) -> tuple[Tensor, Tensor]:
-        return self.box_predictor(self.box_head(self.box_roi_pool(features, proposals, image_shapes)))
+        """Class logits ``(R, K + 1)`` and encoded offsets ``(R, 4 (K + 1))`` of the proposals of all tiles."""
+        logits, regression = self.box_predictor(self.box_head(self.box_roi_pool(features, proposals, image_shapes)))
+        if self.surroundings is not None:
+            around = [enlarge(boxes, self.surroundings.scale) for boxes in proposals]
+            logits = logits + self.surroundings(self.box_roi_pool(features, around, image_shapes))
+        return logits, regression
 
     def _mask_logits(self, features: Features, rois: list[Tensor], labels: Tensor, image_shapes: Shapes) -> Tensor:
         """``(R, M, M)`` logits of each RoI's own class."""
@@ -149,6 +155,24 @@ class TiledRoIHeads(RoIHeads):
         if len(positive) <= self.mask_rois_per_tile:
             return positive
         return positive[torch.randperm(len(positive), device=positive.device)[: self.mask_rois_per_tile]]
+
+
+class Surroundings(nn.Module):
+    """What the surroundings of a box, ``scale`` times its sides, say about its class: logits to be added to the box's.
+
+    They start at zero, so that weights of a network without this predict as before.
+    """
+
+    def __init__(self, scale: float, head: nn.Module, features: int, class_count: int) -> None:
+        super().__init__()
+        self.scale, self.head = scale, head
+        self.cls_score = nn.Linear(features, class_count + 1)
+        nn.init.zeros_(self.cls_score.weight)
+        nn.init.zeros_(self.cls_score.bias)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Logits ``(R, K + 1)`` from the features ``(R, C, 7, 7)`` of the enlarged boxes."""
+        return self.cls_score(self.head(pooled))
 
 
 def enlarge(boxes: Tensor, factor: float) -> Tensor:

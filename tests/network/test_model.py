@@ -190,6 +190,27 @@ def test_the_mask_head_sees_the_enlarged_box(scale: float) -> None:
     assert len(found["boxes"]) and torch.equal(found["mask_rois"], enlarge(found["boxes"], scale))
 
 
+@pytest.mark.parametrize("detector", ["v1", "v2"])
+def test_the_class_is_told_from_the_surroundings_too(detector: str) -> None:
+    settings = resolve(replace(TINY, backbone="resnet50", detector=detector, norm="group"), 20)
+    keep = PredictSettings(score_thresh=0.0, detections_per_tile=10)
+    torch.manual_seed(0)
+    alone = build_model(settings, 2, keep).eval()
+    model = build_model(replace(settings, class_roi_scale=2.0), 2, keep).eval()
+    missing = model.load_state_dict(alone.state_dict(), strict=False).missing_keys
+    assert missing and all(name.startswith("roi_heads.surroundings.") for name in missing)
+    features = {name: torch.randn(1, 16, 96 >> level, 96 >> level) for level, name in enumerate("0123", start=2)}
+    changed = {name: level.clone() for name, level in features.items()}
+    changed["0"][..., 4:, :] += 1  # rows 16 and on of the tile; the box ends at row 12, that of twice its sides at 18
+    boxes, shapes = [torch.tensor([[20.0, 0, 32, 12]])], [(96, 96)]
+    logits, offsets = alone.roi_heads._box_outputs(features, boxes, shapes)
+    assert torch.equal(model.roi_heads._box_outputs(features, boxes, shapes)[0], logits)  # as before, at the start
+    torch.nn.init.normal_(model.roi_heads.surroundings.cls_score.weight)
+    here, there = (model.roi_heads._box_outputs(seen, boxes, shapes) for seen in (features, changed))
+    assert torch.equal(here[1], offsets) and torch.equal(there[1], offsets)
+    assert not torch.allclose(here[0], logits) and not torch.allclose(here[0], there[0])
+
+
 @pytest.mark.parametrize(("detector", "name"), [("v1", "maskrcnn_resnet50_fpn"), ("v2", "maskrcnn_resnet50_fpn_v2")])
 def test_state_dict_is_torchvisions(detector: str, name: str) -> None:
     with torch.device("meta"):
