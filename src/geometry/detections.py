@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from src.geometry.instances import Instance, tight
+from src.geometry.instances import Instance
 from src.geometry.tiles import Tile
 
 MASK_SHIFT = 0.5
@@ -99,27 +99,30 @@ def _place(
     """Put the objects of a chunk, whose RoIs hold the pixels ``start`` to ``stop`` (x, y), into ``found``."""
     boxes, masks = detections.mask_boxes[chunk], detections.masks[chunk]
     columns, rows = (_pixel_weights(boxes[:, [k, k + 2]], start[:, k], stop[:, k], masks.shape[-1]) for k in (0, 1))
-    inside = rows @ masks @ columns.transpose(0, 2, 1) > 0.5
-    tops, bottoms = _extent(inside.any(axis=2))
-    lefts, rights = _extent(inside.any(axis=1))
-    labels, scores = detections.labels[chunk].tolist(), detections.scores[chunk].tolist()
-    probabilities = detections.probabilities[chunk].tolist()
-    for i, index in enumerate(chunk.tolist()):
-        if tops[i] < bottoms[i]:
-            mask = without_specks(inside[i, tops[i] : bottoms[i], lefts[i] : rights[i]])
-            top, left = int(start[i, 1] + tops[i]), int(start[i, 0] + lefts[i])
-            cell = tight(labels[i], scores[i], top, left, mask)
-            found[index] = cell and replace(cell, probabilities=tuple(probabilities[i]))
+    inside = without_specks(np.asarray(rows @ masks @ columns.transpose(0, 2, 1) > 0.5))
+    tops, bottoms = _extent(np.any(inside, axis=2))
+    lefts, rights = _extent(np.any(inside, axis=1))
+    corners = (start + np.stack([lefts, tops], axis=1)).tolist()
+    columns_of = (detections.labels, detections.scores, detections.probabilities)
+    labels, scores, probabilities = (values[chunk].tolist() for values in columns_of)
+    for i in np.flatnonzero(tops < bottoms).tolist():
+        mask, (left, top) = inside[i, tops[i] : bottoms[i], lefts[i] : rights[i]].copy(), corners[i]
+        found[chunk[i]] = Instance(labels[i], scores[i], top, left, mask, tuple(probabilities[i]))
 
 
-def without_specks(mask: np.ndarray) -> np.ndarray:
-    """A bool mask without its 8-connected pieces that are smaller than :data:`SPECK` of the largest one."""
-    count, pieces, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    if count <= 2:  # the background and one piece
-        return mask.copy()
-    areas = stats[:, cv2.CC_STAT_AREA]
-    areas[0] = 0
-    return np.asarray((areas >= SPECK * areas.max())[pieces] & mask)
+def without_specks(masks: np.ndarray) -> np.ndarray:
+    """``(N, h, w)`` bool masks, each without its 8-connected pieces below :data:`SPECK` of its largest one's area."""
+    if not masks.size:
+        return masks
+    count, height, width = masks.shape
+    apart = np.zeros((count, height + 1, width), np.uint8)  # one picture of all, an empty row below each
+    apart[:, :height] = masks
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats(apart.reshape(-1, width), connectivity=8)
+    areas, mask = stats[1:, cv2.CC_STAT_AREA], stats[1:, cv2.CC_STAT_TOP] // (height + 1)
+    largest = np.zeros(count, np.int64)
+    np.maximum.at(largest, mask, areas)
+    stays = np.concatenate([[False], areas >= SPECK * largest[mask]])
+    return masks if stays[1:].all() else stays[pieces].reshape(apart.shape)[:, :height]
 
 
 def _extent(any_pixel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -76,6 +76,8 @@ def group(links: Links, tile: np.ndarray) -> list[list[int]]:
 
 def merge(members: Sequence[Instance], is_cut: Sequence[bool]) -> Instance:
     """The object of linked detections, best score first: the best whole one, or the union where all are cut."""
+    if len(members) == 1:
+        return members[0]
     whole = [member for member, cut in zip(members, is_cut, strict=True) if not cut]
     merged = whole[0] if whole else union(members)
     probabilities = _mean_probabilities(members)

@@ -182,6 +182,9 @@ def test_specks_beside_a_cell_are_left_out_and_large_pieces_are_not() -> None:
     mask[2:5, 20:24], mask[15:18, 2:5] = True, True  # 12 px and 9 px
     expected = mask.copy()
     expected[15:18, 2:5] = False
-    assert (without_specks(mask) == expected).all()
-    assert (without_specks(expected[:12, :12]) == expected[:12, :12]).all()
-    assert not without_specks(np.zeros((4, 4), bool)).any()
+    alone, nothing = np.zeros((2, 20, 30), bool)
+    alone[15:18, 2:5] = True  # no speck where there is nothing else, and none beside its neighbours in the stack
+    assert (without_specks(np.stack([nothing, mask, alone])) == np.stack([nothing, expected, alone])).all()
+    assert (without_specks(np.stack([expected, alone])) == np.stack([expected, alone])).all()
+    assert without_specks(np.zeros((0, 4, 4), bool)).shape == (0, 4, 4)
+    assert not without_specks(np.zeros((1, 4, 4), bool)).any()
