@@ -176,7 +176,8 @@ def _model_views(predictor: Predictor) -> list[tuple[nn.Module, View]]:
 
 def _apply_view(batch: torch.Tensor, view: View) -> torch.Tensor:
     batch = batch.transpose(2, 3) if view.transpose else batch
-    return batch.flip([axis for axis, flipped in ((2, view.flip_rows), (3, view.flip_columns)) if flipped])
+    axes = [axis for axis, flipped in ((2, view.flip_rows), (3, view.flip_columns)) if flipped]
+    return batch.flip(axes) if axes else batch  # a flip along no axis would copy
 
 
 def _merge_views(predictor: Predictor, forwarded: tuple[tuple[int, int], list[Outputs]]) -> list[Detections]:

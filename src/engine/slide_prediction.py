@@ -3,13 +3,13 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 
 from src.engine.prediction import Predictor, detect_batches, in_turn
-from src.geometry.detections import to_instances
+from src.geometry.detections import Detections, to_instances
 from src.geometry.instances import Instance
 from src.geometry.stitch import Stitcher
 from src.geometry.stitch_settings import StitchSettings
@@ -57,35 +57,41 @@ def predict_slide(
     stitcher = Stitcher(tiles.places, full.height, full.width, StitchSettings(one_class_per_cell=True))
     state = shards.state()
     waiting = stitcher.go_on_from(state) if state else list(range(len(tiles.places)))
-    cells: list[Instance] = []
-    tiles_since, row = 0, stitcher.state.next_row
-    for index, found in _progress_with(progress, waiting, _detections(predictor, slide, tiles, waiting)):
-        cells += stitcher.add(index, found)
-        tiles_since += 1
-        if stitcher.state.next_row > row and tiles_since >= TILES_PER_SHARD:
-            shards.add(cells, stitcher.state)
-            cells, tiles_since = [], 0
-        row = stitcher.state.next_row
-    if tiles_since or state is None:
-        shards.add(cells, stitcher.state)
-
-
-def _progress_with(
-    progress: Callable[[Iterable[int]], Iterable[int]], indices: Sequence[int], values: Iterator[list[Instance]]
-) -> Iterator[tuple[int, list[Instance]]]:
-    """Each index with its value, while ``progress`` counts them."""
-    for index in progress(indices):
-        yield index, next(values)
-
-
-def _detections(
-    predictor: Predictor, slide: ScaledSlide, tiles: SlideTiles, waiting: Sequence[int]
-) -> Iterator[list[Instance]]:
-    """The objects in each of the waiting tiles, in px of the slide."""
+    stitching = _Stitching(tiles, stitcher, shards)
     found = detect_batches(predictor, _batches(predictor, slide, [tiles.scaled[index] for index in waiting]))
-    for index, detections in zip(waiting, found, strict=True):
-        tile = tiles.scaled[index]
-        yield to_instances(detections.placed(tile.left, tile.top, tiles.scales), tiles.places[index])
+    with ThreadPoolExecutor(1) as pool:  # the network runs in this thread, and stitching in that one
+        ahead = 2 * predictor.settings.predict_batch_size
+        for _ in in_turn(pool, stitching.add, zip(progress(waiting), found, strict=True), ahead):
+            pass
+    if stitching.tiles_since or state is None:
+        stitching.write()
+
+
+@dataclass
+class _Stitching:
+    """Stitches the detections of tiles, in order, and writes the cells of some rows of tiles as a shard."""
+
+    tiles: SlideTiles
+    stitcher: Stitcher
+    shards: Shards
+    cells: list[Instance] = field(default_factory=list)
+    tiles_since: int = 0
+    """How many tiles there were since the last shard."""
+
+    def add(self, found: tuple[int, Detections]) -> None:
+        """Take the detections of a tile, with the tile's index."""
+        index, detections = found
+        tile, row = self.tiles.scaled[index], self.stitcher.state.next_row
+        placed = detections.placed(tile.left, tile.top, self.tiles.scales)
+        self.cells += self.stitcher.add(index, to_instances(placed, self.tiles.places[index]))
+        self.tiles_since += 1
+        if self.stitcher.state.next_row > row and self.tiles_since >= TILES_PER_SHARD:
+            self.write()
+
+    def write(self) -> None:
+        """Write a shard."""
+        self.shards.add(self.cells, self.stitcher.state)
+        self.cells, self.tiles_since = [], 0
 
 
 def _batches(predictor: Predictor, slide: ScaledSlide, tiles: Sequence[Tile]) -> Iterator[np.ndarray]:
