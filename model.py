@@ -168,7 +168,7 @@ def _roi_heads(
     )
     heads.fg_bg_sampler = BalancedSampler(settings.rois_per_tile, 0.25)
     heads.mask_rois_per_tile, heads.mask_roi_scale = settings.mask_rois_per_tile, settings.mask_roi_scale
-    heads.surroundings = None
+    heads.refine_boxes, heads.surroundings = predict.refine_boxes, None
     if settings.class_roi_scale:
         head, width = _box_head(settings, norm_layer), settings.box_head_dim
         heads.surroundings = Surroundings(settings.class_roi_scale, head, width, class_count)

@@ -217,6 +217,9 @@ class PredictSettings:
         "test-time augmentation: how many views of each tile are predicted and merged; flips: four, full: eight",
         choices=("none", "flips", "full"),
     )
+    refine_boxes: bool = prediction(
+        False, "predict each box and its class once more from where the first prediction puts it; classes are the mean"
+    )
     one_class_per_cell: bool = prediction(
         False, "keep the best class of each cell alone; AP counts the others as alternatives"
     )

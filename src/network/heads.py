@@ -31,6 +31,7 @@ class TiledRoIHeads(RoIHeads):
 
     mask_rois_per_tile: int = 128
     mask_roi_scale: float = 1.0
+    refine_boxes: bool = False
     surroundings: "Surroundings | None"
     class_weights: Tensor | None = None
 
@@ -48,7 +49,12 @@ class TiledRoIHeads(RoIHeads):
         if self.training:
             return [], self._losses(features, proposals, image_shapes, targets or [])
         class_logits, box_regression = self._box_outputs(features, proposals, image_shapes)
-        found = self.choose_detections(class_logits.float(), box_regression.float(), proposals, image_shapes)
+        shares = class_logits.float().softmax(dim=1)
+        if self.refine_boxes:
+            shares, proposals = self._own_boxes(shares, box_regression.float(), proposals, image_shapes)
+            class_logits, box_regression = self._box_outputs(features, proposals, image_shapes)
+            shares = (shares + class_logits.float().softmax(dim=1)) / 2
+        found = self.choose_detections(shares, box_regression.float(), proposals, image_shapes)
         for tile, (of_tile, shape) in enumerate(zip(found, image_shapes, strict=True)):
             own_features = {name: level[tile : tile + 1] for name, level in features.items()}
             of_tile["mask_rois"] = enlarge(of_tile["boxes"], self.mask_roi_scale)
@@ -56,20 +62,32 @@ class TiledRoIHeads(RoIHeads):
         return found, {}
 
     def choose_detections(
-        self, class_logits: Tensor, box_regression: Tensor, proposals: list[Tensor], image_shapes: Shapes
+        self, shares: Tensor, box_regression: Tensor, proposals: list[Tensor], image_shapes: Shapes
     ) -> list[dict[str, Tensor]]:
         """Per tile the ``boxes``, ``scores``, ``labels`` and ``probabilities`` (N, K) of its detections, best first.
 
         As torchvision's ``postprocess_detections``, but with the probabilities of all classes, which sum to 1.
 
         Args:
-            class_logits: ``(R, K + 1)`` of the proposals of all tiles.
+            shares: ``(R, K + 1)`` probabilities of background and classes, of the proposals of all tiles.
             box_regression: ``(R, 4 (K + 1))`` encoded offsets.
         """
         counts = [len(of_tile) for of_tile in proposals]
-        shares = class_logits.softmax(dim=1).split(counts)
         decoded = self.box_coder.decode(box_regression, proposals).split(counts)
-        return [self._of_tile(*parts) for parts in zip(shares, decoded, image_shapes, strict=True)]
+        return [self._of_tile(*parts) for parts in zip(shares.split(counts), decoded, image_shapes, strict=True)]
+
+    def _own_boxes(
+        self, shares: Tensor, box_regression: Tensor, proposals: list[Tensor], image_shapes: Shapes
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The boxes of the likeliest classes in place of proposals, and their shares; those that are hardly an object
+        (see :meth:`choose_detections`) are left out."""
+        of_classes = shares[:, 1:]
+        kept = of_classes.amax(dim=1) > self.score_thresh
+        counts = [int(of_tile.sum()) for of_tile in kept.split([len(of_tile) for of_tile in proposals])]
+        decoded = self.box_coder.decode(box_regression, proposals)[kept]
+        own = decoded[torch.arange(len(decoded), device=decoded.device), of_classes[kept].argmax(dim=1) + 1]
+        boxes = [clip_boxes_to_image(*part) for part in zip(own.split(counts), image_shapes, strict=True)]
+        return shares[kept], boxes
 
     def _of_tile(self, shares: Tensor, boxes: Tensor, shape: tuple[int, int]) -> dict[str, Tensor]:
         """The detections among shares ``(R, K + 1)`` of background and classes, and boxes ``(R, K + 1, 4)``."""

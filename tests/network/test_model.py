@@ -166,13 +166,37 @@ def test_detections_are_torchvisions_with_probabilities() -> None:
     shapes = [(96, 96), (80, 96)]
     theirs = zip(*heads.postprocess_detections(logits, offsets, proposals, shapes), strict=True)
     for (boxes, scores, labels), ours in zip(
-        theirs, heads.choose_detections(logits, offsets, proposals, shapes), strict=True
+        theirs, heads.choose_detections(logits.softmax(dim=1), offsets, proposals, shapes), strict=True
     ):
         assert len(boxes) == 20 and torch.equal(ours["boxes"], boxes) and torch.equal(ours["labels"], labels)
         assert torch.equal(ours["scores"], scores)
         assert torch.allclose(ours["probabilities"].sum(dim=1), torch.ones(20))
         own = ours["probabilities"].gather(1, ours["labels"][:, None] - 1)[:, 0]
         assert (own >= ours["scores"]).all()  # of the classes alone, without the background
+
+
+def test_boxes_are_predicted_again_from_where_they_are() -> None:
+    """Of two proposals of 10 px, one is likely the second class, whose box is moved by half its width each time."""
+    heads = build_model(resolve(TINY, 20), 2, PredictSettings(score_thresh=0.1, refine_boxes=True)).eval().roi_heads
+    proposals = [torch.tensor([[20.0, 20, 30, 30], [60, 60, 70, 70]]), torch.zeros(0, 4)]
+    first = torch.tensor([[1.0, 2.0, 5.0], [0, 0, 0.0]]).log()
+    first[1] = torch.tensor([0.9, 0.05, 0.05]).log()
+    offsets = torch.zeros(2, 12)
+    offsets[0, 8] = 5.0  # in tenths of the width
+    seen: list[torch.Tensor] = []
+
+    def outputs(features: object, boxes: list[torch.Tensor], shapes: object) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(torch.cat(boxes))
+        count = len(seen[-1])
+        return (first if len(seen) == 1 else torch.tensor([[2.0, 2, 4]]).log())[:count], offsets[:count]
+
+    heads._box_outputs = outputs
+    features = {name: torch.zeros(2, 16, 96 >> level, 96 >> level) for level, name in enumerate("0123", start=2)}
+    (found, nothing), _ = heads(features, proposals, [(96, 96), (96, 96)])
+    assert seen[1].tolist() == [[25, 20, 35, 30]] and not len(nothing["boxes"])
+    best = found["scores"].argmax()
+    assert found["boxes"][best].tolist() == [30, 20, 40, 30] and found["labels"][best] == 2
+    assert found["scores"][best].item() == pytest.approx((5 / 8 + 1 / 2) / 2)
 
 
 def test_boxes_are_enlarged_about_their_centres() -> None:
