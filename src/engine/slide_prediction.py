@@ -1,8 +1,9 @@
 """Prediction of a slide: its tiles are read ahead, predicted in full batches, and stitched as they come."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -59,13 +60,14 @@ def predict_slide(
     waiting = stitcher.go_on_from(state) if state else list(range(len(tiles.places)))
     cells: list[Instance] = []
     tiles_since, row = 0, stitcher.state.next_row
-    for index, found in _progress_with(progress, waiting, _detections(predictor, slide, tiles, waiting)):
-        cells += stitcher.add(index, found)
-        tiles_since += 1
-        if stitcher.state.next_row > row and tiles_since >= TILES_PER_SHARD:
-            shards.add(cells, stitcher.state)
-            cells, tiles_since = [], 0
-        row = stitcher.state.next_row
+    with closing(_detections(predictor, slide, tiles, waiting)) as detections:  # no thread reads on after an error
+        for index, found in _progress_with(progress, waiting, detections):
+            cells += stitcher.add(index, found)
+            tiles_since += 1
+            if stitcher.state.next_row > row and tiles_since >= TILES_PER_SHARD:
+                shards.add(cells, stitcher.state)
+                cells, tiles_since = [], 0
+            row = stitcher.state.next_row
     if tiles_since or state is None:
         shards.add(cells, stitcher.state)
 
@@ -80,7 +82,7 @@ def _progress_with(
 
 def _detections(
     predictor: Predictor, slide: ScaledSlide, tiles: SlideTiles, waiting: Sequence[int]
-) -> Iterator[list[Instance]]:
+) -> Generator[list[Instance], None, None]:
     """The objects in each of the waiting tiles, in px of the slide."""
     found = detect_batches(predictor, _batches(predictor, slide, [tiles.scaled[index] for index in waiting]))
     for index, detections in zip(waiting, found, strict=True):
