@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.common.errors import InputError, some
-from src.common.files import replacing
+from src.common.files import writing
 from src.config.settings import ImageSettings
 from src.data.data_shift import DataStatistics
 from src.slides.finding import open_slide, slide_name
@@ -64,9 +64,11 @@ def check_start(slides: Sequence[Path], options: SlideOptions) -> None:
     """
     if options.scale is None and options.trained.mpp is None:
         raise InputError("--scale: is needed, because the checkpoint does not say the resolution of its training")
-    with replacing(options.output / ".can-be-written") as temporary:
-        temporary.touch()
-    (options.output / ".can-be-written").unlink(missing_ok=True)
+    trial = options.output / ".can-be-written"
+    with writing(options.output):
+        options.output.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink(missing_ok=True)  # another process may have been faster
     for slide in slides:
         check_place(options.folder_of(slide))
     if options.tissue not in ("auto", "all"):
