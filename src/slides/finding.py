@@ -27,11 +27,12 @@ OUTPUTS = {"summary.json", "cells.parquet"}  # by which a folder of outputs is k
 
 @dataclass
 class _Found:
-    """Slides, images that are none, and TIFF files that do not say their size."""
+    """Slides, images that are none, TIFF files that do not say their size, and the folders that were looked into."""
 
     slides: list[Path] = field(default_factory=list)
     small: list[Path] = field(default_factory=list)
     unread: list[Path] = field(default_factory=list)
+    folders: set[Path] = field(default_factory=set)
 
 
 def find_slides(folder: Path, slide_pixels: int) -> list[Path]:
@@ -66,17 +67,28 @@ def find_slides(folder: Path, slide_pixels: int) -> list[Path]:
 
 def _look_into(folder: Path, slide_pixels: int, found: _Found, level: int = 0) -> None:
     names = list_folder(folder, f"{folder}: no such folder")
-    if set(names) >= OUTPUTS:
+    place = folder.resolve()
+    if place in found.folders or set(names) >= OUTPUTS:
         return
+    found.folders.add(place)
     if level and any(map(is_known, names)):  # an image with its masks
         found.small.append(folder)
         return
     paths = [folder / name for name in names]
-    folders = [path for path in paths if path.is_dir()]
     files = [path for path in paths if path.is_file()]  # no pipe, which would block
-    owned = {path.stem for path in files if path.suffix.lower() == WITH_FOLDER}
-    tiff_alone = any(path.suffix.lower() in WITH_PICTURES for path in files)
     before = len(found.slides)
+    _sort(files, slide_pixels, found)
+    owned = {path.stem for path in files if path.suffix.lower() == WITH_FOLDER}
+    for path in paths if level < MOST_LEVELS else []:
+        if path.is_dir() and path.name not in owned:
+            _look_into(path, slide_pixels, found, level + 1)
+    is_alone = bool(level) and len(found.slides) == before
+    found.slides += _series_in(folder, [path for path in files if path.suffix.lower() in DICOM_SUFFIXES], is_alone)
+
+
+def _sort(files: Sequence[Path], slide_pixels: int, found: _Found) -> None:
+    """Sort the files of a folder into slides, small images and TIFF that cannot be read."""
+    has_own_pictures = any(path.suffix.lower() in WITH_PICTURES for path in files)
     for path in files:
         suffix = path.suffix.lower()
         if suffix in SCANNER_SUFFIXES:
@@ -85,13 +97,8 @@ def _look_into(folder: Path, slide_pixels: int, found: _Found, level: int = 0) -
             height, width = first_page_size(path)
             kind = found.slides if height * width > slide_pixels else found.small if height else found.unread
             kind.append(path)
-        elif not tiff_alone and IMAGE_SUFFIX.search(path.name):
+        elif not has_own_pictures and IMAGE_SUFFIX.search(path.name):
             found.small.append(path)
-    for path in folders if level < MOST_LEVELS else []:
-        if path.name not in owned:
-            _look_into(path, slide_pixels, found, level + 1)
-    is_alone = bool(level) and len(found.slides) == before
-    found.slides += _series_in(folder, [path for path in files if path.suffix.lower() in DICOM_SUFFIXES], is_alone)
 
 
 def _series_in(folder: Path, files: Sequence[Path], is_alone: bool) -> list[Path]:

@@ -107,7 +107,7 @@ def _read(folder: Path, number: int) -> Arrays:
     """
     path = folder / _name(number)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file}
         empty = StitchState(0, TileDetections.of(0, []), Objects.none())
         if arrays.keys() != _arrays([], empty).keys():
