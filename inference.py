@@ -51,7 +51,8 @@ from src.engine.checkpoint import Checkpoint, read_checkpoint, write_export
 from src.engine.devices import AMP_TYPES, prediction_amp
 from src.engine.memory import memory_errors
 from src.engine.prediction import Predictor, predict_images, warnings_on_limits
-from src.engine.slide_run import SlideOptions, predict_slides
+from src.engine.slide_options import SlideOptions, check_start
+from src.engine.slide_run import predict_slides
 from src.evaluation.partial_results import PartialResults
 from src.evaluation.probabilities import DIGITS, write_probabilities
 from src.evaluation.result_settings import write_settings
@@ -63,6 +64,7 @@ from src.reporting.draw import write_overlay
 from src.slides.finding import find_slides, shard_of
 from utils import share_cores, to_device
 
+SLIDES_TIMEOUT = 60.0 * 24 * 30  # minutes, in place of --timeout-minutes: slides of one process may take days longer
 Entries = dict[int, list[dict[str, Any]]]  # result entries by image id
 Counts = dict[int, Counter[int]]  # the number of cells by class id, by image id
 
@@ -86,9 +88,10 @@ def main(config: InferenceConfig) -> None:
     if config.export:
         export(config, Path(config.export))
         return
-    world, device = distributed.start(config.machine)
-    share_cores(device, world.size)
     slides = find_slides(Path(config.test_dir), config.slide_pixels or config.machine.max_pixels)
+    machine = replace(config.machine, timeout_minutes=SLIDES_TIMEOUT) if slides else config.machine
+    world, device = distributed.start(machine)
+    share_cores(device, world.size)
     if slides:
         run_slides(config, world, device, slides)
         return
@@ -123,8 +126,10 @@ def run_slides(config: InferenceConfig, world: distributed.World, device: torch.
         print(f"predicting {counted(len(mine), 'slide')} on {device} in {name_of(predictor.amp)}")
     options = SlideOptions(
         Path(config.output), config.tissue, config.mpp, config.scale, checkpoint.config.image,
-        [*job(config, predictor.amp), predictor.settings.min_score],
+        [*job(config, predictor.amp), predictor.settings.min_score], Path(config.test_dir), checkpoint.statistics,
     )  # fmt: skip
+    check_start(mine, options)
+    world.wait()  # until all processes have checked
     image = replace(predictor.image, channel_order=config.channel_order or "rgb")  # whatever training files had
     predictor = replace(predictor, image=image)
     failed = predict_slides(predictor, checkpoint.classes, mine[world.rank :: world.size], options)

@@ -1,5 +1,6 @@
 """Atomic writing of files, and reading of JSON with errors that name the file."""
 
+import errno
 import hashlib
 import json
 import os
@@ -10,11 +11,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from src.common.errors import InputError, nearest_path
 
 MAX_UNPACKED = 1 << 30  # bytes of a compressed file
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # how file systems of clusters say that they have no locks
 
 # What systems, file servers, editors and downloads leave in folders. A colon, or on other systems an underscore, begins
 # the name of an alternate data stream of Windows.
@@ -69,6 +71,22 @@ def replacing(path: str | Path) -> Iterator[Path]:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def lock(file: IO[Any]) -> None:
+    """Lock an open file for this process, until it closes the file or ends in whatever way.
+
+    Raises:
+        OSError: another process holds the lock, or (``errno`` is one of :data:`NO_LOCKS`) the file system has none.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+    else:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def companion(results: str | Path, what: str, suffix: str = ".json") -> Path:

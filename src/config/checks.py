@@ -56,8 +56,8 @@ def check_slides(config: InferenceConfig) -> None:
     for flag, value in given.items():
         if value:
             raise InputError(f"{flag}: does not work with slides, such as those in {config.test_dir}")
-    if config.tissue not in ("auto", "all") and not Path(config.tissue).is_file():
-        raise InputError(f"--tissue {config.tissue}: must be auto, all, or a file of regions that is there")
+    if config.tissue not in ("auto", "all") and not Path(config.tissue).exists():
+        raise InputError(f"--tissue {config.tissue}: must be auto, all, or a file or folder of regions that is there")
     if Path(config.output).suffix == ".json" or Path(config.output).is_file():
         raise InputError(f"--output {config.output}: must be a folder, in which each slide gets one")
 

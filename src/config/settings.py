@@ -375,7 +375,8 @@ class InferenceConfig:
         None, "TIFF files of more px are predicted as slides, in bounded memory; absent: --max-pixels", low=1
     )
     tissue: str = option(
-        "auto", "what of a slide is predicted: auto (tissue by its colour), all, or a GeoJSON file of regions"
+        "auto",
+        "what of a slide is predicted: auto (tissue by its colour), all, a GeoJSON file of regions, or a folder with NAME.geojson for each slide",
     )
     shard: str | None = option(None, "i/n: predict every n-th slide from the i-th on, for jobs of a cluster")
     channel_order: str | None = inherited(

@@ -9,6 +9,7 @@
 - ``validation``: the val images of a run, predicted and scored
 - ``prediction``: the network on the tiles of images
 - ``slide_prediction``: the network on the tiles of a slide, in bounded memory
+- ``slide_options``: how slides are predicted, and checks before the first one
 - ``slide_run``: a folder of slides becomes folders of cells
 - ``checkpoint``: what a file holds of a training, and its reader and writer
 - ``run_folder``: one training at a time in a folder, and what it resumes from

@@ -1,7 +1,7 @@
 """Prediction of images: read them, run the network on their tiles, stitch its detections."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -127,7 +127,7 @@ def detect(predictor: Predictor, image: np.ndarray) -> tuple[list[Tile], list[De
 
 
 @torch.inference_mode()
-def detect_batches(predictor: Predictor, batches: Iterable[np.ndarray]) -> Iterator[Detections]:
+def detect_batches(predictor: Predictor, batches: Iterable[np.ndarray]) -> Generator[Detections, None, None]:
     """What is found in each tile of batches ``(B, h, w, 3)`` uint8, in order."""
     with ThreadPoolExecutor(1) as pool:
         for batch in in_turn(pool, partial(_merge_views, predictor), (_forward(predictor, batch) for batch in batches)):

@@ -5,10 +5,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from src.common.errors import InputError
-from src.common.files import writing
+from src.common.files import lock, writing
 from src.engine.checkpoint import Checkpoint, read_checkpoint
 
 _LOCK = ".lock"
@@ -30,7 +29,7 @@ def locked(folder: Path) -> Iterator[None]:
         file = path.open("a")
     with file:
         try:
-            _lock(file)
+            lock(file)
         except OSError as error:
             raise InputError(
                 f"--output-dir {folder}: another training is writing into it; name another folder"
@@ -47,18 +46,6 @@ def locked(folder: Path) -> Iterator[None]:
 def _lock_path(folder: Path) -> Path:
     """In the folder; on Windows, which does not rename folders with open files, beside it."""
     return folder / _LOCK if os.name == "posix" else folder.with_name(f".{folder.name}{_LOCK}")
-
-
-def _lock(file: IO[str]) -> None:
-    """Lock an open file for this process; an ``OSError`` where another one holds the lock."""
-    try:
-        import fcntl
-    except ImportError:
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-    else:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def keep_earlier_run(folder: Path, checkpoint: Checkpoint | None) -> None:

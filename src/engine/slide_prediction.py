@@ -1,8 +1,9 @@
 """Prediction of a slide: its tiles are read ahead, predicted in full batches, and stitched as they come."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -58,9 +59,13 @@ def predict_slide(
     state = shards.state()
     waiting = stitcher.go_on_from(state) if state else list(range(len(tiles.places)))
     stitching = _Stitching(tiles, stitcher, shards)
-    found = detect_batches(predictor, _batches(predictor, slide, [tiles.scaled[index] for index in waiting]))
-    with ThreadPoolExecutor(1) as pool:  # the network runs in this thread, and stitching in that one
-        ahead = 2 * predictor.settings.predict_batch_size
+    batches = _batches(predictor, slide, [tiles.scaled[index] for index in waiting])
+    ahead = 2 * predictor.settings.predict_batch_size
+    with (
+        ThreadPoolExecutor(1) as pool,  # where tiles are stitched, while the network runs in this thread
+        closing(batches),  # no thread reads on after an error
+        closing(detect_batches(predictor, batches)) as found,
+    ):
         for _ in in_turn(pool, stitching.add, zip(progress(waiting), found, strict=True), ahead):
             pass
     if stitching.tiles_since or state is None:
@@ -94,7 +99,7 @@ class _Stitching:
         self.cells, self.tiles_since = [], 0
 
 
-def _batches(predictor: Predictor, slide: ScaledSlide, tiles: Sequence[Tile]) -> Iterator[np.ndarray]:
+def _batches(predictor: Predictor, slide: ScaledSlide, tiles: Sequence[Tile]) -> Generator[np.ndarray, None, None]:
     """The pixels of tiles, ``(B, S, S, 3)`` uint8 at a time, read ahead in threads: decoders leave the GIL."""
     size, readers = predictor.settings.predict_batch_size, min(os.cpu_count() or 1, MOST_READERS)
     swap = predictor.image.channel_order == "bgr"

@@ -4,44 +4,47 @@ import hashlib
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from src.common.errors import InputError, counted
 from src.common.files import read_json
 from src.common.progress import ProgressBar, say
-from src.config.settings import ImageSettings
 from src.data.classes import CellClass
+from src.data.data_shift import PredictionStatistics, shift_warnings
 from src.data.id_map import ImageId
 from src.data.tiff import one_line
+from src.engine.memory import memory_errors
 from src.engine.prediction import Predictor, warnings_on_limits
+from src.engine.slide_options import SlideOptions, check_place, scale_of_slide, tissue_of
 from src.engine.slide_prediction import SlideTiles, choose_tiles, predict_slide
+from src.slides.claims import claimed, digest_of, identity
 from src.slides.finding import open_slide
-from src.slides.outputs import SUMMARY, SlideInfo, write_outputs
+from src.slides.outputs import SUMMARY, SlideInfo, remove_remains, write_outputs
 from src.slides.scaled import ScaledSlide
-from src.slides.shards import Shards
+from src.slides.shards import JOB, Shards
 from src.slides.slide import Slide
-from src.slides.tissue import Tissue, all_tissue, find_tissue, read_tissue
 
-BYTES_PER_TILE = 50_000  # of disk, at most, for shards and outputs: some hundred cells of 300 bytes, twice
-HEAD = 1 << 20  # bytes at either end of a file by which it is known again
+BYTES_PER_PIXEL = 0.5  # of disk, of predicted tiles: 0.06 in skin (CMU-1), 0.4 in CoNSeP by its cells, of 0.7 kB each
+SAMPLED_TILES, SAMPLED_SHARDS = 32, 8  # of a slide, which are compared with the training's images
+MEMORY_ADVICE = "lower --predict-batch-size, choose another GPU with --device cuda:N or take --device cpu"
 
 
 @dataclass(frozen=True)
-class SlideOptions:
-    """How slides are predicted: ``mpp`` or ``scale`` where a flag gives one, ``trained`` is how training read images.
+class _Place:
+    """The folder of a slide's outputs, that of its unfinished work, and what its cells depend on, as JSON."""
 
-    ``tissue`` is ``auto``, ``all`` or a GeoJSON file; ``job`` is what else the cells depend on, as JSON.
-    """
-
-    output: Path
-    tissue: str
-    mpp: float | None
-    scale: float | None
-    trained: ImageSettings
+    folder: Path
     job: Any
+
+    @property
+    def unfinished(self) -> Path:
+        return self.folder.with_name(f".{self.folder.name}.unfinished")
 
 
 def predict_slides(
@@ -55,10 +58,11 @@ def predict_slides(
     failed = {}
     for path in slides:
         try:
-            say(f"{path}: {_predict(predictor, classes, path, options)}")
+            with memory_errors(MEMORY_ADVICE):
+                say(f"{path}: {_predict(predictor, classes, path, options)}")
         except InputError as error:
-            failed[path] = str(error)
-        except (OSError, ValueError, RuntimeError) as error:  # readers of slides raise anything
+            failed[path] = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
+        except Exception as error:  # readers of slides raise anything
             failed[path] = f"{path}: {type(error).__name__}: {one_line(error)}"
         if path in failed:
             say(f"failed: {failed[path]}")
@@ -67,85 +71,92 @@ def predict_slides(
 
 def _predict(predictor: Predictor, classes: Sequence[CellClass], path: Path, options: SlideOptions) -> str:
     """Predict a slide and write its folder; a line that sums it up."""
-    folder = options.output / path.stem
-    job = {"file": _identity(path), "tissue": _tissue_identity(options.tissue), "settings": options.job}
-    summary = folder / SUMMARY
-    if summary.is_file() and read_json(summary).get("job") == job:
-        return f"is finished, in {folder}"
-    slide = open_slide(path)
-    try:
-        return _predict_open(predictor, classes, slide, options, folder, job)
-    finally:
-        slide.close()
+    folder = options.folder_of(path)
+    with claimed(folder):
+        check_place(folder)
+        place = _Place(folder, {"file": identity(path), "tissue": _identity_of_tissue(path, options),
+                                "settings": options.job})  # fmt: skip
+        finished = _job_of(folder / SUMMARY)
+        if finished is not None:
+            _remove_remains_of(place, finished)
+        if finished == place.job:
+            return f"is finished, in {folder}"
+        with closing(open_slide(path)) as slide:
+            return _predict_open(predictor, classes, slide, options, place)
 
 
 def _predict_open(
-    predictor: Predictor, classes: Sequence[CellClass], slide: Slide, options: SlideOptions, folder: Path, job: Any
+    predictor: Predictor, classes: Sequence[CellClass], slide: Slide, options: SlideOptions, place: _Place
 ) -> str:
     started, full = time.monotonic(), slide.levels[0]
-    mpp = options.mpp or slide.mpp
     scaled = ScaledSlide(slide, scale_of_slide(slide, options))
-    tissue = _find_tissue(slide, options.tissue)
+    tissue = tissue_of(slide, options)
     tiles = choose_tiles(scaled, tissue, predictor.tile_size, predictor.settings.predict_overlap)
-    _check_disk(options.output, tiles)
-    shards = Shards(folder.with_name(f".{folder.name}.unfinished"), job)
+    _check_disk(place, tiles)
+    shards = Shards(place.unfinished, {"of": place.job, "tiles": digest_of(tiles.places)})
     of_slide = replace(predictor, image=replace(predictor.image, scale=scaled.scale))
     predict_slide(of_slide, scaled, tiles, shards, partial(ProgressBar, label=slide.path.name, unit="tile"))
-    for line in warnings_on_limits(predictor.limits_reached()).values():
-        say(line)
-    info = SlideInfo(ImageId(slide.path.name, 1, full.height, full.width), mpp, classes, tissue)
+    for line in _warnings(of_slide, scaled, tiles, shards, options):
+        say(f"{slide.path}: {line}")
+    if identity(slide.path) != place.job["file"]:
+        shards.remove()  # whose cells are of both
+        raise InputError(f"{slide.path}: was changed while it was predicted")
+    info = SlideInfo(ImageId(slide.path.name, 1, full.height, full.width), options.mpp or slide.mpp, classes, tissue)
     about = {
         "scale": scaled.scale,
         "tiles": len(tiles.scaled),
         "tiles_without_tissue": tiles.in_grid - len(tiles.scaled),
         "broken_tiles": slide.broken,
         "seconds": round(time.monotonic() - started, 1),
-        "job": job,
+        "job": place.job,
     }
-    cells = write_outputs(folder, info, shards, predictor.settings.min_score, about).total()
+    cells = write_outputs(place.folder, info, shards, predictor.settings.min_score, about).total()
     shards.remove()
     broken = f", {counted(slide.broken, 'broken stored tile')} read as white" if slide.broken else ""
-    return f"{counted(cells, 'cell')} in {len(tiles.scaled):,} of {counted(tiles.in_grid, 'tile')}{broken}, in {folder}"
+    seen = f"{len(tiles.scaled):,} of {counted(tiles.in_grid, 'tile')}"
+    return f"{counted(cells, 'cell')} in {seen}{broken}, in {place.folder}"
 
 
-def scale_of_slide(slide: Slide, options: SlideOptions) -> float:
-    """The factor by which a slide is resized, so that cells are as large as in training.
-
-    Raises:
-        InputError: the resolution of the slide or of the training is not known; it names the flag that says it.
-    """
-    if options.scale is not None:
-        return options.scale
-    mpp, trained = options.mpp or slide.mpp, options.trained
-    if mpp is None:
-        raise InputError(f"{slide.path}: does not say its resolution; pass --mpp, in µm per px")
-    if trained.mpp is None:
-        raise InputError(f"{slide.path}: the checkpoint does not say the resolution of its training; pass --scale")
-    return trained.scale * mpp / trained.mpp
-
-
-def _find_tissue(slide: Slide, how: str) -> Tissue:
-    if how == "auto":
-        return find_tissue(slide)
-    return all_tissue(slide) if how == "all" else read_tissue(slide, Path(how))
+def _warnings(
+    predictor: Predictor, scaled: ScaledSlide, tiles: SlideTiles, shards: Shards, options: SlideOptions
+) -> list[str]:
+    """What is odd about a slide: colours or sizes of cells unlike the training's, tiles that a limit cut off."""
+    found = list(warnings_on_limits(predictor.limits_reached()).values())
+    if options.statistics is None or not tiles.scaled:
+        return found
+    some = np.linspace(0, len(tiles.scaled) - 1, min(len(tiles.scaled), SAMPLED_TILES)).astype(int)
+    pixels = np.concatenate([scaled.read(tiles.scaled[index]).reshape(-1, 1, 3) for index in some])
+    if predictor.image.channel_order == "bgr":
+        pixels = pixels[..., ::-1]
+    statistics, least = PredictionStatistics(), predictor.settings.min_score
+    cells = (cell for part in shards.some_cells(SAMPLED_SHARDS) for cell in part if cell.score >= least)
+    statistics.add(pixels, cells)
+    return [*shift_warnings(options.statistics, [statistics], scaled.scale), *found]
 
 
-def _check_disk(output: Path, tiles: SlideTiles) -> None:
-    """Refuse to begin what the disk could not hold."""
-    place = next(parent for parent in (output, *output.resolve().parents) if parent.exists())
-    needed, free = len(tiles.scaled) * BYTES_PER_TILE, shutil.disk_usage(place).free
+def _check_disk(place: _Place, tiles: SlideTiles) -> None:
+    """Refuse to begin what the disk would hardly hold, with what lies there from before."""
+    done = sum(path.stat().st_size for path in place.unfinished.glob("*"))
+    needed = BYTES_PER_PIXEL * sum(tile.height * tile.width for tile in tiles.scaled) - done
+    free = shutil.disk_usage(place.folder.parent).free
     if needed > free:
-        raise InputError(f"{output}: up to {needed / 1e9:.1f} GB are needed, and {free / 1e9:.1f} GB are free")
+        raise InputError(f"{place.folder}: about {needed / 1e9:.2g} GB are needed, and {free / 1e9:.2g} GB are free")
 
 
-def _identity(path: Path) -> list[Any]:
-    """A file's name, size and the digest of its two ends: slides are too large to read them for this."""
-    with path.open("rb") as file:
-        ends = file.read(HEAD)
-        file.seek(max(path.stat().st_size - HEAD, 0))
-        ends += file.read(HEAD)
-    return [path.name, path.stat().st_size, hashlib.sha256(ends).hexdigest()]
+def _job_of(summary: Path) -> Any:
+    """What finished outputs were made from; ``None`` without any."""
+    found = read_json(summary) if summary.is_file() else None
+    return found.get("job") if isinstance(found, dict) else None
 
 
-def _tissue_identity(how: str) -> Any:
-    return how if how in ("auto", "all") else hashlib.sha256(Path(how).read_bytes()).hexdigest()
+def _remove_remains_of(place: _Place, finished: Any) -> None:
+    """Delete what the process that finished a slide has left, if it was killed right then."""
+    remove_remains(place.folder)
+    left = place.unfinished / JOB
+    if not left.exists() or read_json(left).get("of") == finished:
+        shutil.rmtree(place.unfinished, ignore_errors=True)
+
+
+def _identity_of_tissue(slide: Path, options: SlideOptions) -> Any:
+    path = options.regions_of(slide)
+    return options.tissue if path is None else hashlib.sha256(path.read_bytes()).hexdigest()

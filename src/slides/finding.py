@@ -1,15 +1,18 @@
-"""Which files of a folder are slides, and which reader opens them."""
+"""Which files of a folder, and of the folders in it, are slides, and which reader opens them."""
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
 from src.common.errors import InputError
-from src.common.files import is_system_file
-from src.data.id_map import refuse_repeats
+from src.common.values import plain
+from src.data.folders import MOST_LEVELS
 from src.data.names import IMAGE_SUFFIX
+from src.data.records import is_known, list_folder
 from src.data.tiff import first_page_size
+from src.slides.dicom import DICOM_SUFFIXES, series_of
 from src.slides.openslide_slide import OpenSlideSlide
 from src.slides.slide import Slide
 from src.slides.tiff_slide import TiffSlide
@@ -17,42 +20,125 @@ from src.slides.tiff_slide import TiffSlide
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 SCANNER_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
 WITH_PICTURES = (".vms", ".vmu")  # whose pixels lie in JPEG files beside
+WITH_FOLDER = ".mrxs"  # whose pixels lie in a folder of the same name
 NEEDS_OPENSLIDE = "pip install -r requirements-slides.txt"
+OUTPUTS = {"summary.json", "cells.parquet"}  # by which a folder of outputs is known
+
+
+@dataclass
+class _Found:
+    """Slides, images that are none, TIFF files that do not say their size, and the folders that were looked into."""
+
+    slides: list[Path] = field(default_factory=list)
+    small: list[Path] = field(default_factory=list)
+    unread: list[Path] = field(default_factory=list)
+    folders: set[Path] = field(default_factory=set)
 
 
 def find_slides(folder: Path, slide_pixels: int) -> list[Path]:
-    """The slides of a folder, sorted: files of scanners, and TIFF of more than ``slide_pixels`` px.
+    """The slides of a folder and of the folders in it, sorted: files of scanners, and TIFF of more px than given.
+
+    The DICOM files of a series are one slide: the folder that holds them and nothing else, or else the first of them.
+    Where there are slides, a TIFF that cannot be read counts as one, so that it is named when it is opened.
+
+    Args:
+        folder: where to look. What belongs to a slide, folders of outputs, and image folders with masks are left out.
+        slide_pixels: TIFF of more px are slides.
 
     Raises:
-        InputError: it holds slides and small images, or two slides of one name.
+        InputError: it holds slides and small images, or slides whose outputs would have one place.
     """
     if not folder.is_dir():  # who looks for images says so
         return []
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not is_system_file(path.name)]
-    slides = [path for path in files if _is_slide(path, slide_pixels)]
-    has_own_pictures = any(path.suffix.lower() in WITH_PICTURES for path in slides)
-    small = [path for path in files if path not in slides and _is_image(path, has_own_pictures)]
-    if slides and small:
+    found = _Found()
+    _look_into(folder, slide_pixels, found)
+    if not found.slides:
+        return []
+    if found.small:
         raise InputError(
-            f"{folder}: holds slides, such as {slides[0].name}, and small images, such as {small[0].name}; put them"
-            " into folders of their own, or say with --slide-pixels from what size on a TIFF is a slide"
+            f"{folder}: holds slides, such as {found.slides[0].relative_to(folder)}, and small images, such as"
+            f" {found.small[0].relative_to(folder)}; put them into folders of their own, or say with --slide-pixels"
+            " from what size on a TIFF is a slide"
         )
-    refuse_repeats((path.stem for path in slides), f"{folder}: slide")  # each gets a folder of this name
+    slides = sorted(found.slides + found.unread)
+    _refuse_one_place(slides, folder)
     return slides
 
 
-def _is_image(path: Path, tiff_alone: bool) -> bool:
-    return path.suffix.lower() in TIFF_SUFFIXES or (not tiff_alone and bool(IMAGE_SUFFIX.search(path.name)))
+def _look_into(folder: Path, slide_pixels: int, found: _Found, level: int = 0) -> None:
+    names = list_folder(folder, f"{folder}: no such folder")
+    place = folder.resolve()
+    if place in found.folders or set(names) >= OUTPUTS:
+        return
+    found.folders.add(place)
+    if level and any(map(is_known, names)):  # an image with its masks
+        found.small.append(folder)
+        return
+    paths = [folder / name for name in names]
+    files = [path for path in paths if path.is_file()]  # no pipe, which would block
+    before = len(found.slides)
+    _sort(files, slide_pixels, found)
+    owned = {path.stem for path in files if path.suffix.lower() == WITH_FOLDER}
+    for path in paths if level < MOST_LEVELS else []:
+        if path.is_dir() and path.name not in owned:
+            _look_into(path, slide_pixels, found, level + 1)
+    is_alone = bool(level) and len(found.slides) == before
+    found.slides += _series_in(folder, [path for path in files if path.suffix.lower() in DICOM_SUFFIXES], is_alone)
 
 
-def _is_slide(path: Path, slide_pixels: int) -> bool:
-    suffix = path.suffix.lower()
-    if suffix in SCANNER_SUFFIXES:
-        return True
-    if suffix not in TIFF_SUFFIXES:
-        return False
-    height, width = first_page_size(path)
-    return height * width > slide_pixels
+def _sort(files: Sequence[Path], slide_pixels: int, found: _Found) -> None:
+    """Sort the files of a folder into slides, small images and TIFF that cannot be read."""
+    has_own_pictures = any(path.suffix.lower() in WITH_PICTURES for path in files)
+    for path in files:
+        suffix = path.suffix.lower()
+        if suffix in SCANNER_SUFFIXES:
+            found.slides.append(path)
+        elif suffix in TIFF_SUFFIXES:
+            height, width = first_page_size(path)
+            kind = found.slides if height * width > slide_pixels else found.small if height else found.unread
+            kind.append(path)
+        elif not has_own_pictures and IMAGE_SUFFIX.search(path.name):
+            found.small.append(path)
+
+
+def _series_in(folder: Path, files: Sequence[Path], is_alone: bool) -> list[Path]:
+    """The slides among DICOM files: the folder if it holds one slide, else the first file of each series."""
+    series: dict[str, Path] = {}
+    for path in files:
+        series.setdefault(series_of(path) or f"file {path.name}", path)
+    return [folder] if is_alone and len(series) == 1 else list(series.values())
+
+
+def slide_name(slide: Path, root: Path) -> str:
+    """The name of a slide: its place in the folder that was searched, without the ending, like ``site_a/1``."""
+    return (slide if slide.is_dir() else slide.with_suffix("")).relative_to(root).as_posix()
+
+
+def _refuse_one_place(slides: Sequence[Path], root: Path) -> None:
+    """Refuse slides whose outputs would lie in one folder, or in one another."""
+    names: dict[str, Path] = {}
+    for slide in slides:
+        name = slide_name(slide, root)
+        other = names.setdefault(plain(name), slide)
+        if other != slide:
+            raise InputError(f"{root}: slide {name} occurs twice, as {other.name} and as {slide.name}; rename one")
+    for name, slide in names.items():
+        for parent in Path(name).parents:
+            if str(parent) in names:
+                raise InputError(
+                    f"{names[str(parent)]}: is a slide, and so is {slide}: the outputs of one would lie in those of"
+                    " the other; rename one"
+                )
+
+
+def files_of(slide: Path) -> list[Path]:
+    """The files that a slide consists of, as far as their names tell it."""
+    if slide.is_dir():
+        return sorted(path for path in slide.iterdir() if path.suffix.lower() in DICOM_SUFFIXES)
+    beside = slide.with_suffix("")
+    if slide.suffix.lower() == WITH_FOLDER and beside.is_dir():
+        return [slide, *sorted(path for path in beside.iterdir() if path.is_file())]
+    return [slide]
 
 
 def open_slide(path: Path) -> Slide:
@@ -67,7 +153,7 @@ def open_slide(path: Path) -> Slide:
         return TiffSlide(path)
     if not has_openslide:
         raise InputError(f"{path}: needs OpenSlide ({NEEDS_OPENSLIDE})")
-    return OpenSlideSlide(path)
+    return OpenSlideSlide(path, files_of(path)[0])
 
 
 def shard_of(slides: Sequence[Path], shard: str | None) -> list[Path]:

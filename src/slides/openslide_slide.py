@@ -1,6 +1,7 @@
 """Slides of scanners (SVS, NDPI, MRXS, SCN, BIF, DICOM, Philips …), read through OpenSlide."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +13,18 @@ from src.slides.slide import Level, plausible_mpp
 class OpenSlideSlide:
     """A slide that OpenSlide opens. Where it says what part of the slide was scanned, only that part is the image."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: Path | None = None) -> None:
+        """Open a slide; ``file`` is the one of its files that OpenSlide is given, if absent ``path`` itself."""
         import openslide
 
         self.path = path
         self.broken = 0
         try:
-            self._slide = openslide.OpenSlide(path)
+            self._slide = openslide.OpenSlide(file or path)
         except openslide.OpenSlideError as error:
             raise InputError(f"{path}: cannot be read by OpenSlide ({error})") from error
         properties = self._slide.properties
-        width, height = self._slide.dimensions
-        self._left, self._top = (int(properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
-        width, height = (
-            int(properties.get(f"openslide.bounds-{side}", whole))
-            for side, whole in (("width", width - self._left), ("height", height - self._top))
-        )
+        self._left, self._top, width, height = _scanned(properties, *self._slide.dimensions)
         self._downsamples = self._slide.level_downsamples
         self.levels: Sequence[Level] = [
             Level(max(int(height / down), 1), max(int(width / down), 1)) for down in self._downsamples
@@ -57,8 +54,21 @@ class OpenSlideSlide:
         return np.asarray((pixels[..., :3] * alpha + 255 * (255 - alpha)) // 255, np.uint8)
 
 
+def _scanned(properties: Mapping[str, str], width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, width and height of what was scanned of a slide, cut to it; all of it where that is not said."""
+    bounds = []
+    for axis, side, most in (("x", "width", width), ("y", "height", height)):
+        start, length = (_number(properties.get(f"openslide.bounds-{name}")) for name in (axis, side))
+        first = min(max(int(start or 0), 0), most)
+        last = most if length is None else min(int(start or 0) + int(length), most)
+        bounds.append((first, last - first) if last > first else (0, most))
+    (left, across), (top, down) = bounds
+    return left, top, across, down
+
+
 def _number(text: str | None) -> float | None:
     try:
-        return None if text is None else float(text)
+        number = None if text is None else float(text)
     except ValueError:
         return None
+    return number if number is not None and math.isfinite(number) else None

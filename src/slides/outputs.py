@@ -1,5 +1,6 @@
 """The folder of a finished slide: its cells for QuPath and for tables, an overview, and a summary."""
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,16 +57,39 @@ def write_outputs(
     Returns:
         The number of cells by class id.
     """
-    staged = folder.with_name(f".{folder.name}.tmp")
-    with writing(folder):
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(parents=True)
-        counts = _write_cells(staged, info, confident_cells(shards, min_score))
-        summary = {"slide": info.image.file_name, **summarize(info, counts), "min_score": min_score, **about}
-        write_json(staged / SUMMARY, summary, indent=1)
-        shutil.rmtree(folder, ignore_errors=True)
-        staged.replace(folder)
+    staged, old = _beside(folder)
+    remove_remains(folder)
+    try:
+        with writing(folder):
+            staged.mkdir(parents=True)
+            counts = _write_cells(staged, info, confident_cells(shards, min_score))
+            summary = {"slide": info.image.file_name, **summarize(info, counts), "min_score": min_score, **about}
+            write_json(staged / SUMMARY, summary, indent=1)
+            _flush(staged)
+            if folder.exists():
+                folder.replace(old)
+            staged.replace(folder)
+    finally:
+        remove_remains(folder)
     return counts
+
+
+def remove_remains(folder: Path) -> None:
+    """Delete what an interrupted :func:`write_outputs` leaves beside the folder of a slide."""
+    for path in _beside(folder):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """Where the outputs of a slide are written, and where those before lie while they are replaced."""
+    return folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
+
+
+def _flush(folder: Path) -> None:
+    """Have the files of a folder written to the disk itself, because what they were made from is deleted next."""
+    for path in folder.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 def confident_cells(shards: Shards, min_score: float) -> Iterator[list[Instance]]:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from src.common.errors import InputError
 from src.common.files import read_json, replacing, write_json
+from src.common.progress import say
 from src.geometry.instances import Instance
 from src.geometry.stitch import StitchState
 from src.geometry.suppression import Objects
@@ -22,9 +23,12 @@ Arrays = dict[str, np.ndarray]
 class Shards:
     """The shards of one slide in a folder: each holds the cells of some rows of tiles, and the state behind them.
 
+    One process at a time may use the folder.
+
     Args:
         folder: where they lie; made with the first shard.
-        job: what the cells depend on, as JSON. Shards of another job are refused.
+        job: what the cells depend on, as JSON. Shards of another job are refused, and those of no job, which an
+            interrupted :meth:`remove` leaves, are deleted.
 
     Raises:
         InputError: the folder holds shards of another job.
@@ -32,7 +36,9 @@ class Shards:
 
     def __init__(self, folder: Path, job: Any) -> None:
         self._folder, self._job = folder, json.loads(json.dumps(job))
-        if folder.is_dir() and (folder / JOB).exists() and read_json(folder / JOB) != self._job:
+        if not (folder / JOB).exists():
+            self.remove()
+        elif read_json(folder / JOB) != self._job:
             raise InputError(
                 f"{folder}: holds an unfinished prediction with other settings, another checkpoint or another file;"
                 " finish it with those, or delete the folder"
@@ -42,31 +48,73 @@ class Shards:
         return sorted(self._folder.glob("shard-*.npz")) if self._folder.is_dir() else []
 
     def state(self) -> StitchState | None:
-        """The state behind the last shard; ``None`` without any."""
-        paths = self._paths()
-        if not paths:
-            return None
-        with np.load(paths[-1], allow_pickle=False) as file:
-            return _unpack_state(file)
+        """The state behind the last shard; ``None`` without any.
+
+        All shards are read. The first one that is damaged or missing is deleted with those behind it.
+        """
+        paths, last = self._paths(), None
+        for number in range(len(paths)):
+            try:
+                last = _read(self._folder, number)
+            except InputError as error:
+                say(f"{error}; what it held is predicted again")
+                for damaged in paths[number:]:
+                    damaged.unlink()
+                break
+        return _unpack_state(last) if last else None
 
     def add(self, cells: Sequence[Instance], state: StitchState) -> None:
         """Write a shard: the cells since the one before, and the state behind them."""
         if not (self._folder / JOB).exists():
             write_json(self._folder / JOB, self._job)
-        arrays = {**_with_prefix("cells", pack(cells)), **_pack_state(state)}
-        with replacing(self._folder / f"shard-{len(self._paths()):06d}.npz") as temporary:
+        arrays = _arrays(cells, state)
+        with replacing(self._folder / _name(len(self._paths()))) as temporary:
             np.savez(temporary, **arrays)  # type: ignore[arg-type]  # no array has the name of a parameter
 
     def cells(self) -> Iterator[list[Instance]]:
-        """The cells of each shard, in the order in which they were found."""
-        for path in self._paths():
-            with np.load(path, allow_pickle=False) as file:
-                yield unpack(_of_prefix("cells", file))
+        """The cells of each shard, in the order in which they were found.
+
+        Raises:
+            InputError: a shard is damaged or missing.
+        """
+        return self._cells(range(len(self._paths())))
+
+    def some_cells(self, most: int) -> Iterator[list[Instance]]:
+        """The cells of at most ``most`` shards, spread evenly over the slide. Raises as :meth:`cells`."""
+        count = len(self._paths())
+        return self._cells(np.linspace(0, count - 1, min(count, most)).astype(int).tolist())
+
+    def _cells(self, numbers: Iterable[int]) -> Iterator[list[Instance]]:
+        for number in numbers:
+            yield unpack(_of_prefix("cells", _read(self._folder, number)))
 
     def remove(self) -> None:
-        """Delete the folder."""
+        """Delete the folder, first what says that its shards may be used."""
         if self._folder.is_dir():
+            (self._folder / JOB).unlink(missing_ok=True)
             shutil.rmtree(self._folder)
+
+
+def _name(number: int) -> str:
+    return f"shard-{number:06d}.npz"
+
+
+def _read(folder: Path, number: int) -> Arrays:
+    """The arrays of a shard; NumPy compares them with the checksums that the file holds.
+
+    Raises:
+        InputError: it is damaged or missing.
+    """
+    path = folder / _name(number)
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file}
+        empty = StitchState(0, TileDetections.of(0, []), Objects.none())
+        if arrays.keys() != _arrays([], empty).keys():
+            raise ValueError("other arrays than a shard has")
+    except Exception as error:  # damaged files raise anything
+        raise InputError(f"{path}: is damaged or missing") from error
+    return arrays
 
 
 def pack(instances: Sequence[Instance]) -> Arrays:
@@ -96,6 +144,11 @@ def unpack(arrays: Arrays) -> list[Instance]:
     return found
 
 
+def _arrays(cells: Sequence[Instance], state: StitchState) -> Arrays:
+    """What a shard holds."""
+    return {**_with_prefix("cells", pack(cells)), **_pack_state(state)}
+
+
 def _pack_state(state: StitchState) -> Arrays:
     pending, waiting = state.pending, state.waiting
     return {
@@ -111,7 +164,7 @@ def _pack_state(state: StitchState) -> Arrays:
     }
 
 
-def _unpack_state(file: Any) -> StitchState:
+def _unpack_state(file: Arrays) -> StitchState:
     pending, waiting = _of_prefix("pending", file), _of_prefix("waiting", file)
     return StitchState(
         int(file["next_row"]),
@@ -124,5 +177,5 @@ def _with_prefix(prefix: str, arrays: Arrays) -> Arrays:
     return {f"{prefix}.{name}": values for name, values in arrays.items()}
 
 
-def _of_prefix(prefix: str, file: Any) -> Arrays:
+def _of_prefix(prefix: str, file: Arrays) -> Arrays:
     return {name.removeprefix(f"{prefix}."): file[name] for name in file if name.startswith(f"{prefix}.")}

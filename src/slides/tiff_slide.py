@@ -4,6 +4,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -77,10 +78,12 @@ class TiffSlide:
         offset, count = page.dataoffsets[index], page.databytecounts[index]
         if not count:  # sparse files leave out the background
             return empty
+        with self._lock:
+            self._file.filehandle.seek(offset)
+            data = self._file.filehandle.read(count)
+        if len(data) < count:
+            raise InputError(f"{self.path}: is truncated, or became shorter while it was read")
         try:
-            with self._lock:
-                self._file.filehandle.seek(offset)
-                data = self._file.filehandle.read(count)
             if claimed_pixels(page, data[:HEAD]) > 2 * math.prod(page.chunks[:2]):
                 raise ValueError("claims to hold more than its tile")
             decoded, _, shape = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
@@ -134,6 +137,8 @@ def _check_page(page: tifffile.TiffPage, path: Path) -> None:
         )
     check_colors(page, path)
     check_pixels(f"{path}: a stored tile", *page.chunks[:2])
+    if max(map(add, page.dataoffsets, page.databytecounts), default=0) > page.parent.filehandle.size:
+        raise InputError(f"{path}: is truncated or damaged (part of the image data is missing)")
 
 
 def _as_rgb(pixels: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:

@@ -16,6 +16,7 @@ from src.slides.slide import Level, Slide
 SIDE = 2048  # px, at most, of the longer side of the picture that is judged
 LEAST_SATURATION = 18  # of 255; glass and scanned paper have less, the palest stained tissue more
 LEAST_SPOT = 16  # px of that picture; smaller spots are dust
+Regions = list[list[np.ndarray]]  # polygons
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,12 @@ def read_tissue(slide: Slide, path: Path) -> Tissue:
     Raises:
         InputError: no polygons, or one that lies outside of the slide.
     """
-    picture, full = thumbnail(slide), slide.levels[0]
+    regions, full = read_regions(path), slide.levels[0]
+    check_regions(regions, path, slide)
+    picture = thumbnail(slide)
     mask = np.zeros(picture.shape[:2], bool)
     factor = np.array([picture.shape[1] / full.width, picture.shape[0] / full.height])
-    for rings in _polygons(read_json(path), path):
-        outer, *holes = rings
-        if (outer.max(axis=0) <= 0).any() or (outer.min(axis=0) >= (full.width, full.height)).any():
-            raise InputError(f"{path}: a region lies outside of {slide.path}, which is {full.height} x {full.width} px")
+    for outer, *holes in regions:
         region = np.zeros_like(mask)
         _draw(region, outer * factor, True)
         for hole in holes:
@@ -96,14 +96,34 @@ def read_tissue(slide: Slide, path: Path) -> Tissue:
     return Tissue(mask, picture, full)
 
 
+def read_regions(path: Path) -> Regions:
+    """The polygons of a GeoJSON file: the rings ``(N, 2)`` of x and y of each, the outer one first.
+
+    Raises:
+        InputError: it cannot be read, or holds no polygons.
+    """
+    return _polygons(read_json(path), path)
+
+
+def check_regions(regions: Regions, path: Path, slide: Slide) -> None:
+    """Refuse regions of a file of which one lies outside of a slide.
+
+    Raises:
+        InputError: naming both.
+    """
+    full = slide.levels[0]
+    for outer, *_ in regions:
+        if (outer.max(axis=0) <= 0).any() or (outer.min(axis=0) >= (full.width, full.height)).any():
+            raise InputError(f"{path}: a region lies outside of {slide.path}, which is {full.height} x {full.width} px")
+
+
 def _draw(mask: np.ndarray, corners: np.ndarray, value: bool) -> None:
     drawn = fill(corners - 0.5, 1, *mask.shape)
     if drawn:
         mask[drawn.top : drawn.bottom, drawn.left : drawn.right][drawn.mask] = value
 
 
-def _polygons(data: Any, path: Path) -> list[list[np.ndarray]]:
-    """The rings ``(N, 2)`` of x and y of all polygons of a GeoJSON object, the outer one of each first."""
+def _polygons(data: Any, path: Path) -> Regions:
     found: list[Any] = []
     try:
         for feature in data.get("features", [data]) if isinstance(data, dict) else data:

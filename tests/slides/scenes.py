@@ -1,5 +1,6 @@
 """Made slides: cells on tissue of islands, written as pyramidal TIFF."""
 
+import zlib
 from pathlib import Path
 
 import cv2
@@ -37,6 +38,36 @@ def write_pyramid(path: Path, image: np.ndarray, levels: int = 3, mpp: float | N
             image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
             file.write(image, subfiletype=1, **options)
     return path
+
+
+def write_large(path: Path, side: int = 20_000) -> int:
+    """A square slide of glass with three islands of tissue, and the number of its cells.
+
+    The stored tiles of tissue are all the same, compressed once, and those of glass are left out, as scanners do, so
+    that the file is small and made at once. A second level, for thumbnails, is a fourth as large.
+    """
+    stored = 512
+    across = -(-side // stored)
+    rows, columns = np.mgrid[:across, :across] / across
+    islands = [(0.25, 0.25), (0.7, 0.35), (0.5, 0.8)]
+    is_tissue = np.any([(rows - y) ** 2 + (columns - x) ** 2 < 0.1**2 for y, x in islands], axis=0)
+    tissue = np.full((stored, stored, 3), STROMA, np.uint8)
+    for y in range(64, stored, 128):
+        for x in range(64, stored, 128):
+            cv2.ellipse(tissue, (x, y), (10, 7) if (x + y) % 256 else (7, 10), 0, 0, 360, CELL, -1)
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        for factor in (1, 4):
+            tile = np.ascontiguousarray(
+                cv2.resize(tissue, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+            )
+            encoded = zlib.compress(tile.tobytes())
+            file.write(
+                (encoded if shown else b"" for shown in is_tissue.ravel()), shape=(side // factor, side // factor, 3),
+                dtype=np.uint8, tile=tile.shape[:2], photometric="rgb", compression="zlib", metadata=None,
+                subifds=1 if factor == 1 else 0, subfiletype=int(factor > 1), resolution=(2e4 / factor, 2e4 / factor),
+                resolutionunit="CENTIMETER",
+            )  # fmt: skip
+    return int(is_tissue.sum()) * (stored // 128) ** 2
 
 
 class DarkFinder(nn.Module):
