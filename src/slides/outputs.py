@@ -4,6 +4,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from src.common.files import write_json, writing
 from src.data.classes import CellClass
 from src.data.id_map import ImageId
+from src.formats.writers.batches import batches
 from src.formats.writers.geojson import GeoJsonCells
 from src.formats.writers.parquet import FILE_NAME, ParquetCells
 from src.geometry.instances import Instance
@@ -83,11 +85,11 @@ def _write_cells(folder: Path, info: SlideInfo, parts: Iterator[list[Instance]])
         GeoJsonCells(folder / CELLS, info.image, by_id, info.mpp) as outlines,
         ParquetCells(folder / FILE_NAME, by_id, info.mpp) as table,
     ):
-        for cells in parts:
-            outlines.add(cells)
-            table.add(info.image, cells, counts.total() + 1)
-            picture.add(cells)
-            counts.update(cell.class_id for cell in cells)
+        for batch in batches(chain.from_iterable(parts)):
+            outlines.add(batch)
+            table.add(info.image, batch, counts.total() + 1)
+            picture.add(batch.cells)
+            counts.update(cell.class_id for cell in batch.cells)
     write_png(folder / OVERVIEW, picture.finished(counts))
     return counts
 

@@ -170,7 +170,7 @@ def test_parquet_is_written_as_images_come(results: Path, monkeypatch: pytest.Mo
     write_results(results, [entry for n in range(1, 6) for entry in result_entries(n, CELLS, 40, 50)])
     monkeypatch.setattr(parquet, "ROWS", 5)
     file = pq.ParquetFile(export(results, "parquet", "--min-score", 0) / "cells.parquet")
-    assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [6, 6, 3]
+    assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [5, 5, 5]
     assert file.read()["image"].to_pylist() == [str(n) for n in range(1, 6) for _ in range(3)]
 
 
