@@ -23,7 +23,8 @@ from src.slides.outputs import SUMMARY, SlideInfo, write_outputs
 from src.slides.scaled import ScaledSlide
 from src.slides.shards import Shards
 from src.slides.slide import Slide
-from src.slides.tissue import Tissue, all_tissue, find_tissue, read_tissue
+from src.slides.tissue import Tissue, all_tissue, find_tissue
+from src.slides.tissue_file import read_tissue
 
 BYTES_PER_TILE = 50_000  # of disk, at most, for shards and outputs: some hundred cells of 300 bytes, twice
 HEAD = 1 << 20  # bytes at either end of a file by which it is known again
@@ -102,7 +103,7 @@ def _predict_open(
         "seconds": round(time.monotonic() - started, 1),
         "job": job,
     }
-    cells = write_outputs(folder, info, shards, predictor.settings.min_score, about).total()
+    cells = sum(write_outputs(folder, info, shards, predictor.settings.min_score, about).values())
     shards.remove()
     broken = f", {counted(slide.broken, 'broken stored tile')} read as white" if slide.broken else ""
     return f"{counted(cells, 'cell')} in {len(tiles.scaled):,} of {counted(tiles.in_grid, 'tile')}{broken}, in {folder}"

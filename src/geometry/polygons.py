@@ -94,8 +94,8 @@ def fill_as_coco(polygons: Sequence[Sequence[float]], height: int, width: int) -
     """The union of polygons as COCO's tools draw it, as a compressed RLE of a ``height × width`` image.
 
     Each polygon is ``[x1, y1, x2, y2, …]`` in px, where the first pixel reaches from (0, 0) to (1, 1): for the rings of
-    :func:`~src.geometry.outlines.outlines` that is exact. COCO's C code takes memory by the length of the edges and does not check it, so
-    polygons must not reach far beyond the image.
+    :mod:`src.geometry.outlines` that is exact. COCO's C code takes memory by the length of the edges and does not check
+    it, so polygons must not reach far beyond the image.
     """
     from pycocotools import mask as coco_mask
 

@@ -65,14 +65,8 @@ def _squares_below(stop: np.ndarray) -> np.ndarray:
 
 
 def _perimeters(stack: Stack) -> np.ndarray:
-    pixels = stack.pixels
-    border = np.zeros_like(pixels)
-    middle = pixels[1:-1, 1:-1]
-    inside = pixels[:-2, 1:-1] & pixels[2:, 1:-1] & pixels[1:-1, :-2] & pixels[1:-1, 2:]
-    border[1:-1, 1:-1] = middle & ~inside
-    aside = border[:, :-2] + border[:, 2:]
-    code = 10 * (aside[:-2] + aside[2:])
-    code += 2 * (aside[1:-1] + border[:-2, 1:-1] + border[2:, 1:-1]) + border[1:-1, 1:-1]
-    places = np.flatnonzero(border[1:-1, 1:-1])
-    owner = stack.objects_at(places // code.shape[1] + 1)
-    return np.bincount(owner, PERIMETER[code.ravel()[places]], minlength=len(stack))
+    border, (places, owner) = stack.border.ravel(), stack.border_places
+    width = stack.border.shape[1]
+    rows = border[places - 1] + border[places + 1] + border[places - width] + border[places + width]
+    diagonals = sum(border[places + step] for step in (-width - 1, -width + 1, width - 1, width + 1))
+    return np.bincount(owner, PERIMETER[1 + 2 * rows + 10 * diagonals], minlength=len(stack))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -35,6 +36,20 @@ class Stack:
             pixels[end - height : end, 1 : width + 1] = one.mask
         places = np.array([(one.left, one.top) for one in instances], np.int64).reshape(-1, 2)
         return cls(pixels, ends - heights, places)
+
+    @cached_property
+    def border(self) -> np.ndarray:
+        """``(R, W)`` uint8: 1 at the px of masks that have a px outside of the mask above, below, left or right."""
+        pixels, border = self.pixels, np.zeros_like(self.pixels)
+        inside = pixels[:-2, 1:-1] & pixels[2:, 1:-1] & pixels[1:-1, :-2] & pixels[1:-1, 2:]
+        border[1:-1, 1:-1] = pixels[1:-1, 1:-1] & ~inside
+        return border
+
+    @cached_property
+    def border_places(self) -> tuple[np.ndarray, np.ndarray]:
+        """``(B,)`` places of the px of the borders in the flat array, sorted, and the object that each belongs to."""
+        places = np.flatnonzero(self.border == 1)
+        return places, self.objects_at(places // self.pixels.shape[1])
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -8,7 +8,8 @@ import pytest
 
 from src.common.errors import InputError
 from src.geometry.tiles import Tile
-from src.slides.tissue import all_tissue, find_tissue, read_tissue, thumbnail
+from src.slides.tissue import all_tissue, find_tissue, thumbnail
+from src.slides.tissue_file import read_tissue
 from tests.slides.conftest import OpenTiff
 from tests.slides.scenes import GLASS, STROMA, picture, write_pyramid
 

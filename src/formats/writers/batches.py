@@ -31,10 +31,27 @@ class Batch:
         return trace(self._stack)
 
     @cached_property
+    def class_ids(self) -> np.ndarray:
+        """``(N,)`` int64."""
+        return np.array([cell.class_id for cell in self.cells], np.int64)
+
+    @cached_property
     def boxes(self) -> np.ndarray:
         """``(N, 4)`` int64 left, top, width and height in px."""
         sides = [one.mask.shape[::-1] for one in self.cells]
         return np.concatenate([self._stack.places, np.array(sides, np.int64).reshape(-1, 2)], axis=1)
+
+    @cached_property
+    def centers(self) -> np.ndarray:
+        """``(N, 2)`` float64 x and y of their centroids, where the first pixel reaches from (0, 0) to (1, 1)."""
+        return np.stack([self.measures["centroid_x"], self.measures["centroid_y"]], axis=1) + 0.5
+
+    def borders(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each px of a cell's border ``(B,)`` the index of the cell, and ``(B, 2)`` x and y of the px's centre."""
+        places, cell = self._stack.border_places
+        rows, columns = np.divmod(places, self._stack.pixels.shape[1])
+        local = np.stack([columns - 1, rows - self._stack.rows[cell]], axis=1)
+        return cell, self._stack.places[cell] + local + 0.5
 
     @cached_property
     def measures(self) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """GeoJSON, for QuPath."""
 
 import gzip
+import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from src.formats.writers.batches import Batch, batches
 from src.geometry.instances import Instance
 from src.geometry.outlines import Outlines
 
-COMPRESSION = 6  # of gzip
+COMPRESSION = 4  # of gzip: a third of the time of level 6, for files that are a fifth larger
 BLOCK = 1 << 20  # bytes that are written at once, so that the same text is compressed to the same bytes
 CELLS = uuid.UUID("6c2b7f0e-1f5d-5d0c-9d0e-6a3f1c8b2e47")  # the namespace of the ids of cells, drawn once
 # Measurements under QuPath's names; its own table of measurements has the centroid.
@@ -81,16 +82,15 @@ class GeoJsonCells:
         del self._waiting[:done]
 
 
-def _features(
-    image: ImageId, batch: Batch, classes: Classes, mpp: float | None, first_label: int
-) -> Iterator[str]:
+def _features(image: ImageId, batch: Batch, classes: Classes, mpp: float | None, first_label: int) -> Iterator[str]:
     """The JSON of each cell's feature."""
     of_class = {class_id: _classification(cell_class) for class_id, cell_class in classes.items()}
-    columns = (batch.cells, _ids(image, batch, classes), _geometries(batch.outlines), _measurements(batch, classes, mpp))
-    for label, (cell, id_, geometry, measurements) in enumerate(zip(*columns, strict=True), start=first_label):
+    ids, measurements = _ids(image, batch, classes), _measurements(batch, classes, mpp)
+    parts = zip(batch.cells, ids, _geometries(batch.outlines), measurements, strict=True)
+    for label, (cell, id_, geometry, measured) in enumerate(parts, start=first_label):
         yield (
             f'{{"type": "Feature", "id": "{id_}", "geometry": {geometry}, "properties": {{"objectType": "detection",'
-            f' "name": "{label}", "classification": {of_class[cell.class_id]}, "measurements": {measurements}}}}}'
+            f' "name": "{label}", "classification": {of_class[cell.class_id]}, "measurements": {measured}}}}}'
         )
 
 
@@ -105,20 +105,53 @@ def _ids(image: ImageId, batch: Batch, classes: Classes) -> Iterator[str]:
         height, width = cell.mask.shape
         pixels = np.packbits(cell.mask).tobytes().hex()
         place = f"[{cell.top}, {cell.left}, {height}, {width}]"
-        yield str(uuid.uuid5(CELLS, f'{names[cell.class_id]}, {place}, "{pixels}"]'))
+        yield _uuid5(f'{names[cell.class_id]}, {place}, "{pixels}"]')
+
+
+def _uuid5(text: str) -> str:
+    """``str(uuid.uuid5(CELLS, text))``, in a third of the time."""
+    digest = hashlib.sha1(CELLS.bytes + text.encode(), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
 def _geometries(outlines: Outlines) -> Iterator[str]:
     """The JSON of each object's geometry, its rings closed."""
-    corners, sizes = outlines.closed()
-    form = "\n".join(f"[{', '.join(['[%d, %d]'] * size)}]" for size in sizes.tolist())
-    rings = (form % tuple(corners.ravel().tolist())).split("\n")  # far faster than json.dumps
-    for polygons in outlines.grouped(rings):
-        parts = [f"[{', '.join(of_polygon)}]" for of_polygon in polygons]
+    for polygons in outlines.grouped(_rings(*outlines.closed)):
+        parts = [f"[[{'], ['.join(rings)}]]" for rings in polygons]
         if len(parts) == 1:
             yield f'{{"type": "Polygon", "coordinates": {parts[0]}}}'
         else:
             yield f'{{"type": "MultiPolygon", "coordinates": [{", ".join(parts)}]}}'
+
+
+def _rings(corners: np.ndarray, sizes: np.ndarray) -> list[str]:
+    """The corners of each ring as JSON, without the brackets around them; far faster than ``json.dumps``.
+
+    The texts of all corners are rows of characters, as long as the longest would be, and 0 stands for none.
+    """
+    digits = _digits(corners)
+    count = digits.shape[2]
+    text = np.empty((len(corners), 2 * count + 6), np.uint8)
+    text[:, 0] = ord("[")
+    text[:, 1 : count + 1] = digits[:, 0]
+    text[:, count + 1 : count + 3] = list(b", ")
+    text[:, count + 3 : -3] = digits[:, 1]
+    text[:, -3:] = list(b"], ")
+    text[np.cumsum(sizes) - 1, -2:] = (ord("\n"), 0)
+    return text[text > 0].tobytes().decode().splitlines()
+
+
+def _digits(values: np.ndarray) -> np.ndarray:
+    """The decimal digits of whole numbers from 0 up, ``(…, D)`` ASCII, aligned to the right with 0 before them."""
+    digits = np.zeros((*values.shape, len(str(values.max(initial=0)))), np.uint8)
+    left = values.astype(np.uint32)  # which divides faster
+    for place in reversed(range(digits.shape[-1])):
+        rest = left // 10
+        digits[..., place] = np.where(left > 0, left - 10 * rest + ord("0"), 0)
+        left = rest
+    digits[..., -1] |= ord("0")  # of 0 itself, too
+    return digits
 
 
 def _measurements(batch: Batch, classes: Classes, mpp: float | None) -> Iterator[str]:
@@ -127,6 +160,12 @@ def _measurements(batch: Batch, classes: Classes, mpp: float | None) -> Iterator
     if mpp is not None:
         in_microns = batch.in_microns(mpp)
         found.update((name, in_microns[column].tolist()) for name, column in IN_MICRONS.items())
-    names = ["Score", *found, *(f"Probability of {classes[i].name}" for i in range(1, len(classes) + 1))]
+    known = [f"Probability of {classes[i].name}" for i in range(1, len(classes) + 1)]
+    form, longer = _form(["Score", *found]), _form(["Score", *found, *known])
     for cell, values in zip(batch.cells, zip(*found.values(), strict=True), strict=True):
-        yield json.dumps(dict(zip(names, (cell.score, *values, *cell.probabilities), strict=False)))
+        yield (longer if cell.probabilities else form) % (float(cell.score), *values, *cell.probabilities)
+
+
+def _form(names: Sequence[str]) -> str:
+    """A JSON object with these keys, to be filled with numbers: Python writes them as JSON does."""
+    return "{" + ", ".join(json.dumps(name).replace("%", "%%") + ": %r" for name in names) + "}"

@@ -19,6 +19,7 @@ from src.geometry.outlines import Outlines
 
 FILE_NAME = "cells.parquet"
 ROWS = 20_000  # of a row group
+REPEATED = ["image", "class_id", "class", "color"]  # columns of few values
 POLYGON, MULTIPOLYGON = 3, 6  # in WKB
 
 
@@ -55,7 +56,9 @@ class ParquetCells:
         columns = [(name, types[kind]) for name, kind in column_types(classes, mpp).items()]
         self._schema = pa.schema([*columns, ("geometry", pa.binary())])
         # With Arrow's own schema beside it, pyarrow would not show the metadata that are added at the end.
-        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd", store_schema=False)
+        self._writer = pq.ParquetWriter(
+            path, self._schema, compression="zstd", use_dictionary=REPEATED, store_schema=False
+        )
         self._classes, self._mpp = classes, mpp
         self._waiting = self._schema.empty_table()
         self._kinds: set[int] = set()
@@ -105,7 +108,7 @@ class ParquetCells:
 
 def to_wkb(outlines: Outlines) -> list[bytes]:
     """A polygon, or several, of each object as well-known binary (OGC 06-103r4, 8.2), little-endian, rings closed."""
-    corners, sizes = outlines.closed()
+    corners, sizes = outlines.closed
     points, ends = corners.astype("<f8").tobytes(), np.cumsum(sizes).tolist()
     rings = [struct.pack("<I", size) + points[16 * (end - size) : 16 * end]
              for size, end in zip(sizes.tolist(), ends, strict=True)]  # fmt: skip
