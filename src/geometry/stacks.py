@@ -8,7 +8,7 @@ import numpy as np
 
 from src.geometry.instances import Instance
 
-MOST_OBJECTS = 2000  # of a stack
+MOST_OBJECTS = 1000  # of a stack, which then fits a processor's cache
 MOST_PIXELS = 1 << 23  # of a stack, unless one object alone has more
 
 

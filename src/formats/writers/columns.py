@@ -9,7 +9,7 @@ from src.formats.exported import Classes
 from src.formats.writers.batches import Batch
 from src.geometry.instances import Instance
 
-Columns = dict[str, Sequence[str | int | float | None]]
+Columns = dict[str, np.ndarray | Sequence[str | int | float | None]]
 
 
 def table_columns(image: ImageId, batch: Batch, classes: Classes, mpp: float | None, first_label: int = 1) -> Columns:
@@ -30,7 +30,7 @@ def table_columns(image: ImageId, batch: Batch, classes: Classes, mpp: float | N
         "class": [cell_class.name for cell_class in of_cells],
         "color": [cell_class.color for cell_class in of_cells],
         "score": [round(float(cell.score), 6) for cell in cells],
-        **{name: values.tolist() for name, values in _shapes(batch, mpp).items()},
+        **_shapes(batch, mpp),
         **{f"probability_{classes[i].name}": values for i, values in enumerate(probabilities, start=1)},
     }
 
@@ -39,7 +39,8 @@ def column_types(classes: Classes, mpp: float | None) -> dict[str, type]:
     """Each column's name and the type of its values, in the order of :func:`table_columns`."""
     pixel = Instance(next(iter(classes)), 1.0, 0, 0, np.ones((1, 1), bool))
     columns = table_columns(ImageId("", 0, 1, 1), Batch([pixel]), classes, mpp)
-    return {name: float if value is None else type(value) for name, (value,) in columns.items()}
+    values = {name: np.array(column).tolist()[0] for name, column in columns.items()}
+    return {name: float if value is None else type(value) for name, value in values.items()}
 
 
 def _shapes(batch: Batch, mpp: float | None) -> dict[str, np.ndarray]:

@@ -5,6 +5,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from src.common.files import write_text
 from src.data.id_map import ImageId
 from src.formats.exported import Classes, ExportSettings
@@ -22,7 +24,8 @@ def export_csv(
     rows.writerow(column_types(classes, settings.mpp))
     for batch in batches(cells):
         columns = table_columns(image, batch, classes, settings.mpp, label)
-        rows.writerows(zip(*columns.values(), strict=True))
+        values = (column.tolist() if isinstance(column, np.ndarray) else column for column in columns.values())
+        rows.writerows(zip(*values, strict=True))
         label += len(batch.cells)
     write_text(folder / f"{image.name}.csv", text.getvalue())
     return 0
