@@ -47,7 +47,8 @@ class Outlines:
 
     def rings(self) -> list[Ring]:
         """The corners of each ring."""
-        return np.split(self.corners, np.cumsum(self.ring_sizes)[:-1])
+        ends = np.cumsum(self.ring_sizes).tolist()
+        return [self.corners[end - size : end] for end, size in zip(ends, self.ring_sizes.tolist(), strict=True)]
 
     def grouped(self, rings: list) -> Iterator[list[list]]:
         """What there is of each ring, by object and polygon: for each object a list of polygons, lists of rings."""

@@ -10,6 +10,7 @@ from src.formats.writers.batches import Batch
 from src.slides.tissue import Tissue
 
 MOST_REGIONS = 50  # that are listed
+LEAST_SHARE = 0.01  # of all tissue: smaller regions are listed only where they were drawn
 
 
 def densities(numbers: Sequence[int], classes: Sequence[CellClass], mm2: float | None) -> dict[str, Any]:
@@ -49,7 +50,11 @@ class RegionCounts:
             area = None if px_mm2 is None else float(pixels[first:stop].sum() * px_mm2)
             return densities(self._counts[first:stop, 1:].sum(axis=0).tolist(), self._classes, area)
 
-        regions, listed = self._tissue.regions, min(len(self._tissue.regions), MOST_REGIONS)
+        regions = self._tissue.regions
+        is_large = pixels[1:] >= LEAST_SHARE * pixels[1:].sum()
+        listed = min(
+            MOST_REGIONS, sum(one.is_drawn or bool(large) for one, large in zip(regions, is_large, strict=True))
+        )
         return {
             "regions": [
                 {"name": region.title, "box": dict(zip(("left", "top", "right", "bottom"), region.box, strict=True)),

@@ -44,7 +44,7 @@ class Overview:
     def finished(self, counts: Mapping[int, int]) -> np.ndarray:
         """The picture, ``(h, w, 3)`` uint8 RGB, with a legend that says the number of cells of each class."""
         picture = np.ascontiguousarray(self._tissue.picture)
-        contours, _ = cv2.findContours(self._tissue.mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        contours, _ = cv2.findContours(self._tissue.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, contours, -1, TISSUE_COLOR, 1)
         shown = self._shown()
         colors = np.array([(0, 0, 0), *(cell_class.rgb for cell_class in self._classes)], np.uint8)

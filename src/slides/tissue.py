@@ -21,10 +21,14 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in px of the full ma
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the tissue: its box, and its name where a file gives one."""
+    """A part of the tissue: its box, its name, and whether it was drawn by hand.
+
+    Without a name it is called after its place.
+    """
 
     box: Box
-    name: str | None = None
+    name: str = ""
+    is_drawn: bool = False
 
     @property
     def title(self) -> str:

@@ -33,7 +33,9 @@ def read_tissue(slide: Slide, path: Path) -> Tissue:
     for number, (polygons, _) in enumerate(found, start=1):
         for rings in polygons:
             _draw(labels, [ring * factor for ring in rings], number)
-    return Tissue(labels, picture, full, [Region(_box(polygons, full), name) for polygons, name in found])
+    return Tissue(
+        labels, picture, full, [Region(_box(polygons, full), name, is_drawn=True) for polygons, name in found]
+    )
 
 
 def _is_outside(ring: Ring, full: Level) -> bool:
@@ -68,7 +70,7 @@ def _area(rings: Sequence[Ring]) -> float:
     return outer - sum(holes)
 
 
-def _features(data: Any, path: Path) -> list[tuple[Polygons, str | None]]:
+def _features(data: Any, path: Path) -> list[tuple[Polygons, str]]:
     """The polygons and the name of each feature of a GeoJSON object that has polygons."""
     found = []
     try:
@@ -89,13 +91,13 @@ def _features(data: Any, path: Path) -> list[tuple[Polygons, str | None]]:
     return found
 
 
-def _name(feature: Mapping[str, Any]) -> str | None:
-    """The name of a region, else that of its class."""
+def _name(feature: Mapping[str, Any]) -> str:
+    """The name of a region, else that of its class, else nothing."""
     properties = feature.get("properties")
     if not isinstance(properties, dict):
-        return None
+        return ""
     name = properties.get("name")
-    return (name.strip() if isinstance(name, str) else "") or classification(properties.get("classification"))[0]
+    return (name.strip() if isinstance(name, str) else "") or classification(properties.get("classification"))[0] or ""
 
 
 def _is_ring(ring: np.ndarray) -> bool:
