@@ -22,7 +22,7 @@ from src.geometry.tiles import Tile
 from src.slides.outputs import SlideInfo, write_outputs
 from src.slides.shards import Shards
 from src.slides.slide import Level
-from src.slides.tissue import Tissue
+from src.slides.tissue import Region, Tissue
 
 SIDE = 100_000  # px of the slide
 PER_SHARD = 25_000
@@ -48,11 +48,12 @@ def main(folder: Path, count: int) -> None:
     for part in shards_of(count):
         shards.add(part, Stitcher([Tile(0, 0, SIDE, SIDE)], SIDE, SIDE).state)
     picture = np.full((2048, 2048, 3), GLASS, np.uint8)
-    tissue = Tissue(np.ones(picture.shape[:2], bool), picture, Level(SIDE, SIDE))
+    whole = Region((0, 0, SIDE, SIDE))
+    tissue = Tissue(np.ones(picture.shape[:2], np.int32), picture, Level(SIDE, SIDE), [whole])
     info = SlideInfo(ImageId("slide.tif", 1, SIDE, SIDE), MPP, name_classes(["a", "b", "c", "d"]), tissue)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, cpu = time.monotonic(), time.process_time()
-    written = write_outputs(folder / "slide", info, shards, 0.5, {}).total()
+    written = sum(write_outputs(folder / "slide", info, shards, 0.5, {}).values())
     seconds = {"wall": time.monotonic() - wall, "cpu": time.process_time() - cpu}
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sizes = {path.name: path.stat().st_size for path in sorted((folder / "slide").iterdir())}

@@ -13,7 +13,8 @@ from src.data.data_shift import DataStatistics
 from src.slides.finding import open_slide, slide_name
 from src.slides.outputs import SUMMARY
 from src.slides.slide import Slide
-from src.slides.tissue import Regions, Tissue, all_tissue, check_regions, find_tissue, read_regions, read_tissue
+from src.slides.tissue import Tissue, all_tissue, find_tissue
+from src.slides.tissue_file import Regions, check_regions, read_regions, read_tissue
 
 REGIONS = (".geojson", ".geojson.gz", ".json")  # endings of files of regions
 

@@ -110,7 +110,7 @@ def _predict_open(
         "seconds": round(time.monotonic() - started, 1),
         "job": place.job,
     }
-    cells = write_outputs(place.folder, info, shards, predictor.settings.min_score, about).total()
+    cells = sum(write_outputs(place.folder, info, shards, predictor.settings.min_score, about).values())
     shards.remove()
     broken = f", {counted(slide.broken, 'broken stored tile')} read as white" if slide.broken else ""
     seen = f"{len(tiles.scaled):,} of {counted(tiles.in_grid, 'tile')}"

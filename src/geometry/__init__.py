@@ -12,6 +12,9 @@
 - ``suppression``: which of overlapping objects stay
 - ``chains``: how far a chain of objects may reach
 - ``overlaps``: which objects overlap, and where they are larger than an overlap
-- ``polygons``: masks from polygons and back
+- ``polygons``: masks from polygons
+- ``stacks``: the masks of many objects in one array
+- ``outlines``: polygons from masks
+- ``shapes``: area, axes, perimeter and other measures
 - ``anchors``: anchor boxes that suit the cells
 """

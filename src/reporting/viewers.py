@@ -9,7 +9,8 @@ from src.data.classes import CellClass
 from src.evaluation.errors_by_cause import Outcomes
 from src.evaluation.ground_truth import ImageTruth
 from src.geometry.instances import Instance
-from src.geometry.polygons import outlines
+from src.geometry.outlines import trace
+from src.geometry.stacks import Stack, in_batches
 from src.reporting.html import picture
 
 SHOWN = 3  # of the worst images, and of the best
@@ -63,10 +64,10 @@ def layers_of(image: Outcomes, classes: Sequence[CellClass]) -> dict[str, list[t
 
 def svg_path(cells: Sequence[Instance]) -> str:
     """The outlines of cells as one SVG path, along the edges of their pixels."""
+    rings = (ring for batch in in_batches(cells) for ring in trace(Stack.of(batch)).rings())
     parts = []
-    for cell in cells:
-        for ring in (ring for rings in outlines(cell) for ring in rings):
-            steps = np.diff(ring, axis=0).tolist()
-            moves = "".join(f"h{dx}" if dx else f"v{dy}" for dx, dy in steps)
-            parts.append(f"M{ring[0][0]} {ring[0][1]}{moves}z")
+    for ring in rings:
+        steps = np.diff(ring, axis=0).tolist()
+        moves = "".join(f"h{dx}" if dx else f"v{dy}" for dx, dy in steps)
+        parts.append(f"M{ring[0][0]} {ring[0][1]}{moves}z")
     return "".join(parts)

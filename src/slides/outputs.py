@@ -2,27 +2,25 @@
 
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from src.common.files import write_json, writing
 from src.data.classes import CellClass
 from src.data.id_map import ImageId
+from src.formats.writers.batches import batches
 from src.formats.writers.geojson import GeoJsonCells
 from src.formats.writers.parquet import FILE_NAME, ParquetCells
 from src.geometry.instances import Instance
-from src.reporting.draw import legend, write_png
+from src.reporting.draw import write_png
+from src.slides.densities import RegionCounts, densities
+from src.slides.overview import Overview
 from src.slides.shards import Shards
 from src.slides.tissue import Tissue
 
 CELLS, OVERVIEW, SUMMARY = "cells.geojson.gz", "overview.png", "summary.json"
-TISSUE_COLOR = (0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class SlideInfo:
 
 def write_outputs(
     folder: Path, info: SlideInfo, shards: Shards, min_score: float, about: Mapping[str, Any]
-) -> Counter[int]:
+) -> Mapping[int, int]:
     """Write the folder of a slide, which appears whole or not at all.
 
     Args:
@@ -63,7 +61,7 @@ def write_outputs(
         with writing(folder):
             staged.mkdir(parents=True)
             counts = _write_cells(staged, info, confident_cells(shards, min_score))
-            summary = {"slide": info.image.file_name, **summarize(info, counts), "min_score": min_score, **about}
+            summary = {"slide": info.image.file_name, **_summary(info, counts), "min_score": min_score, **about}
             write_json(staged / SUMMARY, summary, indent=1)
             _flush(staged)
             if folder.exists():
@@ -71,7 +69,7 @@ def write_outputs(
             staged.replace(folder)
     finally:
         remove_remains(folder)
-    return counts
+    return counts.by_class()
 
 
 def remove_remains(folder: Path) -> None:
@@ -92,64 +90,39 @@ def _flush(folder: Path) -> None:
             os.fsync(file.fileno())
 
 
-def confident_cells(shards: Shards, min_score: float) -> Iterator[list[Instance]]:
-    """The cells of each shard from a score up."""
-    for cells in shards.cells():
-        yield [cell for cell in cells if cell.score >= min_score]
+def confident_cells(shards: Shards, min_score: float) -> Iterator[Instance]:
+    """The cells of all shards from a score up."""
+    return (cell for cells in shards.cells() for cell in cells if cell.score >= min_score)
 
 
-def _write_cells(folder: Path, info: SlideInfo, parts: Iterator[list[Instance]]) -> Counter[int]:
-    """Write the cells and the overview in one pass."""
+def _write_cells(folder: Path, info: SlideInfo, cells: Iterable[Instance]) -> RegionCounts:
+    """Write the cells and the overview in one pass, and count the cells."""
     by_id = {cell_class.id: cell_class for cell_class in info.classes}
-    counts: Counter[int] = Counter()
-    picture = Overview(info)
+    counts, picture, label = RegionCounts(info.tissue, info.classes), Overview(info.tissue, info.classes), 1
     with (
         GeoJsonCells(folder / CELLS, info.image, by_id, info.mpp) as outlines,
         ParquetCells(folder / FILE_NAME, by_id, info.mpp) as table,
     ):
-        for cells in parts:
-            outlines.add(cells)
-            table.add(info.image, cells, counts.total() + 1)
-            picture.add(cells)
-            counts.update(cell.class_id for cell in cells)
-    write_png(folder / OVERVIEW, picture.finished(counts))
+        for batch in batches(cells):
+            outlines.add(batch)
+            table.add(info.image, batch, label)
+            picture.add(batch)
+            counts.add(batch)
+            label += len(batch.cells)
+    write_png(folder / OVERVIEW, picture.finished(counts.by_class()))
     return counts
 
 
-def summarize(info: SlideInfo, counts: Mapping[int, int]) -> dict[str, Any]:
-    """Counts, and cells per mm² of tissue, by class and in all."""
+def _summary(info: SlideInfo, counts: RegionCounts) -> dict[str, Any]:
+    """Counts, and cells per mm² of tissue, by class and in all, of the slide and of its regions."""
     area = info.tissue_mm2
-    numbers = {cell_class.name: counts.get(cell_class.id, 0) for cell_class in info.classes}
-    numbers["all"] = sum(numbers.values())
+    of_slide = densities(list(counts.by_class().values()), info.classes, area)
     return {
         "height": info.image.height,
         "width": info.image.width,
         "mpp": info.mpp,
         "tissue_share": round(info.tissue.share, 6),
-        "tissue_mm2": None if area is None else round(area, 6),
-        "cells": numbers,
-        "cells_per_mm2": {name: round(number / area, 3) if area else None for name, number in numbers.items()},
+        "tissue_mm2": of_slide.pop("area_mm2"),
+        **of_slide,
+        **counts.summary(info.mpp),
     }
-
-
-class Overview:
-    """A thumbnail of the slide with the outline of its tissue, and a dot per cell in the colour of its class."""
-
-    def __init__(self, info: SlideInfo) -> None:
-        self._info = info
-        self._picture = np.ascontiguousarray(info.tissue.picture)
-        contours, _ = cv2.findContours(info.tissue.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(self._picture, contours, -1, TISSUE_COLOR, 1)
-        self._colors = {cell_class.id: cell_class.rgb for cell_class in info.classes}
-
-    def add(self, cells: Sequence[Instance]) -> None:
-        """Draw cells."""
-        height, width = self._picture.shape[:2]
-        down, across = height / self._info.image.height, width / self._info.image.width
-        for cell in cells:
-            row, column = (cell.top + cell.bottom) / 2 * down, (cell.left + cell.right) / 2 * across
-            cv2.circle(self._picture, (int(column), int(row)), 1, self._colors[cell.class_id], -1)
-
-    def finished(self, counts: Mapping[int, int]) -> np.ndarray:
-        """The picture with a legend."""
-        return legend(self._picture, self._info.classes, Counter(counts))

@@ -1,35 +1,74 @@
 """Where a slide shows tissue, so that the rest is not predicted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from math import ceil
 
 import cv2
 import numpy as np
 
-from src.common.errors import InputError
-from src.common.files import read_json
-from src.geometry.polygons import fill
 from src.geometry.tiles import Tile
 from src.slides.slide import Level, Slide
 
 SIDE = 2048  # px, at most, of the longer side of the picture that is judged
 LEAST_SATURATION = 18  # of 255; glass and scanned paper have less, the palest stained tissue more
 LEAST_SPOT = 16  # px of that picture; smaller spots are dust
-Regions = list[list[np.ndarray]]  # polygons
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom in px of the full magnification, the last two exclusive
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the tissue: its box, its name, and whether it was drawn by hand.
+
+    Without a name it is called after its place.
+    """
+
+    box: Box
+    name: str = ""
+    is_drawn: bool = False
+
+    @property
+    def title(self) -> str:
+        """Its name, else its place."""
+        left, top, right, bottom = self.box
+        return self.name or f"x {left} to {right}, y {top} to {bottom}"
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """A map of a slide at low magnification: ``mask`` (h, w) bool is the tissue, ``picture`` (h, w, 3) uint8 RGB."""
+    """A map of a slide at low magnification.
 
-    mask: np.ndarray
+    ``labels`` (h, w) int32 says which of the ``regions``, counted from 1, each px belongs to; 0 is no tissue.
+    ``picture`` is (h, w, 3) uint8 RGB. ``full`` is the size of the slide, and the regions are the largest first.
+    """
+
+    labels: np.ndarray
     picture: np.ndarray
     full: Level
+    regions: Sequence[Region]
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """``(h, w)`` bool: where there is tissue."""
+        return self.labels > 0
+
+    @property
+    def scale(self) -> np.ndarray:
+        """``(2,)`` px of the map per px of the slide, along x and y."""
+        height, width = self.labels.shape
+        return np.array([width / self.full.width, height / self.full.height])
+
+    def pixels_at(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the map's px that hold ``places`` (N, 2), x and y in px of the slide, corners at 0."""
+        height, width = self.labels.shape
+        columns, rows = (places * self.scale).astype(np.int64).T
+        return rows.clip(0, height - 1), columns.clip(0, width - 1)
 
     def shows(self, tile: Tile, scales: tuple[float, float]) -> bool:
         """Whether a tile, in px of the slide scaled by ``scales`` (height, width), touches tissue."""
-        down, across = self.mask.shape[0] / self.full.height, self.mask.shape[1] / self.full.width
+        across, down = self.scale
         top, bottom = int(tile.top / scales[0] * down), int(np.ceil(tile.bottom / scales[0] * down))
         left, right = int(tile.left / scales[1] * across), int(np.ceil(tile.right / scales[1] * across))
         return bool(self.mask[top : max(bottom, top + 1), left : max(right, left + 1)].any())
@@ -66,79 +105,22 @@ def find_tissue(slide: Slide) -> Tissue:
     mask = (saturation > max(min(otsu, 60), LEAST_SATURATION)).astype(np.uint8)
     closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
     _, labels, boxes, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
-    large = np.flatnonzero(boxes[:, cv2.CC_STAT_AREA] >= LEAST_SPOT)
-    return Tissue(np.isin(labels, large[large > 0]), picture, slide.levels[0])
+    areas = boxes[:, cv2.CC_STAT_AREA]
+    large = sorted(np.flatnonzero(areas[1:] >= LEAST_SPOT) + 1, key=lambda label: -areas[label])
+    number = np.zeros(len(boxes), np.int32)
+    number[large] = np.arange(1, len(large) + 1)
+    full, shape = slide.levels[0], labels.shape
+    return Tissue(number[labels], picture, full, [Region(_in_full(boxes[label], full, shape)) for label in large])
+
+
+def _in_full(box: np.ndarray, full: Level, shape: tuple[int, int]) -> Box:
+    """A box of a map, its left, top, width and height, in px of the full magnification."""
+    across, down = full.width / shape[1], full.height / shape[0]
+    left, top, width, height = box[:4].tolist()
+    return (int(left * across), int(top * down), ceil((left + width) * across), ceil((top + height) * down))
 
 
 def all_tissue(slide: Slide) -> Tissue:
     """The whole slide."""
-    picture = thumbnail(slide)
-    return Tissue(np.ones(picture.shape[:2], bool), picture, slide.levels[0])
-
-
-def read_tissue(slide: Slide, path: Path) -> Tissue:
-    """The regions of a GeoJSON file, in px of the full magnification, as QuPath exports annotations.
-
-    Raises:
-        InputError: no polygons, or one that lies outside of the slide.
-    """
-    regions, full = read_regions(path), slide.levels[0]
-    check_regions(regions, path, slide)
-    picture = thumbnail(slide)
-    mask = np.zeros(picture.shape[:2], bool)
-    factor = np.array([picture.shape[1] / full.width, picture.shape[0] / full.height])
-    for outer, *holes in regions:
-        region = np.zeros_like(mask)
-        _draw(region, outer * factor, True)
-        for hole in holes:
-            _draw(region, hole * factor, False)
-        mask |= region
-    return Tissue(mask, picture, full)
-
-
-def read_regions(path: Path) -> Regions:
-    """The polygons of a GeoJSON file: the rings ``(N, 2)`` of x and y of each, the outer one first.
-
-    Raises:
-        InputError: it cannot be read, or holds no polygons.
-    """
-    return _polygons(read_json(path), path)
-
-
-def check_regions(regions: Regions, path: Path, slide: Slide) -> None:
-    """Refuse regions of a file of which one lies outside of a slide.
-
-    Raises:
-        InputError: naming both.
-    """
-    full = slide.levels[0]
-    for outer, *_ in regions:
-        if (outer.max(axis=0) <= 0).any() or (outer.min(axis=0) >= (full.width, full.height)).any():
-            raise InputError(f"{path}: a region lies outside of {slide.path}, which is {full.height} x {full.width} px")
-
-
-def _draw(mask: np.ndarray, corners: np.ndarray, value: bool) -> None:
-    drawn = fill(corners - 0.5, 1, *mask.shape)
-    if drawn:
-        mask[drawn.top : drawn.bottom, drawn.left : drawn.right][drawn.mask] = value
-
-
-def _polygons(data: Any, path: Path) -> Regions:
-    found: list[Any] = []
-    try:
-        for feature in data.get("features", [data]) if isinstance(data, dict) else data:
-            geometry = feature.get("geometry", feature)
-            if geometry["type"] == "Polygon":
-                found.append(geometry["coordinates"])
-            elif geometry["type"] == "MultiPolygon":
-                found += geometry["coordinates"]
-        polygons = [[np.array([point[:2] for point in ring], float) for ring in rings] for rings in found]
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise InputError(f"{path}: is not GeoJSON with polygons") from error
-    if not polygons or not all(_is_ring(ring) for rings in polygons for ring in rings):
-        raise InputError(f"{path}: holds no polygon, or one that cannot be drawn")
-    return polygons
-
-
-def _is_ring(ring: np.ndarray) -> bool:
-    return ring.ndim == 2 and ring.shape[1] == 2 and len(ring) >= 3 and bool(np.isfinite(ring).all())
+    picture, full = thumbnail(slide), slide.levels[0]
+    return Tissue(np.ones(picture.shape[:2], np.int32), picture, full, [Region((0, 0, full.width, full.height))])

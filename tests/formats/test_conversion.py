@@ -24,7 +24,8 @@ from src.evaluation.ground_truth import load_ground_truth
 from src.evaluation.results import result_entries, write_results
 from src.formats.conversion import rectangles
 from src.geometry.instances import Instance, from_label_map, to_label_map
-from src.geometry.polygons import fill, outlines
+from src.geometry.outlines import outlines
+from src.geometry.polygons import fill
 from tests.helpers import find_records
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)

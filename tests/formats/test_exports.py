@@ -14,11 +14,14 @@ from PIL import Image
 
 from src.common.errors import InputError
 from src.convert import main
+from src.data.classes import CellClass
+from src.data.id_map import ImageId
 from src.evaluation.result_settings import read_min_score, write_settings
 from src.evaluation.results import result_entries, write_results
 from src.formats.exported import ExportSettings
-from src.formats.writers import parquet
+from src.formats.writers import geojson, parquet
 from src.formats.writers.cellpose import export_cellpose
+from src.formats.writers.geojson import export_geojson
 from src.geometry.instances import Instance, to_label_map
 from tests.formats.test_conversion import convert
 
@@ -97,8 +100,6 @@ def test_cellpose_and_stardist_find_their_masks(results: Path) -> None:
 
 
 def test_more_cells_than_a_png_has_ids_are_a_tiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from src.data.id_map import ImageId
-
     monkeypatch.setattr("src.formats.writers.cellpose.MOST_OF_PNG", 2)
     export_cellpose(tmp_path, ImageId("a.tif", 1, 40, 50), CELLS, {}, ExportSettings(0.5))
     assert [path.name for path in tmp_path.iterdir()] == ["a_cp_masks.tif"]
@@ -113,6 +114,27 @@ def test_geojson_has_the_same_ids_and_bytes_again(results: Path) -> None:
     packed = [export(results, "geojson", "--gzip", "--min-score", score) / "a.geojson.gz" for score in (0, 0.0)]
     assert packed[0].read_bytes() == packed[1].read_bytes()
     assert gzip.decompress(packed[0].read_bytes()) == all_of[0].read_bytes()
+
+
+def test_geojson_is_what_json_would_write(tmp_path: Path) -> None:
+    classes = {1: CellClass(1, '50% "ä"', "#ff0000"), 2: CellClass(2, "{b}", "#0000ff")}
+    cells = [*CELLS, Instance(2, 1 / 3, 10, 99_999, RING, (1 / 7, 1e-9)), Instance(1, 1.0, 0, 0, np.eye(3, dtype=bool))]
+    export_geojson(tmp_path, ImageId('ü "%s"', 1, 100, 100_100), cells, classes, ExportSettings(0.5, mpp=0.25))
+    (path,) = tmp_path.iterdir()
+    text = path.read_text()
+    features = json.loads(text)["features"]
+    assert text == json.dumps(json.loads(text)) + "\n" and len(features) == 5
+    measured = features[3]["properties"]["measurements"]
+    assert measured["Score"] == 1 / 3 and measured['Probability of 50% "ä"'] == 1 / 7
+    assert (
+        measured["Probability of {b}"] == 1e-9 and "Probability of {b}" not in features[0]["properties"]["measurements"]
+    )
+    outer, hole = features[3]["geometry"]["coordinates"]
+    assert outer == [[99_999, 10], [99_999, 15], [100_004, 15], [100_004, 10], [99_999, 10]]
+    assert hole[0] == hole[-1] == [100_001, 12] and features[4]["geometry"]["type"] == "MultiPolygon"
+    pixels = np.packbits(RING).tobytes().hex()
+    named = json.dumps(['ü "%s"', "{b}", [10, 99_999, 5, 5], pixels])
+    assert features[3]["id"] == str(uuid.uuid5(geojson.CELLS, named))
 
 
 def test_an_id_is_of_one_image_and_class(results: Path) -> None:
@@ -170,7 +192,7 @@ def test_parquet_is_written_as_images_come(results: Path, monkeypatch: pytest.Mo
     write_results(results, [entry for n in range(1, 6) for entry in result_entries(n, CELLS, 40, 50)])
     monkeypatch.setattr(parquet, "ROWS", 5)
     file = pq.ParquetFile(export(results, "parquet", "--min-score", 0) / "cells.parquet")
-    assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [6, 6, 3]
+    assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [5, 5, 5]
     assert file.read()["image"].to_pylist() == [str(n) for n in range(1, 6) for _ in range(3)]
 
 

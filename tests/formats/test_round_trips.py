@@ -17,7 +17,7 @@ from src.data.masks import read_mask
 from src.data.tiff import write_image
 from src.evaluation.results import result_entries, write_results
 from src.geometry.instances import Instance, from_label_map, tight
-from src.geometry.polygons import outlines
+from src.geometry.outlines import outlines
 
 SIZES = {"a": (40, 50), "Körper 1.b": (30, 64)}
 CLASSES = [

@@ -4,7 +4,8 @@ from pycocotools import mask as coco_mask
 from skimage.draw import polygon
 
 from src.geometry.instances import Instance
-from src.geometry.polygons import count_inside, ellipse, fill, fill_as_coco, fill_even_odd, outlines
+from src.geometry.outlines import outlines
+from src.geometry.polygons import count_inside, ellipse, fill, fill_as_coco, fill_even_odd
 
 
 def decode(counts: str, height: int, width: int) -> np.ndarray:

@@ -8,7 +8,8 @@ import pytest
 
 from src.common.errors import InputError
 from src.geometry.tiles import Tile
-from src.slides.tissue import all_tissue, find_tissue, read_tissue, thumbnail
+from src.slides.tissue import all_tissue, find_tissue, thumbnail
+from src.slides.tissue_file import read_tissue
 from tests.slides.conftest import OpenTiff
 from tests.slides.scenes import GLASS, STROMA, picture, write_pyramid
 
@@ -54,6 +55,55 @@ def write_regions(path: Path, *geometries: dict[str, object]) -> Path:
 
 def square(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
     return [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+
+
+def test_found_pieces_are_regions_the_largest_first(tmp_path: Path, tiff: OpenTiff) -> None:
+    image = np.full((200, 300, 3), GLASS, np.uint8)
+    image[20:60, 10:50], image[80:180, 100:280], image[5, 5] = STROMA, STROMA, STROMA
+    tissue = find_tissue(tiff(write_pyramid(tmp_path / "a.tif", image)))
+    large, small = (region.box for region in tissue.regions)
+    assert np.abs(np.array([large, small]) - [(100, 80, 280, 180), (10, 20, 50, 60)]).max() <= 1
+    assert (tissue.labels[130, 200], tissue.labels[40, 30], tissue.labels[5, 5]) == (1, 2, 0)
+
+
+def test_places_are_those_of_the_map(tmp_path: Path, tiff: OpenTiff) -> None:
+    tissue = all_tissue(tiff(write_pyramid(tmp_path / "a.tif", picture(1000, 3000))))
+    height, width = tissue.labels.shape
+    assert (height, width) == (683, 2048)
+    rows, columns = tissue.pixels_at(np.array([[0.0, 0.0], [3000.0, 1000.0], [1500.0, 999.0]]))
+    assert rows.tolist() == [0, height - 1, height - 1] and columns.tolist() == [0, width - 1, 1024]
+    assert tissue.regions[0].box == (0, 0, 3000, 1000)
+
+
+def test_regions_of_a_file_have_its_names(tmp_path: Path, tiff: OpenTiff) -> None:
+    slide, path = tiff(write_pyramid(tmp_path / "a.tif", picture(100, 120))), tmp_path / "r.geojson"
+    named = [
+        ({"name": " ä 1 ", "classification": {"name": "Tumor"}}, square(0, 0, 20, 20)),
+        ({"name": None, "classification": {"name": "Tumor"}}, square(40, 0, 60, 30)),
+        ({"classification": {"names": ["Tumor", "Positive"]}}, square(40, 40, 60, 65)),
+        (None, square(0, 40, 30, 70)),
+        ({}, square(5, 5, 9, 9)),  # in the first one, of which it takes a part
+    ]
+    features = [{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": properties}
+                for properties, ring in named]  # fmt: skip
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    tissue = read_tissue(slide, path)
+    found = {region.title: np.count_nonzero(tissue.labels == n) for n, region in enumerate(tissue.regions, start=1)}
+    assert found == {
+        "x 0 to 30, y 40 to 70": 900,
+        "Tumor": 600,
+        "Tumor: Positive": 500,
+        "ä 1": 400 - 16,
+        "x 5 to 9, y 5 to 9": 16,
+    }
+    assert all(region.is_drawn for region in tissue.regions)
+
+
+def test_a_region_smaller_than_a_pixel_of_the_map_is_one(tmp_path: Path, tiff: OpenTiff) -> None:
+    slide = tiff(write_pyramid(tmp_path / "a.tif", np.full((600, 8192, 3), 200, np.uint8)))
+    path = write_regions(tmp_path / "r.geojson", {"type": "Polygon", "coordinates": [square(4002, 401, 4003, 402)]})
+    tissue = read_tissue(slide, path)
+    assert np.argwhere(tissue.mask).tolist() == [[100, 1000]]
 
 
 def test_regions_of_a_file_with_holes(tmp_path: Path, tiff: OpenTiff) -> None:

@@ -102,7 +102,7 @@ def _feature(item: Mapping[str, Any], nuclei: bool, dropped: Counter[str]) -> Fe
     if kind not in KINDS:
         dropped[f"object of type {kind}, which is no cell"] += 1
         return None
-    name, color = _classification(properties.get("classification"))
+    name, color = classification(properties.get("classification"))
     if _base(name) == REGION:
         dropped["region of class Region*, which is no cell"] += 1
         return None
@@ -142,7 +142,7 @@ def _base(name: str | None) -> str:
     return (name or "").split(":")[0].strip().lower()
 
 
-def _classification(value: Any) -> tuple[str | None, str | None]:
+def classification(value: Any) -> tuple[str | None, str | None]:
     """The name of a class, ``None`` without one, and its colour as ``#rrggbb``, if it has one."""
     if isinstance(value, str):
         return value.strip() or None, None

@@ -7,31 +7,46 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from src.common.files import replacing
 from src.data.id_map import ImageId
 from src.formats.exported import Classes, ExportSettings, Write
-from src.formats.writers.columns import column_types, table_rows
+from src.formats.writers.batches import Batch, batches
+from src.formats.writers.columns import column_types, table_columns
 from src.geometry.instances import Instance
-from src.geometry.polygons import Ring, outlines
+from src.geometry.outlines import Outlines
 
 FILE_NAME = "cells.parquet"
-ROWS = 20_000  # of a row group, and more where one image has more
+ROWS = 20_000  # of a row group
+REPEATED = ["image", "class_id", "class", "color"]  # columns of few values
 POLYGON, MULTIPOLYGON = 3, 6  # in WKB
 
 
 @contextmanager
 def parquet_writer(folder: Path, classes: Classes, settings: ExportSettings) -> Iterator[Write]:
-    """``cells.parquet``: a row per cell of every image (see :func:`table_rows`), and ``geometry``.
+    """``cells.parquet``: a row per cell of every image (see :func:`table_columns`), and ``geometry``.
 
     That column holds the outline as WKB in px, where the first pixel reaches from (0, 0) to (1, 1), with the metadata
     of GeoParquet 1.1. Row groups are written as images come, so that no more than one is in memory.
     """
     with replacing(folder / FILE_NAME) as temporary, ParquetCells(temporary, classes, settings.mpp) as file:
-        yield file.add
+
+        def write(image: ImageId, cells: Sequence[Instance]) -> int:
+            label = 1
+            for batch in batches(cells):
+                file.add(image, batch, label)
+                label += len(batch.cells)
+            return 0
+
+        yield write
 
 
 class ParquetCells:
-    """Rows that wait for a row group, and the file that holds those before."""
+    """Rows that wait for a row group, and the file that holds those before.
+
+    The same cells make the same bytes, however they are divided into batches.
+    """
 
     def __init__(self, path: Path, classes: Classes, mpp: float | None) -> None:
         import pyarrow as pa
@@ -41,9 +56,11 @@ class ParquetCells:
         columns = [(name, types[kind]) for name, kind in column_types(classes, mpp).items()]
         self._schema = pa.schema([*columns, ("geometry", pa.binary())])
         # With Arrow's own schema beside it, pyarrow would not show the metadata that are added at the end.
-        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd", store_schema=False)
+        self._writer = pq.ParquetWriter(
+            path, self._schema, compression="zstd", use_dictionary=REPEATED, store_schema=False
+        )
         self._classes, self._mpp = classes, mpp
-        self._rows: list[dict[str, Any]] = []
+        self._waiting = self._schema.empty_table()
         self._kinds: set[int] = set()
         self._box: list[int] = []  # x and y from, x and y to, of all cells; empty without any
 
@@ -52,29 +69,30 @@ class ParquetCells:
 
     def __exit__(self, error: object, *_: object) -> None:
         if error is None:
-            self._flush()
+            self._write(self._waiting)
             self._writer.add_key_value_metadata({"geo": json.dumps(self._metadata())})
         self._writer.close()
 
-    def add(self, image: ImageId, cells: Sequence[Instance], first_label: int = 1) -> int:
-        """Take cells of an image, all of them whole."""
-        rows = table_rows(image, cells, self._classes, self._mpp, first_label)
-        for cell, row in zip(cells, rows, strict=True):
-            polygons = outlines(cell)
-            self._kinds.add(POLYGON if len(polygons) == 1 else MULTIPOLYGON)
-            self._rows.append({**row, "geometry": to_wkb(polygons)})
-            left, top, right, bottom = self._box or (cell.left, cell.top, cell.right, cell.bottom)
-            self._box = [min(left, cell.left), min(top, cell.top), max(right, cell.right), max(bottom, cell.bottom)]
-        if len(self._rows) >= ROWS:
-            self._flush()
-        return 0
-
-    def _flush(self) -> None:
+    def add(self, image: ImageId, batch: Batch, first_label: int) -> None:
+        """Take cells of an image."""
         import pyarrow as pa
 
-        if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-        self._rows = []
+        columns = table_columns(image, batch, self._classes, self._mpp, first_label)
+        geometry = to_wkb(batch.outlines)
+        table = pa.table({**columns, "geometry": geometry}, schema=self._schema)
+        self._waiting = pa.concat_tables([self._waiting, table])
+        while self._waiting.num_rows >= ROWS:
+            self._write(self._waiting.slice(0, ROWS))
+            self._waiting = self._waiting.slice(ROWS)
+        self._kinds.update(POLYGON if count == 1 else MULTIPOLYGON for count in set(batch.outlines.object_sizes))
+        left, top = batch.boxes[:, :2].min(axis=0).tolist()
+        right, bottom = (batch.boxes[:, :2] + batch.boxes[:, 2:]).max(axis=0).tolist()
+        box = self._box or (left, top, right, bottom)
+        self._box = [min(left, box[0]), min(top, box[1]), max(right, box[2]), max(bottom, box[3])]
+
+    def _write(self, table: Any) -> None:
+        if table.num_rows:
+            self._writer.write_table(table.combine_chunks())
 
     def _metadata(self) -> dict[str, Any]:
         names = {POLYGON: "Polygon", MULTIPOLYGON: "MultiPolygon"}
@@ -88,14 +106,20 @@ class ParquetCells:
         return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
 
 
-def to_wkb(polygons: Sequence[Sequence[Ring]]) -> bytes:
-    """A polygon, or several, as well-known binary (OGC 06-103r4, 8.2), little-endian, its rings closed."""
-    parts = [_polygon(rings) for rings in polygons]
-    return parts[0] if len(parts) == 1 else struct.pack("<BII", 1, MULTIPOLYGON, len(parts)) + b"".join(parts)
+def to_wkb(outlines: Outlines) -> list[bytes]:
+    """A polygon, or several, of each object as well-known binary (OGC 06-103r4, 8.2), little-endian, rings closed."""
+    corners, sizes = outlines.closed
+    points, ends = corners.astype("<f8").tobytes(), np.cumsum(sizes).tolist()
+    rings = [struct.pack("<I", size) + points[16 * (end - size) : 16 * end]
+             for size, end in zip(sizes.tolist(), ends, strict=True)]  # fmt: skip
+    return [_joined([_polygon(of_polygon) for of_polygon in polygons]) for polygons in outlines.grouped(rings)]
 
 
-def _polygon(rings: Sequence[Ring]) -> bytes:
-    closed = [[*ring.tolist(), ring[0].tolist()] for ring in rings]
-    content = [struct.pack(f"<I{2 * len(ring)}d", len(ring), *(value for point in ring for value in point))
-               for ring in closed]  # fmt: skip
-    return struct.pack("<BII", 1, POLYGON, len(rings)) + b"".join(content)
+def _polygon(rings: Sequence[bytes]) -> bytes:
+    return struct.pack("<BII", 1, POLYGON, len(rings)) + b"".join(rings)
+
+
+def _joined(polygons: Sequence[bytes]) -> bytes:
+    if len(polygons) == 1:
+        return polygons[0]
+    return struct.pack("<BII", 1, MULTIPOLYGON, len(polygons)) + b"".join(polygons)
