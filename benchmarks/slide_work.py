@@ -1,4 +1,4 @@
-"""Predict made slides with a stand-in for the network, in a process of its own: ``python -m benchmarks.slide_work``.
+"""Predict made slides with a stand-in for the network, in a process of its own.
 
 It predicts a small slide, so that everything is imported, prints ``ready``, waits for a line, predicts the slide, and
 prints what it took as JSON. ``benchmarks.slides`` runs it.
@@ -35,22 +35,18 @@ def options(output: Path) -> SlideOptions:
     return SlideOptions(output, "auto", None, 1.0, ImageSettings(), "benchmark")
 
 
-def main(warm_up: Path, slide: Path, output: Path) -> None:
+def main(warm_up: str, slide: str, output: str) -> None:
     """Predict both slides; exit code 1 where one fails."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)  # so that the thread of the stand-in has all of its seconds
     network = Finder()
-    failed = predict_slides(predictor(network), CLASSES, [warm_up], options(output / "warm-up"))
+    failed = predict_slides(predictor(network), CLASSES, [Path(warm_up)], options(Path(output) / "warm-up"))
     print("ready", flush=True)
     sys.stdin.readline()
     start = (time.monotonic(), time.process_time(), network.seconds)
-    failed |= predict_slides(predictor(network), CLASSES, [slide], options(output))
+    failed |= predict_slides(predictor(network), CLASSES, [Path(slide)], options(Path(output)))
     wall, cpu, of_network = (
         now - then for now, then in zip((time.monotonic(), time.process_time(), network.seconds), start, strict=True)
     )
     print(json.dumps({"wall": wall, "cpu": cpu, "network": of_network}))
     sys.exit(bool(failed))
-
-
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))

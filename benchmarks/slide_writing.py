@@ -1,9 +1,8 @@
-"""Write the files of many cells, as a slide's: ``python -m benchmarks.slide_writing FOLDER CELLS``."""
+"""Write the files of many cells, as a slide's, in a process of its own."""
 
 import json
 import resource
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.material import cells
+from benchmarks import material
 from benchmarks.slide_material import GLASS, MPP
 from src.data.classes import name_classes
 from src.data.id_map import ImageId
@@ -30,7 +29,7 @@ PER_SHARD = 25_000
 
 def shards_of(count: int) -> Iterator[list[Instance]]:
     """Cells of four classes, in shards."""
-    some = cells(np.random.default_rng(0), 6000, 6000, PER_SHARD)
+    some = material.cells(np.random.default_rng(0), 6000, 6000, PER_SHARD)
     share = (0.1, 0.2, 0.3, 0.4)
     for number in range(-(-count // PER_SHARD)):
         row, column = divmod(number, SIDE // 6000)
@@ -40,8 +39,9 @@ def shards_of(count: int) -> Iterator[list[Instance]]:
         ]
 
 
-def main(folder: Path, count: int) -> None:
+def main(place: str, cells: str) -> None:
     """Write the shards, then the files, and print seconds and memory of the files as JSON."""
+    folder, count = Path(place), int(cells)
     cv2.setNumThreads(1)
     shutil.rmtree(folder, ignore_errors=True)
     shards = Shards(folder / "shards", "benchmark")
@@ -58,7 +58,3 @@ def main(folder: Path, count: int) -> None:
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sizes = {path.name: path.stat().st_size for path in sorted((folder / "slide").iterdir())}
     print(json.dumps({"cells": written, **seconds, "memory_mb": (most - before) / 1e3, "bytes": sizes}))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -147,9 +147,12 @@ def measure_busy(folder: Path, repeats: int) -> list[dict[str, float]]:
 
 def measure_writing(folder: Path, repeats: int) -> list[dict[str, float]]:
     """Seconds and memory to write the files of many cells, in a process with one thread."""
-    command = [sys.executable, "-m", "benchmarks.slide_writing", str(folder / "writing")]
-    runs = [subprocess.run([*command, str(count)], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-            for count in (100_000, 1_000_000)]  # fmt: skip
+    runs = [
+        subprocess.run(
+            command("slide_writing", folder / "writing", count), cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+        )
+        for count in (100_000, 1_000_000)
+    ]
     return [json.loads(run.stdout.splitlines()[-1]) for run in runs]
 
 
@@ -168,12 +171,18 @@ def predict(folder: Path, slide: Path, output: Path) -> dict[str, float]:
 def working(folder: Path, slide: Path, output: Path) -> Iterator["subprocess.Popen[str]"]:
     """A process that has imported everything and waits to begin."""
     warm_up, _ = slide_of(folder, 2048, 2048)
-    command = [sys.executable, "-m", "benchmarks.slide_work", str(warm_up), str(slide), str(output)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    call = command("slide_work", warm_up, slide, output)
+    with subprocess.Popen(call, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():
             if line == "ready\n":
                 break
         yield process
+
+
+def command(module: str, *arguments: object) -> list[str]:
+    """The command line that runs ``main`` of a module of this package."""
+    code = f"import sys; from benchmarks.{module} import main; main(*sys.argv[1:])"
+    return [sys.executable, "-c", code, *map(str, arguments)]
 
 
 def start(process: "subprocess.Popen[str]") -> None:
