@@ -23,9 +23,13 @@ NEEDS_OPENSLIDE = "pip install -r requirements-slides.txt"
 def find_slides(folder: Path, slide_pixels: int) -> list[Path]:
     """The slides of a folder, sorted: files of scanners, and TIFF of more than ``slide_pixels`` px.
 
+    In place of a folder, a file that is named is a slide, whatever its size.
+
     Raises:
         InputError: it holds slides and small images, or two slides of one name.
     """
+    if folder.is_file() and folder.suffix.lower() in (*TIFF_SUFFIXES, *SCANNER_SUFFIXES):
+        return [folder]
     if not folder.is_dir():  # who looks for images says so
         return []
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not is_system_file(path.name)]

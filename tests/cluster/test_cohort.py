@@ -1,0 +1,188 @@
+"""Slides on several workers, of which some are killed: each slide is predicted once, or named with the reason."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("distributed")
+
+from src.cohort import main
+from src.common.errors import InputError
+from tests.sources import ROOT
+
+STAND_IN = ROOT / "tests/cluster/stand_in.py"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """No process that a test has started outlives it for long."""
+    yield
+    deadline = time.monotonic() + 10
+    while left := [child for child in psutil.Process().children(recursive=True) if _is_stand_in(child)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def _is_stand_in(process: psutil.Process) -> bool:
+    try:
+        return "stand_in.py" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def write_slides(folder: Path, **slides: str) -> Path:
+    """Slides in a folder, and the list of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in slides.items():
+        (folder / f"{name}.svs").write_text(text)
+    listed = folder / "slides.txt"
+    listed.write_text("# all\n\n" + "".join(f"{folder / name}.svs\n" for name in slides))
+    (folder / "best.pt").write_text("weights")
+    return listed
+
+
+def flags(listed: Path, *more: str) -> list[str]:
+    own = ["--slides", str(listed), "--out", str(listed.parent / "out"), *more]
+    return [*own, "--", "--ckpt", str(listed.parent / "best.pt")]
+
+
+def run(listed: Path, *more: str) -> int:
+    """Run the command with two workers; its exit code."""
+    try:
+        main(flags(listed, "--workers", "2", *more), STAND_IN)
+    except SystemExit as error:
+        return int(error.code or 0)
+    return 0
+
+
+def table(listed: Path) -> dict[str, dict[str, str]]:
+    with (listed.parent / "out/cohort.csv").open(newline="") as file:
+        return {Path(row["slide"]).stem: row for row in csv.DictReader(file)}
+
+
+def count(listed: Path, name: str, what: str) -> int:
+    path = listed.parent / f"{name}.svs.{what}"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_a_worker_that_is_killed_costs_one_attempt_and_each_slide_is_done_once(tmp_path: Path) -> None:
+    slides = {f"slide {number}": "kill once" if number == 1 else "ok" for number in range(5)}
+    listed = write_slides(tmp_path / "Präparate", **slides)
+    assert run(listed) == 0
+    rows = table(listed)
+    assert set(rows) == set(slides) and {row["status"] for row in rows.values()} == {"done"}
+    assert {(row["mm2"], row["cells"], row["reason"]) for row in rows.values()} == {("1.5", "7", "")}
+    time.sleep(3)  # in which the process of the killed worker would have written
+    assert {name: count(listed, name, "ends") for name in slides} == dict.fromkeys(slides, 1)
+    assert {name: count(listed, name, "starts") for name in slides} == {**dict.fromkeys(slides, 1), "slide 1": 2}
+
+
+def test_slides_that_fail_are_tried_again_and_named_and_the_others_are_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slides = {"a": "kill", "b": "fail it has no pyramid", "c": "crash", "d": "empty", "e": "ok", "f": "ok"}
+    listed = write_slides(tmp_path, **slides)
+    with listed.open("a") as file:
+        file.write(f"{tmp_path}/missing.svs\n")
+    assert run(listed, "--retries", "1") == 1
+    rows, said = table(listed), capsys.readouterr().out
+    assert {name for name, row in rows.items() if row["status"] == "done"} == {"e", "f"}
+    reasons = {"a": "worker", "b": "it has no pyramid", "c": "SIGSEGV", "d": "no outputs", "missing": "missing.svs"}
+    for name, reason in reasons.items():
+        assert rows[name]["status"] == "failed" and reason in rows[name]["reason"], rows[name]
+        assert f"{name}.svs: {rows[name]['reason']}" in said
+    starts = {**dict.fromkeys("abcd", 2), "e": 1, "f": 1}
+    assert {name: count(listed, name, "starts") for name in slides} == starts
+
+
+def test_a_slide_is_tried_again_on_another_worker_and_its_log_holds_all_attempts(tmp_path: Path) -> None:
+    listed = write_slides(tmp_path, b="fail it has no pyramid", c="ok")
+    for _ in range(2):  # of a second run the log holds its own attempts
+        assert run(listed, "--retries", "1") == 1
+        log = (tmp_path / "out/b.log").read_text()
+        begun = [line for line in log.splitlines() if line.startswith("---")]
+        assert log.count("it has no pyramid") == 2 and len(begun) == 2
+        assert len({line.split()[-1] for line in begun}) == 2
+    assert count(listed, "c", "starts") == 1
+
+
+def test_a_second_run_has_nothing_to_do_until_settings_slides_or_outputs_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = write_slides(tmp_path, a="ok", b="ok")
+    assert run(listed) == 0
+    first = table(listed)
+    with monkeypatch.context() as patch:
+        patch.setattr("src.cohort.connect", None)  # no worker is started
+        assert run(listed) == 0
+    assert table(listed) == first
+    (tmp_path / "a.svs").write_text("ok as well")
+    (tmp_path / "out/b/summary.json").unlink()
+    for path in (tmp_path / "out/a", tmp_path / "out/b"):
+        path.rename(path.with_name(f"{path.name}.before"))
+    assert run(listed) == 0
+    assert count(listed, "a", "starts") == count(listed, "b", "starts") == 2
+
+
+def test_each_process_has_its_share_of_cores_and_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-77")
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    listed = write_slides(tmp_path, a="ok", b="ok")
+    assert run(listed, "--gpus-per-task", "1") == 0
+    said = {(tmp_path / f"out/{name}.log").read_text().splitlines()[1] for name in "ab"}
+    assert said == {"threads 3, GPUs 4", "threads 3, GPUs GPU-77"}
+    with pytest.raises(InputError, match="--gpus-per-task 2.* CUDA_VISIBLE_DEVICES names 2"):
+        run(write_slides(tmp_path / "other", a="ok"), "--gpus-per-task", "2")
+
+
+def start(listed: Path, *more: str) -> "subprocess.Popen[str]":
+    """The command in a process of its own, in a session of its own."""
+    code = (
+        "import sys; from pathlib import Path; from src.cohort import main; from src.common.errors import run_command"
+    )
+    code += f"\nif __name__ == '__main__': run_command(lambda: main(sys.argv[1:], Path({str(STAND_IN)!r})))"
+    script = listed.parent / "command.py"
+    script.write_text(code)
+    command = [sys.executable, str(script), *flags(listed, *more)]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, start_new_session=True, **pipes)  # type: ignore[call-overload]
+
+
+def wait_for(path: Path) -> int:
+    """Wait until a slide has started; the id of its process."""
+    deadline = time.monotonic() + 30
+    while not path.exists() or not path.read_text().endswith("\n"):
+        assert time.monotonic() < deadline, path
+        time.sleep(0.05)
+    return int(path.read_text().split()[-1])
+
+
+def wait_for_end(process_id: int) -> None:
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(process_id) and psutil.Process(process_id).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_stopped_leaves_no_process_behind_and_goes_on(tmp_path: Path, how: signal.Signals) -> None:
+    listed = write_slides(tmp_path, a="ok", b="hang", c="ok")
+    with start(listed) as command:
+        process_id = wait_for(tmp_path / "b.svs.starts")
+        command.send_signal(how)
+        said, _ = command.communicate(timeout=60)
+    wait_for_end(process_id)
+    if how == signal.SIGINT:
+        assert command.returncode == 130, said
+        assert [row["status"] for row in table(listed).values()] == ["done", "waiting", "waiting"]
+    assert run(listed) == 0
+    assert [count(listed, name, "ends") for name in "abc"] == [1, 1, 1] and count(listed, "a", "starts") == 1
