@@ -16,7 +16,7 @@ from pathlib import Path
 from src.cluster.connection import LocalWorkers, connect, require_dask
 from src.cluster.finished import finished_seconds, settings_digest, with_digest
 from src.cluster.on_worker import Job
-from src.cluster.schedule import Schedule, Workers
+from src.cluster.schedule import Schedule, SchedulerLostError, Workers
 from src.cluster.table import DONE, FAILED, Row, write_table
 from src.cluster.tasks import Cohort, SlideTask, plan, read_slides
 from src.common.errors import InputError, counted, run_command
@@ -67,6 +67,8 @@ def main(arguments: Sequence[str] | None = None, inference: Path = INFERENCE) ->
         if tasks:
             job = job_of(config, cohort, [str(inference), *flags], [*files_of(prediction), tasks[0].slide])
             predict(config, job, tasks, rows)
+    except SchedulerLostError:
+        print(f"--scheduler {config.scheduler}: has ended; the same command goes on", file=sys.stderr)
     finally:
         write_table(cohort.out / TABLE, cohort.tasks, rows)
     report(cohort, rows)
@@ -143,14 +145,16 @@ def predict(config: CohortConfig, job: Job, tasks: Sequence[SlideTask], rows: Ro
 
 def report(cohort: Cohort, rows: Rows) -> None:
     """Print what became of the slides; exit code 1 where any is not done."""
+    waiting = len(cohort.tasks) - len(rows)
     failed = {slide: row.reason for slide, row in rows.items() if row.status == FAILED}
     table = cohort.out / TABLE
-    print(f"{len(rows) - len(failed):,} of {counted(len(cohort.tasks), 'slide')} done; the table is {table}")
+    done = f"{len(rows) - len(failed):,} of {counted(len(cohort.tasks), 'slide')} done"
+    print(f"{done}, {len(failed):,} failed, {waiting:,} waiting; the table is {table}")
     for slide, reason in list(failed.items())[:MOST_NAMED]:
         print(f"failed: {slide}: {reason}")
     if len(failed) > MOST_NAMED:
         print(f"and {len(failed) - MOST_NAMED:,} more, in {table}")
-    if failed:
+    if failed or waiting:
         raise SystemExit(1)
 
 

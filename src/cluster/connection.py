@@ -12,6 +12,7 @@ from src.common.errors import InputError
 REQUIREMENTS = "pip install -r requirements-cluster.txt"
 HOST = "127.0.0.1"
 DASHBOARD = f"{HOST}:8787"
+SECONDS_TO_ANSWER = 30  # of a scheduler, also for coming back
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def connect(scheduler: str, local: LocalWorkers) -> Iterator[Any]:
 
     if scheduler != "local":
         try:
-            client = Client(scheduler, timeout=30)
+            client = Client(scheduler, timeout=SECONDS_TO_ANSWER)
         except (OSError, ValueError, TypeError) as error:  # TypeError: TLS without certificates
             raise InputError(f"--scheduler {scheduler}: no scheduler answers ({error})") from error
         with client:

@@ -71,9 +71,11 @@ def predict_slide(task: SlideTask, job: Job, attempt: int) -> tuple[str, float]:
     worker, started = get_worker(), time.monotonic()
     key = worker.get_current_task()
 
-    def is_wanted() -> bool:  # Dask cannot stop what runs, but knows that it has been cancelled
+    def is_wanted() -> (
+        bool
+    ):  # Dask cannot stop what runs, but knows that it was cancelled, or that the worker is to end
         state = worker.state.tasks.get(key)
-        return state is not None and state.state not in ("cancelled", "released")
+        return state is not None and state.state == "executing" and worker.status.name in ("running", "paused")
 
     log = log_of(task.folder)
     with writing(log):

@@ -6,7 +6,7 @@ than it has workers, a worker that dies costs one attempt of one slide, and one 
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,10 @@ from src.data.tiff import one_line
 SECONDS_BETWEEN_LOOKS = 1.0  # at which workers there are
 WAIT = 0.5  # seconds for a slide to end, before what has changed is looked at
 PATIENCE = 60.0  # seconds in which a worker answers
+
+
+class SchedulerLostError(Exception):
+    """The scheduler ended before all slides had."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +99,17 @@ class Schedule:
         workers: those that there are, and will be.
         tasks: the slides.
         retries: how often a slide that has failed is tried again.
+        run: what a worker runs for an attempt.
     """
 
-    def __init__(self, workers: Workers, tasks: Sequence[SlideTask], retries: int) -> None:
-        self._workers, self._retries, self._count = workers, retries, len(tasks)
+    def __init__(
+        self,
+        workers: Workers,
+        tasks: Sequence[SlideTask],
+        retries: int,
+        run: Callable[[SlideTask, Job, int], tuple[str, float]] = predict_slide,
+    ) -> None:
+        self._workers, self._retries, self._count, self._run = workers, retries, len(tasks), run
         self._waiting = deque(Attempt(task) for task in tasks)
         self._again: list[Attempt] = []
         self._running: dict[Any, tuple[Attempt, str]] = {}  # by future: the attempt, and its worker
@@ -108,11 +119,26 @@ class Schedule:
         return self._count
 
     def __iter__(self) -> Iterator[Outcome]:
+        """Run until all slides have ended.
+
+        Raises:
+            InputError: no worker can predict.
+            SchedulerLostError: the scheduler ended, and did not come back for half a minute.
+        """
         while self._waiting or self._again or self._running:
+            yield from self._step()
+
+    def _step(self) -> list[Outcome]:
+        try:
             self._workers.look()
             self._tell()
             self._start()
-            yield from self._ended()
+            self._wait()
+            return list(self._ended())
+        except Exception as error:  # Dask raises many kinds when its connection is lost
+            if self._workers.client.status in ("closing", "closed"):
+                raise SchedulerLostError from error
+            raise
 
     def _tell(self) -> None:
         """Say that nobody works; refuse to wait where none of the workers at the beginning can.
@@ -137,14 +163,14 @@ class Schedule:
                 continue
             resources = {"GPU": self._workers.gpus} if self._workers.gpus else None
             future = self._workers.client.submit(
-                predict_slide, attempt.task, self._workers.job, attempt.number,
+                self._run, attempt.task, self._workers.job, attempt.number,
                 workers=[address], resources=resources, pure=False,
             )  # fmt: skip
             self._running[future] = (attempt, address)
             self._has_begun = True
 
     def _next_for(self, address: str) -> Attempt | None:
-        """The next slide for a worker: one that has failed on others, or that waits, or has failed here and everywhere."""
+        """The next slide for a worker: one that failed on others, or that waits, or that failed wherever it can run."""
         for number, attempt in enumerate(self._again):
             if address not in attempt.failed_on:
                 return self._again.pop(number)
@@ -157,8 +183,7 @@ class Schedule:
         return None
 
     def _ended(self) -> Iterator[Outcome]:
-        """The slides that have ended, after a while at most; those that failed may be queued again instead."""
-        self._wait()
+        """The slides that have ended for good; others that failed are queued again."""
         for future, (attempt, address) in list(self._running.items()):
             if not future.done() and address in self._workers.fit:
                 continue

@@ -7,6 +7,7 @@ when a worker ends, however it does, or when nothing was printed for an hour. So
 worker has been given. Only the standard library is imported: the file is run as it lies, not as a module.
 """
 
+import argparse
 import contextlib
 import os
 import signal
@@ -111,7 +112,11 @@ def _signal(code: int) -> str:
 
 def main() -> int:
     """Run the command; its exit code, or 128 and the number of the signal that ended it."""
-    supervised = Supervised(sys.argv[2:], BoundedLog(Path(sys.argv[1])))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("log", type=Path, metavar="LOG", help="file to which the output is appended")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="the command and its arguments")
+    given = parser.parse_args()
+    supervised = Supervised(given.command, BoundedLog(given.log))
     signal.signal(signal.SIGTERM, lambda *_: supervised.kill("stopped by SIGTERM"))
     return supervised.wait()
 

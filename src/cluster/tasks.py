@@ -76,24 +76,36 @@ def plan(slides: Sequence[Path], out: Path) -> Cohort:
     out = absolute(out)
     record = _record(out, _shared_folder(slides))
     root, tasks = Path(record["root"]), []
-    taken: dict[str, Path] = {}  # the slide of each path that is written
     for slide in slides:
         if not slide.is_relative_to(root):
             raise InputError(
-                f"--out {out}: holds outputs of slides in {root}, where {slide} does not lie; name another"
+                f"--out {out}: is for slides in {root}, as its {RECORD} says; {slide} is not there; name another folder"
             )
-        folder = out / slide.relative_to(root).parent / _name(slide)
-        for path in (folder, log_of(folder)):
-            other = taken.setdefault(str(path).casefold(), slide)  # some disks do not tell cases apart
-            if other != slide:
-                raise InputError(f"{slide} and {other}: would both become {path}; rename one of them")
-        tasks.append(SlideTask(str(slide), str(folder)))
+        tasks.append(SlideTask(str(slide), str(out / slide.relative_to(root).parent / _name(slide))))
+    _refuse_collisions(tasks)
+    if not (out / RECORD).exists():
+        write_json(out / RECORD, record)
     return Cohort(out, record["id"], tasks)
 
 
 def log_of(folder: str | Path) -> Path:
     """The log of the processes that predict a slide, beside its folder."""
     return Path(f"{folder}.log")
+
+
+def _refuse_collisions(tasks: Sequence[SlideTask]) -> None:
+    """Refuse slides of which one would overwrite what another becomes, or its log."""
+    taken: dict[str, SlideTask] = {}
+    for task in tasks:
+        for path in (task.folder, str(log_of(task.folder))):
+            other = taken.setdefault(path.casefold(), task)  # some disks do not tell cases apart
+            if other != task:
+                raise InputError(f"{task.slide} and {other.slide}: would both become {path}; rename one of them")
+    for task in tasks:
+        for parent in Path(task.folder).parents:
+            other = taken.get(str(parent).casefold(), task)
+            if other != task:
+                raise InputError(f"{task.slide}: would be written into the folder of {other.slide}; rename one of them")
 
 
 def _shared_folder(slides: Sequence[Path]) -> str:
@@ -108,9 +120,10 @@ def _name(slide: Path) -> str:
 
 
 def _record(out: Path, root: str) -> dict[str, Any]:
+    """The record of ``out``, which is there already or is to be written."""
     path = out / RECORD
     if not path.exists():
-        write_json(path, {"root": root, "id": uuid.uuid4().hex})
+        return {"root": root, "id": uuid.uuid4().hex}
     record = read_json(path)
     if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in ("root", "id")):
         raise InputError(f"{path}: is not a record of src.cohort")

@@ -1,24 +1,22 @@
 """Slides on several workers, of which some are killed: each slide is predicted once, or named with the reason."""
 
 import csv
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
-
-pytest.importorskip("distributed")
 
 from src.cohort import main
 from src.common.errors import InputError
+from tests.cluster import runs
+from tests.cluster.runs import count, is_stand_in, start, table, wait_for, wait_for_end, write_slides
 from tests.sources import ROOT
 
-STAND_IN = ROOT / "tests/cluster/stand_in.py"
+TWO = ("--workers", "2")
 
 
 @pytest.fixture(autouse=True)
@@ -26,51 +24,13 @@ def nothing_is_left() -> Iterator[None]:
     """No process that a test has started outlives it for long."""
     yield
     deadline = time.monotonic() + 10
-    while left := [child for child in psutil.Process().children(recursive=True) if _is_stand_in(child)]:
+    while left := [child for child in psutil.Process().children(recursive=True) if is_stand_in(child)]:
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
 
 
-def _is_stand_in(process: psutil.Process) -> bool:
-    try:
-        return "stand_in.py" in " ".join(process.cmdline())
-    except psutil.Error:
-        return False
-
-
-def write_slides(folder: Path, **slides: str) -> Path:
-    """Slides in a folder, and the list of them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in slides.items():
-        (folder / f"{name}.svs").write_text(text)
-    listed = folder / "slides.txt"
-    listed.write_text("# all\n\n" + "".join(f"{folder / name}.svs\n" for name in slides))
-    (folder / "best.pt").write_text("weights")
-    return listed
-
-
-def flags(listed: Path, *more: str) -> list[str]:
-    own = ["--slides", str(listed), "--out", str(listed.parent / "out"), *more]
-    return [*own, "--", "--ckpt", str(listed.parent / "best.pt")]
-
-
 def run(listed: Path, *more: str) -> int:
-    """Run the command with two workers; its exit code."""
-    try:
-        main(flags(listed, "--workers", "2", *more), STAND_IN)
-    except SystemExit as error:
-        return int(error.code or 0)
-    return 0
-
-
-def table(listed: Path) -> dict[str, dict[str, str]]:
-    with (listed.parent / "out/cohort.csv").open(newline="") as file:
-        return {Path(row["slide"]).stem: row for row in csv.DictReader(file)}
-
-
-def count(listed: Path, name: str, what: str) -> int:
-    path = listed.parent / f"{name}.svs.{what}"
-    return len(path.read_text().splitlines()) if path.exists() else 0
+    return runs.run(listed, *TWO, *more)
 
 
 def test_a_worker_that_is_killed_costs_one_attempt_and_each_slide_is_done_once(tmp_path: Path) -> None:
@@ -139,38 +99,8 @@ def test_each_process_has_its_share_of_cores_and_its_own_gpu(tmp_path: Path, mon
     assert run(listed, "--gpus-per-task", "1") == 0
     said = {(tmp_path / f"out/{name}.log").read_text().splitlines()[1] for name in "ab"}
     assert said == {"threads 3, GPUs 4", "threads 3, GPUs GPU-77"}
-    with pytest.raises(InputError, match="--gpus-per-task 2.* CUDA_VISIBLE_DEVICES names 2"):
+    with pytest.raises(InputError, match=r"--gpus-per-task 2.* CUDA_VISIBLE_DEVICES names 2"):
         run(write_slides(tmp_path / "other", a="ok"), "--gpus-per-task", "2")
-
-
-def start(listed: Path, *more: str) -> "subprocess.Popen[str]":
-    """The command in a process of its own, in a session of its own."""
-    code = (
-        "import sys; from pathlib import Path; from src.cohort import main; from src.common.errors import run_command"
-    )
-    code += f"\nif __name__ == '__main__': run_command(lambda: main(sys.argv[1:], Path({str(STAND_IN)!r})))"
-    script = listed.parent / "command.py"
-    script.write_text(code)
-    command = [sys.executable, str(script), *flags(listed, *more)]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, start_new_session=True, **pipes)  # type: ignore[call-overload]
-
-
-def wait_for(path: Path) -> int:
-    """Wait until a slide has started; the id of its process."""
-    deadline = time.monotonic() + 30
-    while not path.exists() or not path.read_text().endswith("\n"):
-        assert time.monotonic() < deadline, path
-        time.sleep(0.05)
-    return int(path.read_text().split()[-1])
-
-
-def wait_for_end(process_id: int) -> None:
-    deadline = time.monotonic() + 20
-    while psutil.pid_exists(process_id) and psutil.Process(process_id).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -186,3 +116,19 @@ def test_a_run_that_is_stopped_leaves_no_process_behind_and_goes_on(tmp_path: Pa
         assert [row["status"] for row in table(listed).values()] == ["done", "waiting", "waiting"]
     assert run(listed) == 0
     assert [count(listed, name, "ends") for name in "abc"] == [1, 1, 1] and count(listed, "a", "starts") == 1
+
+
+@pytest.mark.torch
+def test_the_network_itself_predicts_a_slide(tmp_path: Path) -> None:
+    from tests.slides.scenes import picture, write_pyramid
+
+    (tmp_path / "slides").mkdir()
+    write_pyramid(tmp_path / "slides/a.tif", picture(200, 300), mpp=0.25)
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/slides/a.tif\n")
+    own = ["--slides", str(tmp_path / "list.txt"), "--out", str(tmp_path / "out")]
+    main([*own, "--", "--ckpt", str(ROOT / "weights/he-nuclei.safetensors"), "--device", "cpu"])
+    with (tmp_path / "out/cohort.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    cells = pq.read_table(tmp_path / "out/a/cells.parquet").num_rows
+    assert row["status"] == "done" and int(row["cells"]) == cells > 5
+    assert 0 < float(row["mm2"]) < 200 * 300 * 0.25**2 / 1e6
