@@ -1,7 +1,11 @@
 """Slides on several workers, of which some are killed: each slide is predicted once, or named with the reason."""
 
 import csv
+import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,3 +136,39 @@ def test_the_network_itself_predicts_a_slide(tmp_path: Path) -> None:
     cells = pq.read_table(tmp_path / "out/a/cells.parquet").num_rows
     assert row["status"] == "done" and int(row["cells"]) == cells > 5
     assert 0 < float(row["mm2"]) < 200 * 300 * 0.25**2 / 1e6
+
+
+SRUN = """#!/usr/bin/env bash
+for number in 1 2; do "$@" & done
+trap 'kill $(jobs -p)' TERM
+wait
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+@pytest.mark.skipif(not all(map(shutil.which, ("bash", "openssl"))), reason="needs bash and openssl")
+def test_the_script_for_slurm_predicts_over_tls(tmp_path: Path) -> None:
+    from tests.slides.scenes import picture, write_pyramid
+
+    checkout = tmp_path / "checkout"
+    python = f'#!/usr/bin/env bash\nexec "{sys.executable}" "$@"\n'
+    for path, text in (("bin/srun", SRUN), ("checkout/.venv/bin/python", python)):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+        (tmp_path / path).chmod(0o755)
+    for name in ("src", "script"):
+        (checkout / name).symlink_to(ROOT / name)
+    for number in range(2):
+        write_pyramid(checkout / f"{number}.tif", picture(200, 300, number), mpp=0.25)
+    (checkout / "list.txt").write_text("0.tif\n1.tif\n")
+    flags = ["--slides", "list.txt", "--out", "out", "--", "--ckpt", str(ROOT / "weights/he-nuclei.safetensors")]
+    slurm = {"SLURM_SUBMIT_DIR": str(checkout), "SLURM_JOB_ID": str(os.getpid())}
+    environment = {**os.environ, **slurm, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    command = ["bash", str(ROOT / "script/cluster/slurm.sh"), *flags, "--device", "cpu"]
+    with (tmp_path / "log").open("wb") as log:
+        code = subprocess.run(command, env=environment, stdout=log, stderr=log, timeout=300).returncode
+    assert code == 0, (tmp_path / "log").read_text()[-3000:]
+    assert len(list((checkout / "out").glob("*/summary.json"))) == 2
+    assert (checkout / ".cohort-tls").stat().st_mode & 0o077 == 0
+    assert "tls://" in (checkout / "out/0.log").read_text()

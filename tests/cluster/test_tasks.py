@@ -7,16 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from src.cluster import connection
 from src.cluster.finished import RECEIPT, finished_seconds, settings_digest, with_digest, write_receipt
 from src.cluster.on_worker import Job, why_unfit
 from src.cluster.table import COLUMNS, Row, write_table
 from src.cluster.tasks import RECORD, SlideTask, plan, read_slides
-from src.cohort import main
+from src.cohort import CohortConfig, check_flags, main, read_inference_flags, split_flags
 from src.common.errors import InputError
+from src.config.command import parse
 from src.config.flags import build
 from src.config.settings import InferenceConfig
+from tests.sources import ROOT
 
 LIMIT = 100
 
@@ -184,3 +187,22 @@ def test_what_is_not_installed_is_named_with_how_to_install_it(monkeypatch: pyte
     monkeypatch.setattr(connection, "find_spec", lambda name: None if name == missing else "there")
     with pytest.raises(InputError, match=rf"{missing}: pip install"):
         connection.require_dask(True)
+
+
+def test_the_manifests_of_kubernetes_agree_with_one_another() -> None:
+    text = (ROOT / "script/cluster/kubernetes.yaml").read_text()
+    cluster, policy, job = yaml.safe_load_all(text)
+    scheduler = f"{cluster['metadata']['name']}-scheduler"
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert f"--scheduler=tcp://{scheduler}:8786" in container["args"]
+    own, behind = split_flags([*container["args"]])
+    config = parse(CohortConfig, None, check_flags, own)
+    assert read_inference_flags(config, behind).ckpt == ("/data/best.pt",) and config.gpus_per_task == 1
+    (worker,) = cluster["spec"]["worker"]["spec"]["containers"]
+    assert worker["image"] == container["image"] and worker["volumeMounts"] == container["volumeMounts"]
+    allowed = policy["spec"]["ingress"][0]["from"]
+    labels = [one["podSelector"]["matchLabels"] for one in allowed if "podSelector" in one]
+    assert (
+        job["spec"]["template"]["metadata"]["labels"] in labels
+        and policy["spec"]["podSelector"]["matchLabels"] in labels
+    )
