@@ -20,7 +20,7 @@ FLOORS: tuple[set[str], ...] = (
     {"evaluation", "synthetic"},
     {"formats", "reporting", "network"},
     {"slides"},
-    {"inspection", "engine"},
+    {"inspection", "engine", "cluster"},
 )
 FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
 COMMANDS_FLOOR = len(FLOORS)  # src/NAME.py

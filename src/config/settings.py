@@ -354,7 +354,8 @@ class InferenceConfig:
     )
     half: bool = option(False, "with --export: in half precision, which takes half the space")
     test_dir: str = option(
-        HOMEWORK_TEST, "folder of images (TIFF, PNG, JPEG, BMP, WebP) or of slides, or a folder in the training layout"
+        HOMEWORK_TEST,
+        "folder of images (TIFF, PNG, JPEG, BMP, WebP) or of slides, or a folder in the training layout, or one slide",
     )
     id_map: str | None = option(
         None,

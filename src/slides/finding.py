@@ -45,9 +45,13 @@ def find_slides(folder: Path, slide_pixels: int) -> list[Path]:
         folder: where to look. What belongs to a slide, folders of outputs, and image folders with masks are left out.
         slide_pixels: TIFF of more px are slides.
 
+    In place of a folder, a file that is named is a slide, whatever its size.
+
     Raises:
         InputError: it holds slides and small images, or slides whose outputs would have one place.
     """
+    if folder.is_file() and folder.suffix.lower() in (*TIFF_SUFFIXES, *SCANNER_SUFFIXES):
+        return [folder]
     if not folder.is_dir():  # who looks for images says so
         return []
     found = _Found()
@@ -82,7 +86,7 @@ def _look_into(folder: Path, slide_pixels: int, found: _Found, level: int = 0) -
     for path in paths if level < MOST_LEVELS else []:
         if path.is_dir() and path.name not in owned:
             _look_into(path, slide_pixels, found, level + 1)
-    is_alone = bool(level) and len(found.slides) == before
+    is_alone = len(found.slides) == before
     found.slides += _series_in(folder, [path for path in files if path.suffix.lower() in DICOM_SUFFIXES], is_alone)
 
 
@@ -110,8 +114,12 @@ def _series_in(folder: Path, files: Sequence[Path], is_alone: bool) -> list[Path
 
 
 def slide_name(slide: Path, root: Path) -> str:
-    """The name of a slide: its place in the folder that was searched, without the ending, like ``site_a/1``."""
-    return (slide if slide.is_dir() else slide.with_suffix("")).relative_to(root).as_posix()
+    """The name of a slide: its place in the folder that was searched, without the ending, like ``site_a/1``.
+
+    Where the slide is what was searched, it is its own name.
+    """
+    place = slide if slide.is_dir() else slide.with_suffix("")
+    return place.relative_to(slide.parent if slide == root else root).as_posix()
 
 
 def _refuse_one_place(slides: Sequence[Path], root: Path) -> None:

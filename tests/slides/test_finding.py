@@ -117,6 +117,13 @@ def test_dicom_files_of_a_series_are_one_slide(tmp_path: Path) -> None:
     assert "case1/no" in names_in(tmp_path)  # and fails by its name
 
 
+def test_a_slide_may_be_named_in_place_of_a_folder(tmp_path: Path) -> None:
+    dicom_slide(tmp_path / "case1", "1.2.1")
+    touch(tmp_path / "site_a", "b.svs", "c.svs")
+    for slide, name in ((tmp_path / "case1", "case1"), (tmp_path / "site_a" / "b.svs", "b")):
+        assert find_slides(slide, 10_000) == [slide] and slide_name(slide, slide) == name
+
+
 def test_a_dicom_slide_is_read_by_openslide(tmp_path: Path) -> None:
     pytest.importorskip("openslide")
     image = dicom_slide(tmp_path / "case.1", "1.2.1")

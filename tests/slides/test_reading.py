@@ -170,6 +170,14 @@ def test_slides_are_files_of_scanners_and_large_tiff(tmp_path: Path) -> None:
     assert find_slides(tmp_path, 9_999) == [tmp_path / "a.NDPI", tmp_path / "b.tif"]
 
 
+def test_a_file_that_is_named_is_a_slide_whatever_its_size(tmp_path: Path) -> None:
+    small, picture_file = write_pyramid(tmp_path / "b.TIF", picture(100, 100), 1), tmp_path / "c.png"
+    (tmp_path / "b.svs").write_bytes(b"")  # of the same name, which matters in a folder alone
+    picture_file.write_bytes(b"")
+    assert find_slides(small, 10_000) == [small] and find_slides(tmp_path / "b.svs", 1) == [tmp_path / "b.svs"]
+    assert find_slides(picture_file, 1) == find_slides(tmp_path / "no.svs", 1) == []
+
+
 def test_small_pictures_beside_slides_and_slides_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("a.svs", "b.ndpi"):
         (tmp_path / name).write_bytes(b"")

@@ -1,0 +1,76 @@
+"""What tells that a slide is finished, with the same settings: a receipt in the slide's folder of outputs.
+
+``inference.py`` knows this, too, but takes seconds to start. The receipt lies in the folder, so that one who writes the
+folder anew removes it. Where it is absent, or of other settings, ``inference.py`` decides.
+"""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from src.cluster.tasks import SlideTask
+from src.common.errors import InputError
+from src.common.files import file_digest, read_json, write_json
+from src.config.flags import flatten
+from src.config.settings import InferenceConfig
+from src.slides.outputs import SUMMARY
+
+RECEIPT = "receipt.json"
+PLACES = ("test_dir", "output")  # settings that are no settings of the cells
+
+
+def settings_digest(prediction: InferenceConfig) -> str:
+    """A digest of the settings of ``inference.py``, in which files count by what they hold.
+
+    Raises:
+        InputError: a checkpoint cannot be read.
+    """
+    settings = {key: value for key, value in flatten(prediction).items() if key not in PLACES}
+    settings["ckpt"] = [_digest(path) for path in prediction.ckpt]
+    if prediction.tissue not in ("auto", "all"):
+        settings["tissue"] = _digest(prediction.tissue)
+    return _of(settings)
+
+
+def with_digest(task: SlideTask, settings: str) -> SlideTask:
+    """The task with the digest of its slide and the settings; an ``OSError`` where the slide is not there."""
+    about = Path(task.slide).stat()
+    return replace(task, digest=_of([task.slide, about.st_size, about.st_mtime_ns, settings]))
+
+
+def write_receipt(task: SlideTask, seconds: float) -> None:
+    """Note that the task is finished, and how long its process ran."""
+    write_json(Path(task.folder) / RECEIPT, {"digest": task.digest, "seconds": round(seconds, 1)})
+
+
+def finished_seconds(task: SlideTask) -> float | None:
+    """How long the process of a task ran that is finished; ``None`` for one that is not, or with other settings."""
+    receipt = _read(Path(task.folder) / RECEIPT)
+    is_same = receipt.get("digest") == task.digest and (Path(task.folder) / SUMMARY).is_file()
+    return float(receipt.get("seconds", 0)) if is_same else None
+
+
+def read_summary(folder: str) -> dict[str, Any]:
+    """What ``inference.py`` says of a slide; empty where there is nothing that can be read."""
+    return _read(Path(folder) / SUMMARY)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path)
+    except InputError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _digest(path: str) -> str:
+    try:
+        return file_digest(Path(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _of(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

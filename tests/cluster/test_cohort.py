@@ -1,0 +1,174 @@
+"""Slides on several workers, of which some are killed: each slide is predicted once, or named with the reason."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from src.cohort import main
+from src.common.errors import InputError
+from tests.cluster import runs
+from tests.cluster.runs import count, is_stand_in, start, table, wait_for, wait_for_end, write_slides
+from tests.sources import ROOT
+
+TWO = ("--workers", "2")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """No process that a test has started outlives it for long."""
+    yield
+    deadline = time.monotonic() + 10
+    while left := [child for child in psutil.Process().children(recursive=True) if is_stand_in(child)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def run(listed: Path, *more: str) -> int:
+    return runs.run(listed, *TWO, *more)
+
+
+def test_a_worker_that_is_killed_costs_one_attempt_and_each_slide_is_done_once(tmp_path: Path) -> None:
+    slides = {f"slide {number}": "kill once" if number == 1 else "ok" for number in range(5)}
+    listed = write_slides(tmp_path / "Präparate", **slides)
+    assert run(listed) == 0
+    rows = table(listed)
+    assert set(rows) == set(slides) and {row["status"] for row in rows.values()} == {"done"}
+    assert {(row["mm2"], row["cells"], row["reason"]) for row in rows.values()} == {("1.5", "7", "")}
+    time.sleep(3)  # in which the process of the killed worker would have written
+    assert {name: count(listed, name, "ends") for name in slides} == dict.fromkeys(slides, 1)
+    assert {name: count(listed, name, "starts") for name in slides} == {**dict.fromkeys(slides, 1), "slide 1": 2}
+
+
+def test_slides_that_fail_are_tried_again_and_named_and_the_others_are_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slides = {"a": "kill", "b": "fail it has no pyramid", "c": "crash", "d": "empty", "e": "ok", "f": "ok"}
+    listed = write_slides(tmp_path, **slides)
+    with listed.open("a") as file:
+        file.write(f"{tmp_path}/missing.svs\n")
+    assert run(listed, "--retries", "1") == 1
+    rows, said = table(listed), capsys.readouterr().out
+    assert {name for name, row in rows.items() if row["status"] == "done"} == {"e", "f"}
+    reasons = {"a": "worker", "b": "it has no pyramid", "c": "SIGSEGV", "d": "no outputs", "missing": "missing.svs"}
+    for name, reason in reasons.items():
+        assert rows[name]["status"] == "failed" and reason in rows[name]["reason"], rows[name]
+        assert f"{name}.svs: {rows[name]['reason']}" in said
+    starts = {**dict.fromkeys("abcd", 2), "e": 1, "f": 1}
+    assert {name: count(listed, name, "starts") for name in slides} == starts
+
+
+def test_a_slide_is_tried_again_on_another_worker_and_its_log_holds_all_attempts(tmp_path: Path) -> None:
+    listed = write_slides(tmp_path, b="fail it has no pyramid", c="ok")
+    for _ in range(2):  # of a second run the log holds its own attempts
+        assert run(listed, "--retries", "1") == 1
+        log = (tmp_path / "out/b.log").read_text()
+        begun = [line for line in log.splitlines() if line.startswith("---")]
+        assert log.count("it has no pyramid") == 2 and len(begun) == 2
+        assert len({line.split()[-1] for line in begun}) == 2
+    assert count(listed, "c", "starts") == 1
+
+
+def test_a_second_run_has_nothing_to_do_until_settings_slides_or_outputs_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = write_slides(tmp_path, a="ok", b="ok")
+    assert run(listed) == 0
+    first = table(listed)
+    with monkeypatch.context() as patch:
+        patch.setattr("src.cohort.connect", None)  # no worker is started
+        assert run(listed) == 0
+    assert table(listed) == first
+    (tmp_path / "a.svs").write_text("ok as well")
+    (tmp_path / "out/b/summary.json").unlink()
+    for path in (tmp_path / "out/a", tmp_path / "out/b"):
+        path.rename(path.with_name(f"{path.name}.before"))
+    assert run(listed) == 0
+    assert count(listed, "a", "starts") == count(listed, "b", "starts") == 2
+
+
+def test_each_process_has_its_share_of_cores_and_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-77")
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    listed = write_slides(tmp_path, a="ok", b="ok")
+    assert run(listed, "--gpus-per-task", "1") == 0
+    said = {(tmp_path / f"out/{name}.log").read_text().splitlines()[1] for name in "ab"}
+    assert said == {"threads 3, GPUs 4", "threads 3, GPUs GPU-77"}
+    with pytest.raises(InputError, match=r"--gpus-per-task 2.* CUDA_VISIBLE_DEVICES names 2"):
+        run(write_slides(tmp_path / "other", a="ok"), "--gpus-per-task", "2")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_stopped_leaves_no_process_behind_and_goes_on(tmp_path: Path, how: signal.Signals) -> None:
+    listed = write_slides(tmp_path, a="ok", b="hang", c="ok")
+    with start(listed) as command:
+        process_id = wait_for(tmp_path / "b.svs.starts")
+        command.send_signal(how)
+        said, _ = command.communicate(timeout=60)
+    wait_for_end(process_id)
+    if how == signal.SIGINT:
+        assert command.returncode == 130, said
+        assert [row["status"] for row in table(listed).values()] == ["done", "waiting", "waiting"]
+    assert run(listed) == 0
+    assert [count(listed, name, "ends") for name in "abc"] == [1, 1, 1] and count(listed, "a", "starts") == 1
+
+
+@pytest.mark.torch
+def test_the_network_itself_predicts_a_slide(tmp_path: Path) -> None:
+    from tests.slides.scenes import picture, write_pyramid
+
+    (tmp_path / "slides").mkdir()
+    write_pyramid(tmp_path / "slides/a.tif", picture(200, 300), mpp=0.25)
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/slides/a.tif\n")
+    own = ["--slides", str(tmp_path / "list.txt"), "--out", str(tmp_path / "out")]
+    main([*own, "--", "--ckpt", str(ROOT / "weights/he-nuclei.safetensors"), "--device", "cpu"])
+    with (tmp_path / "out/cohort.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    cells = pq.read_table(tmp_path / "out/a/cells.parquet").num_rows
+    assert row["status"] == "done" and int(row["cells"]) == cells > 5
+    assert 0 < float(row["mm2"]) < 200 * 300 * 0.25**2 / 1e6
+
+
+SRUN = """#!/usr/bin/env bash
+for number in 1 2; do "$@" & done
+trap 'kill $(jobs -p)' TERM
+wait
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+@pytest.mark.skipif(not all(map(shutil.which, ("bash", "openssl"))), reason="needs bash and openssl")
+def test_the_script_for_slurm_predicts_over_tls(tmp_path: Path) -> None:
+    from tests.slides.scenes import picture, write_pyramid
+
+    checkout = tmp_path / "checkout"
+    python = f'#!/usr/bin/env bash\nexec "{sys.executable}" "$@"\n'
+    for path, text in (("bin/srun", SRUN), ("checkout/.venv/bin/python", python)):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+        (tmp_path / path).chmod(0o755)
+    for name in ("src", "script"):
+        (checkout / name).symlink_to(ROOT / name)
+    for number in range(2):
+        write_pyramid(checkout / f"{number}.tif", picture(200, 300, number), mpp=0.25)
+    (checkout / "list.txt").write_text("0.tif\n1.tif\n")
+    flags = ["--slides", "list.txt", "--out", "out", "--", "--ckpt", str(ROOT / "weights/he-nuclei.safetensors")]
+    slurm = {"SLURM_SUBMIT_DIR": str(checkout), "SLURM_JOB_ID": str(os.getpid())}
+    environment = {**os.environ, **slurm, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    command = ["bash", str(ROOT / "script/cluster/slurm.sh"), *flags, "--device", "cpu"]
+    with (tmp_path / "log").open("wb") as log:
+        code = subprocess.run(command, env=environment, stdout=log, stderr=log, timeout=300).returncode
+    assert code == 0, (tmp_path / "log").read_text()[-3000:]
+    assert len(list((checkout / "out").glob("*/summary.json"))) == 2
+    assert (checkout / ".cohort-tls").stat().st_mode & 0o077 == 0
+    assert "tls://" in (checkout / "out/0.log").read_text()
