@@ -9,6 +9,7 @@ import numpy as np
 from src.data.classes import CellClass
 from src.formats.writers.batches import Batch
 from src.reporting.draw import legend
+from src.slides.densities import MOST_REGIONS
 from src.slides.tissue import Tissue
 
 TISSUE_COLOR = (0, 0, 0)
@@ -17,7 +18,7 @@ NEAR, CROWDED = 15, 0.1  # a dot is one px where more than this share of the px 
 
 
 class Overview:
-    """A thumbnail of the slide with the outline of its tissue, and its cells in the colours of their classes.
+    """A thumbnail of the slide with the outlines of its tissue and of drawn regions, and its cells in the colours of their classes.
 
     A cell is an outline, or a dot where it would be too small. In px that show several cells the class that has most
     of them wins, so that the picture does not depend on the order in which cells are added. Memory grows with the
@@ -44,8 +45,11 @@ class Overview:
     def finished(self, counts: Mapping[int, int]) -> np.ndarray:
         """The picture, ``(h, w, 3)`` uint8 RGB, with a legend that says the number of cells of each class."""
         picture = np.ascontiguousarray(self._tissue.picture)
-        contours, _ = cv2.findContours(self._tissue.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, contours, -1, TISSUE_COLOR, 1)
+        regions = enumerate(self._tissue.regions[:MOST_REGIONS], start=1)
+        drawn = [self._tissue.labels == number for number, region in regions if region.is_drawn]
+        for mask in (self._tissue.mask, *drawn):
+            contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(picture, contours, -1, TISSUE_COLOR, 1)
         shown = self._shown()
         colors = np.array([(0, 0, 0), *(cell_class.rgb for cell_class in self._classes)], np.uint8)
         picture[shown > 0] = colors[shown[shown > 0]]
