@@ -18,9 +18,9 @@ NEAR, CROWDED = 15, 0.1  # a dot is one px where more than this share of the px 
 
 
 class Overview:
-    """A thumbnail of the slide with the outlines of its tissue and of drawn regions, and its cells in the colours of their classes.
+    """A thumbnail of the slide with its cells in the colours of their classes.
 
-    A cell is an outline, or a dot where it would be too small. In px that show several cells the class that has most
+    The tissue is outlined, and so are regions that were drawn. A cell is an outline, or a dot where it would be too small. In px that show several cells the class that has most
     of them wins, so that the picture does not depend on the order in which cells are added. Memory grows with the
     thumbnail and the number of classes alone.
     """
@@ -44,12 +44,11 @@ class Overview:
 
     def finished(self, counts: Mapping[int, int]) -> np.ndarray:
         """The picture, ``(h, w, 3)`` uint8 RGB, with a legend that says the number of cells of each class."""
-        picture = np.ascontiguousarray(self._tissue.picture)
-        regions = enumerate(self._tissue.regions[:MOST_REGIONS], start=1)
-        drawn = [self._tissue.labels == number for number, region in regions if region.is_drawn]
-        for mask in (self._tissue.mask, *drawn):
-            contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(picture, contours, -1, TISSUE_COLOR, 1)
+        picture = self._tissue.picture.copy()
+        _outline(picture, self._tissue.mask)
+        for number, region in enumerate(self._tissue.regions[:MOST_REGIONS], start=1):
+            if region.is_drawn:
+                _outline(picture, self._tissue.labels == number)
         shown = self._shown()
         colors = np.array([(0, 0, 0), *(cell_class.rgb for cell_class in self._classes)], np.uint8)
         picture[shown > 0] = colors[shown[shown > 0]]
@@ -65,3 +64,8 @@ class Overview:
         alone = np.where(self._is_dot & (crowd < CROWDED), shown, 0).astype(np.uint16)
         grown = cv2.dilate(alone, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
         return np.where(shown > 0, shown, grown)
+
+
+def _outline(picture: np.ndarray, mask: np.ndarray) -> None:
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, contours, -1, TISSUE_COLOR, 1)
