@@ -20,9 +20,9 @@ NEAR, CROWDED = 15, 0.1  # a dot is one px where more than this share of the px 
 class Overview:
     """A thumbnail of the slide with its cells in the colours of their classes.
 
-    The tissue is outlined, and so are regions that were drawn. A cell is an outline, or a dot where it would be too small. In px that show several cells the class that has most
-    of them wins, so that the picture does not depend on the order in which cells are added. Memory grows with the
-    thumbnail and the number of classes alone.
+    The tissue is outlined, and so are regions that were drawn. A cell is an outline, or a dot where it would be too
+    small. In px that show several cells the class that has most of them wins, so that the picture does not depend on
+    the order in which cells are added. Memory grows with the thumbnail and the number of classes alone.
     """
 
     def __init__(self, tissue: Tissue, classes: Sequence[CellClass]) -> None:
