@@ -42,7 +42,10 @@ class RegionCounts:
         return {cell_class.id: totals[cell_class.id] for cell_class in self._classes}
 
     def summary(self, mpp: float | None) -> dict[str, Any]:
-        """The largest regions, the others together, and the cells outside of all regions."""
+        """Numbers of the whole slide, its largest regions, the others together, and the cells outside of all regions.
+
+        Cells per mm² of tissue leave out those outside of it. Without ``mpp``, µm per px, there are no areas.
+        """
         pixels = np.bincount(self._tissue.labels.ravel(), minlength=len(self._counts))
         px_mm2 = None if mpp is None else mpp**2 / 1e6 / self._tissue.scale.prod()
 
@@ -55,7 +58,12 @@ class RegionCounts:
         listed = min(
             MOST_REGIONS, sum(one.is_drawn or bool(large) for one, large in zip(regions, is_large, strict=True))
         )
+        tissue = of(1, len(self._counts))
         return {
+            "tissue_share": round(self._tissue.share, 6),
+            "tissue_mm2": tissue["area_mm2"],
+            "cells": of(0, len(self._counts))["cells"],
+            "cells_per_mm2": tissue["cells_per_mm2"],
             "regions": [
                 {"name": region.title, "box": dict(zip(("left", "top", "right", "bottom"), region.box, strict=True)),
                  **of(number, number + 1)} for number, region in enumerate(regions[:listed], start=1)

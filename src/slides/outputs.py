@@ -15,7 +15,7 @@ from src.formats.writers.geojson import GeoJsonCells
 from src.formats.writers.parquet import FILE_NAME, ParquetCells
 from src.geometry.instances import Instance
 from src.reporting.draw import write_png
-from src.slides.densities import RegionCounts, densities
+from src.slides.densities import RegionCounts
 from src.slides.overview import Overview
 from src.slides.shards import Shards
 from src.slides.tissue import Tissue
@@ -31,13 +31,6 @@ class SlideInfo:
     mpp: float | None
     classes: Sequence[CellClass]
     tissue: Tissue
-
-    @property
-    def tissue_mm2(self) -> float | None:
-        """The area of tissue in mm²; ``None`` where the resolution is not known."""
-        if self.mpp is None:
-            return None
-        return self.tissue.share * self.image.height * self.image.width * self.mpp**2 / 1e6
 
 
 def write_outputs(
@@ -61,7 +54,8 @@ def write_outputs(
         with writing(folder):
             staged.mkdir(parents=True)
             counts = _write_cells(staged, info, confident_cells(shards, min_score))
-            summary = {"slide": info.image.file_name, **_summary(info, counts), "min_score": min_score, **about}
+            image = {"slide": info.image.file_name, "height": info.image.height, "width": info.image.width}
+            summary = {**image, "mpp": info.mpp, **counts.summary(info.mpp), "min_score": min_score, **about}
             write_json(staged / SUMMARY, summary, indent=1)
             _flush(staged)
             if folder.exists():
@@ -111,18 +105,3 @@ def _write_cells(folder: Path, info: SlideInfo, cells: Iterable[Instance]) -> Re
             label += len(batch.cells)
     write_png(folder / OVERVIEW, picture.finished(counts.by_class()))
     return counts
-
-
-def _summary(info: SlideInfo, counts: RegionCounts) -> dict[str, Any]:
-    """Counts, and cells per mm² of tissue, by class and in all, of the slide and of its regions."""
-    area = info.tissue_mm2
-    of_slide = densities(list(counts.by_class().values()), info.classes, area)
-    return {
-        "height": info.image.height,
-        "width": info.image.width,
-        "mpp": info.mpp,
-        "tissue_share": round(info.tissue.share, 6),
-        "tissue_mm2": of_slide.pop("area_mm2"),
-        **of_slide,
-        **counts.summary(info.mpp),
-    }

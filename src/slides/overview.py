@@ -9,6 +9,7 @@ import numpy as np
 from src.data.classes import CellClass
 from src.formats.writers.batches import Batch
 from src.reporting.draw import legend
+from src.slides.densities import MOST_REGIONS
 from src.slides.tissue import Tissue
 
 TISSUE_COLOR = (0, 0, 0)
@@ -17,11 +18,11 @@ NEAR, CROWDED = 15, 0.1  # a dot is one px where more than this share of the px 
 
 
 class Overview:
-    """A thumbnail of the slide with the outline of its tissue, and its cells in the colours of their classes.
+    """A thumbnail of the slide with its cells in the colours of their classes.
 
-    A cell is an outline, or a dot where it would be too small. In px that show several cells the class that has most
-    of them wins, so that the picture does not depend on the order in which cells are added. Memory grows with the
-    thumbnail and the number of classes alone.
+    The tissue is outlined, and so are regions that were drawn. A cell is an outline, or a dot where it would be too
+    small. In px that show several cells the class that has most of them wins, so that the picture does not depend on
+    the order in which cells are added. Memory grows with the thumbnail and the number of classes alone.
     """
 
     def __init__(self, tissue: Tissue, classes: Sequence[CellClass]) -> None:
@@ -43,9 +44,11 @@ class Overview:
 
     def finished(self, counts: Mapping[int, int]) -> np.ndarray:
         """The picture, ``(h, w, 3)`` uint8 RGB, with a legend that says the number of cells of each class."""
-        picture = np.ascontiguousarray(self._tissue.picture)
-        contours, _ = cv2.findContours(self._tissue.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, contours, -1, TISSUE_COLOR, 1)
+        picture = self._tissue.picture.copy()
+        _outline(picture, self._tissue.mask)
+        for number, region in enumerate(self._tissue.regions[:MOST_REGIONS], start=1):
+            if region.is_drawn:
+                _outline(picture, self._tissue.labels == number)
         shown = self._shown()
         colors = np.array([(0, 0, 0), *(cell_class.rgb for cell_class in self._classes)], np.uint8)
         picture[shown > 0] = colors[shown[shown > 0]]
@@ -61,3 +64,8 @@ class Overview:
         alone = np.where(self._is_dot & (crowd < CROWDED), shown, 0).astype(np.uint16)
         grown = cv2.dilate(alone, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
         return np.where(shown > 0, shown, grown)
+
+
+def _outline(picture: np.ndarray, mask: np.ndarray) -> None:
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, contours, -1, TISSUE_COLOR, 1)

@@ -133,6 +133,16 @@ def test_where_cells_lie_together_most_win_in_any_order() -> None:
     assert np.array_equal(drawn(halves(), many), drawn(halves(), many[30:][::-1], many[:30]))
 
 
+def test_drawn_regions_are_outlined_within_others() -> None:
+    labels = np.ones((100, 200), np.int32)
+    labels[40:60, 50:90] = 2
+    regions = [Region((0, 0, WIDTH, HEIGHT)), Region((500, 400, 900, 600), is_drawn=True)]
+    picture = drawn(halves(factor=10, labels=labels, regions=regions))
+    black = (picture == 0).all(axis=2)
+    assert black[40, 50:90].all() and black[59, 50:90].all() and not black[41:59, 51:89].any()
+    assert not black[1:40, 1:-1].any() and black[0].all()
+
+
 def counted(tissue: Tissue, found: Sequence[Instance], mpp: float | None = 0.5) -> dict[str, Any]:
     counts = RegionCounts(tissue, CLASSES)
     counts.add(Batch(found))
@@ -156,6 +166,8 @@ def test_cells_count_in_the_region_that_holds_their_centre() -> None:
     assert right["cells"] == {"one": 0, "two": 2, "all": 2}
     assert summary["other_regions"]["regions"] == 0 and summary["other_regions"]["cells"]["all"] == 0
     assert summary["outside_of_regions"]["cells"] == {"one": 1, "two": 1, "all": 2}
+    assert summary["tissue_mm2"] == 2 * area and summary["cells"] == {"one": 3, "two": 4, "all": 7}
+    assert summary["cells_per_mm2"] == {"one": 2 / 0.4, "two": 3 / 0.4, "all": 5 / 0.4}  # of cells in tissue
     unknown = counted(halves(), found, None)["regions"][0]
     assert unknown["area_mm2"] is None and unknown["cells"]["all"] == 3 and unknown["cells_per_mm2"]["all"] is None
 
