@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -76,17 +78,25 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s"}
 
 
-def start(listed: Path, *more: str) -> "subprocess.Popen[str]":
-    """The command in a process of its own, in a session of its own."""
+@contextmanager
+def start(listed: Path, *more: str) -> Iterator["subprocess.Popen[str]"]:
+    """The command in a process of its own, in a session of its own; killed at the end, if it is still there."""
     code = (
-        "import sys; from pathlib import Path; from src.cohort import main; from src.common.errors import run_command"
+        "import signal, sys; from pathlib import Path; from src.cohort import main"
+        "; from src.common.errors import run_command"
+        # as from a terminal; what a shell starts in the background ignores it
+        "\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
     )
     code += f"\nif __name__ == '__main__': run_command(lambda: main(sys.argv[1:], Path({str(STAND_IN)!r})))"
     script = listed.parent / "command.py"
     script.write_text(code)
     command = [sys.executable, str(script), *flags(listed, *more)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, env=environment(), start_new_session=True, **pipes)  # type: ignore[call-overload]
+    with subprocess.Popen(command, env=environment(), start_new_session=True, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for(path: Path) -> int:
