@@ -160,7 +160,7 @@ def test_a_whole_run_and_its_prediction(
     assert json.loads(output.read_text())
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", pytest.param("adamw", marks=pytest.mark.slow)])
 def test_steps_that_overflow_in_fp16_are_skipped_and_logged(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
@@ -185,7 +185,7 @@ def test_gradients_that_always_overflow_stop_the_run(
         train(data, tmp_path / "run", amp="fp16", val_every=0)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", [pytest.param("sgd", marks=pytest.mark.slow), "adamw"])
 @pytest.mark.parametrize("to_gpu", [False, True])
 def test_a_run_goes_on_on_another_device(data: Path, tmp_path: Path, optimizer: str, to_gpu: bool) -> None:
     lr = {"sgd": 0.005, "adamw": 0.0001}[optimizer]

@@ -110,6 +110,7 @@ def test_torchrun_starts_again_where_a_process_was_killed(data: Path, tmp_path: 
     assert len(steps(out)) == 12 and starts(out)[-1] >= 4  # it did go on, and did not begin anew
 
 
+@pytest.mark.slow
 def test_two_trainings_never_write_into_one_folder(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = subprocess.Popen([sys.executable, *command(data, out, LONG)], stderr=subprocess.DEVNULL)
@@ -199,6 +200,7 @@ def test_a_signal_saves_and_the_run_goes_on(data: Path, tmp_path: Path, times: i
     assert slowest < 5 + max(1 / event["images_per_s"] * TINY["batch_size"] for event in logged)
 
 
+@pytest.mark.slow
 def test_a_run_that_signals_stopped_ends_as_one_left_alone(data: Path, tmp_path: Path) -> None:
     settings = {**TINY, "max_steps": 12, "epochs": 100, "val_every": 2}
     subprocess.run([sys.executable, *command(data, tmp_path / "whole", settings)], check=True, capture_output=True)
