@@ -16,7 +16,8 @@ from benchmarks.slide_material import Finder
 from src.config.settings import ImageSettings, PredictSettings
 from src.data.classes import name_classes
 from src.engine.prediction import Predictor
-from src.engine.slide_run import SlideOptions, predict_slides
+from src.engine.slide_options import SlideOptions
+from src.engine.slide_run import predict_slides
 
 TILE, OVERLAP, BATCH = 512, 64, 4
 CLASSES = name_classes(["blue", "purple"])

@@ -77,11 +77,16 @@ def measure_cost(folder: Path, repeats: int) -> list[dict[str, Any]]:
 
 def measure_linear(folder: Path, repeats: int) -> list[dict[str, Any]]:
     """The same for more and more tissue."""
-    sizes = {10: (25_000, 20_000), 30: (40_000, 38_400), 100: (80_000, 64_000), 300: (120_000, 128_000)}
+    sizes = {  # by mm² of tissue, about
+        10: (25_000, 20_000),
+        30: (40_000, 38_400),
+        100: (80_000, 64_000),
+        300: (120_000, 128_000),
+    }
     rows = []
-    for mm2 in sizes:
-        slide, area = slide_of(folder, *sizes[mm2])
-        rows.append(cost(predict(folder, slide, folder / f"linear{mm2}"), area))
+    for about, sides in sizes.items():
+        slide, mm2 = slide_of(folder, *sides)
+        rows.append(cost(predict(folder, slide, folder / f"linear{about}"), mm2))
         slide.unlink()
     return rows
 
@@ -97,7 +102,7 @@ def measure_memory(folder: Path, repeats: int) -> list[dict[str, Any]]:
     for height in (20_000, 100_000):
         slide, mm2 = slide_of(folder, height, 100_000)
         found = predict(folder, slide, folder / f"memory{height}")
-        rows.append({"rows": height, **found, "mm2": mm2})
+        rows.append({"rows": height, **cost(found, mm2)})
     return rows
 
 

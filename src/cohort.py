@@ -95,6 +95,8 @@ def read_inference_flags(config: CohortConfig, flags: Sequence[str]) -> Inferenc
     places = ["--test-dir", config.slides, "--output", config.out]
     prediction = parse(InferenceConfig, None, check_prediction, [*flags, *places], recipe=True)
     check_slides(prediction)
+    if Path(prediction.tissue).is_dir():  # a process knows its slide by its file name alone
+        raise InputError(f"--tissue {prediction.tissue}: src.cohort takes auto, all or one file, not a folder")
     return prediction
 
 

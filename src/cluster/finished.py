@@ -15,6 +15,7 @@ from src.common.errors import InputError
 from src.common.files import file_digest, read_json, write_json
 from src.config.flags import flatten
 from src.config.settings import InferenceConfig
+from src.slides.finding import files_of
 from src.slides.outputs import SUMMARY
 
 RECEIPT = "receipt.json"
@@ -36,8 +37,9 @@ def settings_digest(prediction: InferenceConfig) -> str:
 
 def with_digest(task: SlideTask, settings: str) -> SlideTask:
     """The task with the digest of its slide and the settings; an ``OSError`` where the slide is not there."""
-    about = Path(task.slide).stat()
-    return replace(task, digest=_of([task.slide, about.st_size, about.st_mtime_ns, settings]))
+    files = [(path.name, path.stat()) for path in files_of(Path(task.slide))]
+    versions = [(name, about.st_size, about.st_mtime_ns) for name, about in files]
+    return replace(task, digest=_of([task.slide, versions, settings]))
 
 
 def write_receipt(task: SlideTask, seconds: float) -> None:

@@ -71,9 +71,8 @@ def predict_slide(task: SlideTask, job: Job, attempt: int) -> tuple[str, float]:
     worker, started = get_worker(), time.monotonic()
     key = worker.get_current_task()
 
-    def is_wanted() -> (
-        bool
-    ):  # Dask cannot stop what runs, but knows that it was cancelled, or that the worker is to end
+    def is_wanted() -> bool:
+        # Dask cannot stop what runs, but knows that it was cancelled, or that the worker is to end.
         state = worker.state.tasks.get(key)
         return state is not None and state.state == "executing" and worker.status.name in ("running", "paused")
 

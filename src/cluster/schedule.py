@@ -13,9 +13,8 @@ from typing import Any
 
 from src.cluster.on_worker import Job, predict_slide, why_unfit
 from src.cluster.tasks import SlideTask
-from src.common.errors import InputError, counted
+from src.common.errors import InputError, counted, one_line
 from src.common.progress import say
-from src.data.tiff import one_line
 
 SECONDS_BETWEEN_LOOKS = 1.0  # at which workers there are
 WAIT = 0.5  # seconds for a slide to end, before what has changed is looked at

@@ -10,7 +10,7 @@ from typing import Any
 from src.common.errors import InputError
 from src.common.files import read_json, read_text, write_json
 from src.data.id_map import refuse_repeats
-from src.slides.finding import find_slides
+from src.slides.finding import find_slides, slide_name
 
 RECORD = "cohort.json"  # in --out: below which folder the slides lie, and an id by which workers know the folder
 
@@ -81,7 +81,7 @@ def plan(slides: Sequence[Path], out: Path) -> Cohort:
             raise InputError(
                 f"--out {out}: is for slides in {root}, as its {RECORD} says; {slide} is not there; name another folder"
             )
-        tasks.append(SlideTask(str(slide), str(out / slide.relative_to(root).parent / _name(slide))))
+        tasks.append(SlideTask(str(slide), str(out / slide_name(slide, root))))
     _refuse_collisions(tasks)
     if not (out / RECORD).exists():
         write_json(out / RECORD, record)
@@ -113,10 +113,6 @@ def _shared_folder(slides: Sequence[Path]) -> str:
         return os.path.commonpath([path.parent for path in slides])
     except ValueError as error:  # Windows alone
         raise InputError(f"{slides[0]}: lies on another drive than other slides of the list") from error
-
-
-def _name(slide: Path) -> str:
-    return slide.name if slide.is_dir() else slide.stem
 
 
 def _record(out: Path, root: str) -> dict[str, Any]:

@@ -15,6 +15,12 @@ class InputError(Exception):
     """Bad input from the user. The message is one line that names the file or the flag and the reason."""
 
 
+def one_line(reason: object) -> str:
+    """The text of an error on one line of bearable length."""
+    words = " ".join(str(reason).split()) or type(reason).__name__
+    return words if len(words) <= 160 else f"{words[:157]}..."
+
+
 def nearest(word: Any, known: Iterable[str]) -> str:
     """``"; did you mean …?"`` where a known name is close to a mistyped word, else an empty text."""
     close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from src.common.errors import InputError
+from src.common.errors import InputError, one_line
 from src.common.files import replacing
 from src.common.limits import check_pixels, max_pixels
 from src.data.intensity import check_intensity, to_uint8
@@ -147,12 +147,6 @@ def _open_page(path: str | Path, first_page: bool = False) -> Iterator[tifffile.
         raise InputError(f"{path}: cannot be read ({one_line(error.strerror or error)})") from error
     except Exception as error:  # damaged files raise anything: struct, codec, key, index, memory errors …
         raise InputError(f"{path}: cannot be read as a TIFF image ({one_line(error)})") from error
-
-
-def one_line(reason: object) -> str:
-    """The text of an error on one line of bearable length."""
-    words = " ".join(str(reason).split()) or type(reason).__name__
-    return words if len(words) <= 160 else f"{words[:157]}..."
 
 
 def _check_layout(file: tifffile.TiffFile, path: str | Path, first_page: bool) -> None:

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from src.common.errors import InputError, counted
+from src.common.errors import InputError, counted, one_line
 from src.common.files import read_json
 from src.common.progress import ProgressBar, say
 from src.data.classes import CellClass
 from src.data.data_shift import PredictionStatistics, shift_warnings
 from src.data.id_map import ImageId
-from src.data.tiff import one_line
 from src.engine.memory import memory_errors
 from src.engine.prediction import Predictor, warnings_on_limits
 from src.engine.slide_options import SlideOptions, check_place, scale_of_slide, tissue_of

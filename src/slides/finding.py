@@ -42,15 +42,14 @@ def find_slides(folder: Path, slide_pixels: int) -> list[Path]:
     Where there are slides, a TIFF that cannot be read counts as one, so that it is named when it is opened.
 
     Args:
-        folder: where to look. What belongs to a slide, folders of outputs, and image folders with masks are left out.
+        folder: where to look, or one file, which is a slide whatever its size. What belongs to a slide, folders of
+            outputs, and image folders with masks are left out.
         slide_pixels: TIFF of more px are slides.
-
-    In place of a folder, a file that is named is a slide, whatever its size.
 
     Raises:
         InputError: it holds slides and small images, or slides whose outputs would have one place.
     """
-    if folder.is_file() and folder.suffix.lower() in (*TIFF_SUFFIXES, *SCANNER_SUFFIXES):
+    if folder.is_file() and folder.suffix.lower() in (*TIFF_SUFFIXES, *SCANNER_SUFFIXES, *DICOM_SUFFIXES):
         return [folder]
     if not folder.is_dir():  # who looks for images says so
         return []

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from src.common.errors import InputError
+from src.common.errors import InputError, one_line
 from src.common.limits import check_pixels
-from src.data.tiff import check_colors, one_line
+from src.data.tiff import check_colors
 from src.data.tiff_streams import HEAD, claimed_pixels
 from src.slides.slide import Level, plausible_mpp
 

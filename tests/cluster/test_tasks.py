@@ -101,6 +101,20 @@ def test_the_digest_of_settings_follows_files_and_flags_but_no_places(tmp_path: 
         settings_digest(config_of(tmp_path / "no.pt"))
 
 
+@pytest.mark.parametrize("slide", ["case", "case.mrxs"])
+def test_a_receipt_holds_for_all_files_of_a_slide(tmp_path: Path, slide: str) -> None:
+    """DICOM instances, and the folder beside an MRXS file."""
+    (tmp_path / "case").mkdir()
+    (tmp_path / "case.mrxs").write_bytes(b"index")
+    part = tmp_path / "case" / "1.dcm"
+    part.write_bytes(b"pixels")
+    task = SlideTask(str(tmp_path / slide), str(tmp_path / "out"))
+    before = with_digest(task, "settings")
+    assert with_digest(task, "settings") == before
+    part.write_bytes(b"other pixels")
+    assert with_digest(task, "settings") != before
+
+
 def test_a_receipt_holds_for_its_slide_and_settings_while_the_outputs_are_there(tmp_path: Path) -> None:
     slide, folder = tmp_path / "a.svs", tmp_path / "a"
     slide.write_text("pixels")
@@ -162,6 +176,7 @@ def test_a_worker_is_fit_where_it_sees_everything(tmp_path: Path) -> None:
         ([], ["--output", "x"], "--output"),
         ([], ["--test-dir=x"], "--test-dir"),
         ([], ["--shard", "1/2"], "--shard"),
+        ([], ["--tissue", "."], r"--tissue \."),
         ([], ["--overlay", "x"], "--overlay"),
         ([], ["--tissue", "none.geojson"], "--tissue"),
         ([], ["--ckpt", "no.pt"], r"no\.pt"),

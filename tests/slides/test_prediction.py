@@ -17,8 +17,9 @@ from src.common.errors import InputError
 from src.config.settings import ImageSettings, PredictSettings
 from src.data.classes import name_classes
 from src.engine.prediction import Predictor, predict_image
+from src.engine.slide_options import SlideOptions
 from src.engine.slide_prediction import choose_tiles, predict_slide
-from src.engine.slide_run import SlideOptions, predict_slides
+from src.engine.slide_run import predict_slides
 from src.geometry.instances import Instance
 from src.geometry.stitch import Stitcher
 from src.geometry.tiles import Tile
