@@ -198,16 +198,31 @@ def worker_errors() -> Iterator[None]:
     """Report in one line what went wrong in a loader's worker.
 
     Raises:
-        InputError: in place of torch's, which carries the worker's traceback.
+        InputError: in place of torch's, which carries the worker's traceback, or of the system's where the worker ended
+            while it handed over a batch.
     """
     try:
         yield
-    except InputError as error:
-        raise InputError(str(error).strip().rsplit("InputError: ", 1)[-1]) from error
-    except RuntimeError as error:
-        found = re.search(r"worker.*?(exited unexpectedly|killed by signal: [\w ]+)|timed out after.*", str(error))
-        if not found:
+    except (InputError, RuntimeError, ConnectionRefusedError, ConnectionResetError, EOFError) as error:
+        if ended := _ended_worker(error):
+            advice = f"if memory or {SHARED_MEMORY} is short, use fewer, or 0 to load in the main process"
+            raise InputError(f"--workers: {ended}; {advice}") from error
+        if not isinstance(error, InputError):
             raise
-        raise InputError(
-            f"--workers: {found[0]}; if memory or {SHARED_MEMORY} is short, use fewer, or 0 to load in the main process"
-        ) from error
+        raise InputError(str(error).strip().rsplit("InputError: ", 1)[-1]) from error
+
+
+def _ended_worker(error: BaseException | None) -> str | None:
+    """What an error says about a worker that ended; ``None`` where it is about something else.
+
+    torch notices such a worker between any two steps of Python, so that its error may be the cause of another one.
+    """
+    is_cut_off = isinstance(error, ConnectionRefusedError | ConnectionResetError | EOFError)
+    if is_cut_off or "items of ancdata" in str(error):  # what multiprocessing says when it receives a shared tensor
+        return "a worker ended while it handed over a batch"
+    while error is not None:
+        found = re.search(r"worker.*?(exited unexpectedly|killed by signal: [\w ]+)|timed out after.*", str(error))
+        if found and isinstance(error, RuntimeError):
+            return found[0]
+        error = error.__cause__ or error.__context__
+    return None

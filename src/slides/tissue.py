@@ -1,9 +1,9 @@
 """Where a slide shows tissue, so that the rest is not predicted."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from src.geometry.tiles import Tile
 from src.slides.slide import Level, Slide
 
-SIDE = 2048  # px, at most, of the longer side of the picture that is judged
+MAP_PIXELS = 2**22  # of the picture that is judged, at most, whatever the slide's shape
 LEAST_SATURATION = 18  # of 255; glass and scanned paper have less, the palest stained tissue more
 LEAST_SPOT = 16  # px of that picture; smaller spots are dust
 
@@ -79,10 +79,10 @@ class Tissue:
         return float(self.mask.mean())
 
 
-def thumbnail(slide: Slide, side: int = SIDE) -> np.ndarray:
-    """The whole slide as a picture of at most ``side`` px, ``(h, w, 3)`` uint8 RGB, read in strips."""
+def thumbnail(slide: Slide, pixels: int = MAP_PIXELS) -> np.ndarray:
+    """The whole slide as a picture of about ``pixels`` px at most, ``(h, w, 3)`` uint8 RGB, read in strips."""
     full = slide.levels[0]
-    factor = min(side / max(full.height, full.width), 1.0)
+    factor = min(math.sqrt(pixels / (full.height * full.width)), 1.0)
     height, width = max(round(full.height * factor), 1), max(round(full.width * factor), 1)
     fine = [index for index, level in enumerate(slide.levels) if level.height >= height and level.width >= width]
     number = fine[-1] if fine else 0
@@ -117,7 +117,7 @@ def _in_full(box: np.ndarray, full: Level, shape: tuple[int, int]) -> Box:
     """A box of a map, its left, top, width and height, in px of the full magnification."""
     across, down = full.width / shape[1], full.height / shape[0]
     left, top, width, height = box[:4].tolist()
-    return (int(left * across), int(top * down), ceil((left + width) * across), ceil((top + height) * down))
+    return (int(left * across), int(top * down), math.ceil((left + width) * across), math.ceil((top + height) * down))
 
 
 def all_tissue(slide: Slide) -> Tissue:

@@ -116,6 +116,39 @@ def test_a_worker_that_dies_is_said_in_one_line(tmp_path: Path, number: signal.S
     assert "\n" not in str(caught.value)
 
 
-def test_other_errors_are_not_the_workers(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"^a bug$"), worker_errors():
-        raise RuntimeError("a bug")
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(104, "reset"),
+        ConnectionRefusedError(),
+        EOFError(),
+        RuntimeError("received 0 items of ancdata"),
+    ],
+)
+def test_a_worker_that_dies_while_it_hands_over_a_batch(error: Exception) -> None:
+    with pytest.raises(InputError, match=r"^--workers: "), worker_errors():
+        raise error
+
+
+def test_a_worker_whose_death_is_noticed_in_the_middle_of_writing(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "last.pt"
+    with pytest.raises(InputError, match=r"^--workers: worker \(pid 7\) is killed by signal: Killed;"), worker_errors():
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        except RuntimeError as error:
+            raise InputError(f"{checkpoint}: cannot be written ({error})") from error
+
+
+def test_a_file_that_ends_early_is_not_the_workers() -> None:
+    with pytest.raises(InputError, match=r"^image\.tif: cut off$"), worker_errors():
+        try:
+            raise EOFError
+        except EOFError as error:
+            raise InputError("image.tif: cut off") from error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), BrokenPipeError(), ValueError("a bug")])
+def test_other_errors_are_not_the_workers(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, worker_errors():
+        raise error
+    assert caught.value is error

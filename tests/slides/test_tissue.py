@@ -41,10 +41,19 @@ def test_tissue_alone_is_all_tissue(tmp_path: Path, tiff: OpenTiff) -> None:
 def test_the_thumbnail_is_the_slide_reduced(tmp_path: Path, tiff: OpenTiff) -> None:
     image = picture(400, 600)
     slide = tiff(write_pyramid(tmp_path / "a.tif", image, 1))
-    small = thumbnail(slide, 150)
+    small = thumbnail(slide, 100 * 150)
     assert small.shape == (100, 150, 3)
     means = image.reshape(100, 4, 150, 4, 3).mean(axis=(1, 3))
     assert np.abs(small - means).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(50, 4000), (450, 450), (4000, 50)])
+def test_the_thumbnail_has_as_many_px_whatever_the_shape(
+    tmp_path: Path, tiff: OpenTiff, shape: tuple[int, int]
+) -> None:
+    small = thumbnail(tiff(write_pyramid(tmp_path / "a.tif", picture(*shape), 1)), 10_000)
+    height, width = small.shape[:2]
+    assert 9_000 <= height * width <= 11_000 and abs(height / width - shape[0] / shape[1]) < 0.05 * shape[0] / shape[1]
 
 
 def write_regions(path: Path, *geometries: dict[str, object]) -> Path:
@@ -67,12 +76,12 @@ def test_found_pieces_are_regions_the_largest_first(tmp_path: Path, tiff: OpenTi
 
 
 def test_places_are_those_of_the_map(tmp_path: Path, tiff: OpenTiff) -> None:
-    tissue = all_tissue(tiff(write_pyramid(tmp_path / "a.tif", picture(1000, 3000))))
+    tissue = all_tissue(tiff(write_pyramid(tmp_path / "a.tif", picture(1500, 4500))))
     height, width = tissue.labels.shape
-    assert (height, width) == (683, 2048)
-    rows, columns = tissue.pixels_at(np.array([[0.0, 0.0], [3000.0, 1000.0], [1500.0, 999.0]]))
-    assert rows.tolist() == [0, height - 1, height - 1] and columns.tolist() == [0, width - 1, 1024]
-    assert tissue.regions[0].box == (0, 0, 3000, 1000)
+    assert (height, width) == (1182, 3547)
+    rows, columns = tissue.pixels_at(np.array([[0.0, 0.0], [4500.0, 1500.0], [2250.0, 1499.0]]))
+    assert rows.tolist() == [0, height - 1, height - 1] and columns.tolist() == [0, width - 1, 1773]
+    assert tissue.regions[0].box == (0, 0, 4500, 1500)
 
 
 def test_regions_of_a_file_have_its_names(tmp_path: Path, tiff: OpenTiff) -> None:
@@ -100,10 +109,11 @@ def test_regions_of_a_file_have_its_names(tmp_path: Path, tiff: OpenTiff) -> Non
 
 
 def test_a_region_smaller_than_a_pixel_of_the_map_is_one(tmp_path: Path, tiff: OpenTiff) -> None:
-    slide = tiff(write_pyramid(tmp_path / "a.tif", np.full((600, 8192, 3), 200, np.uint8)))
+    slide = tiff(write_pyramid(tmp_path / "a.tif", np.full((2048, 4096, 3), 200, np.uint8)))
     path = write_regions(tmp_path / "r.geojson", {"type": "Polygon", "coordinates": [square(4002, 401, 4003, 402)]})
     tissue = read_tissue(slide, path)
-    assert np.argwhere(tissue.mask).tolist() == [[100, 1000]]
+    row, column = tissue.pixels_at(np.array([[4002.5, 401.5]]))
+    assert len(tissue.mask) < 2048 and np.argwhere(tissue.mask).tolist() == [[*row, *column]]
 
 
 def test_regions_of_a_file_with_holes(tmp_path: Path, tiff: OpenTiff) -> None:
