@@ -30,20 +30,20 @@ LEAST_SPOT = 12
 class MadeSlide:
     """A slide to be made: ``height`` and ``width`` in px, and islands of tissue, which take ``share`` of its area.
 
-    Islands repeat down the slide every ``every`` rows, so that slides of the same width and different heights have the
-    same tissue in each column.
+    Islands repeat every ``period`` px along both axes, so that slides of the same width and different heights have the
+    same columns of tissue.
     """
 
     height: int
     width: int
+    period: int
     share: float = 0.32
-    every: int = 20 * PERIOD // 2
 
     def tissue(self) -> np.ndarray:
         """Which blocks of px show tissue, ``(rows, columns)`` bool: ellipses, cut at the edges of blocks."""
         rows, columns = -(-self.height // BLOCK), -(-self.width // BLOCK)
-        down = (np.arange(rows)[:, None] * BLOCK % self.every) / self.every - 0.5
-        across = (np.arange(columns) * BLOCK % self.every) / self.every - 0.5
+        down = (np.arange(rows)[:, None] * BLOCK % self.period) / self.period - 0.5
+        across = (np.arange(columns) * BLOCK % self.period) / self.period - 0.5
         return np.asarray(np.hypot(down, across) < np.sqrt(self.share / np.pi))
 
     @property

@@ -57,11 +57,11 @@ def main() -> None:
         print(f"wrote {config.json}")
 
 
-def slide_of(folder: Path, height: int, width: int) -> tuple[Path, float]:
-    """A made slide, which is written unless it is there, and its mm² of tissue."""
+def slide_of(folder: Path, height: int, width: int, period: int = 20_480) -> tuple[Path, float]:
+    """A made slide with islands of tissue, which is written unless it is there, and its mm² of tissue."""
     from benchmarks.slide_material import MadeSlide, write_slide
 
-    made = MadeSlide(height, width)
+    made = MadeSlide(height, width, period)
     path = folder / f"{height}x{width}.tif"
     if not path.exists():
         write_slide(path.with_suffix(".tmp"), made)
@@ -174,8 +174,8 @@ def predict(folder: Path, slide: Path, output: Path) -> dict[str, float]:
 
 @contextmanager
 def working(folder: Path, slide: Path, output: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A process that has imported everything and waits to begin."""
-    warm_up, _ = slide_of(folder, 2048, 2048)
+    """A process that has predicted a small slide, for which it imported everything, and waits to begin."""
+    warm_up, _ = slide_of(folder, 2048, 2048, period=2048)
     call = command("slide_work", warm_up, slide, output)
     with subprocess.Popen(call, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():

@@ -132,15 +132,13 @@ def pack(instances: Sequence[Instance]) -> Arrays:
 
 def unpack(arrays: Arrays) -> list[Instance]:
     """The objects that :func:`pack` was given."""
-    sides = arrays["boxes"][:, 2:] - arrays["boxes"][:, :2]
-    ends = np.cumsum(-(-sides.prod(axis=1) // 8))
-    found = []
+    pixels, start, found = np.unpackbits(arrays["bits"]).view(bool), 0, []
     columns = (arrays[name].tolist() for name in ("boxes", "class_ids", "scores", "probabilities"))
-    for index, (box, class_id, score, probabilities) in enumerate(zip(*columns, strict=True)):
-        height, width = sides[index].tolist()
-        bits = arrays["bits"][ends[index] - -(-height * width // 8) : ends[index]]
-        mask = np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)
-        found.append(Instance(class_id, score, box[0], box[1], mask, tuple(probabilities)))
+    for (top, left, bottom, right), class_id, score, probabilities in zip(*columns, strict=True):
+        height, width = bottom - top, right - left
+        mask = pixels[start : start + height * width].reshape(height, width)
+        found.append(Instance(class_id, score, top, left, mask, tuple(probabilities)))
+        start += -(-height * width // 8) * 8  # each mask begins with a byte
     return found
 
 
