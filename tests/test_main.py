@@ -239,15 +239,15 @@ def test_a_validation_without_a_right_detection_keeps_the_latest_weights(
         ({"warmup_steps": 2, "max_steps": 5}, "--warmup-steps 2 is more than a third of the run's 5 steps"),
         ({"warmup_steps": 500, "epochs": 2, "max_steps": None}, "--warmup-steps 500"),
         ({"batch_size": 100, "warmup_steps": 0}, "tiles, fewer than the 100 of a step"),
-        ({"detections_per_tile": 1}, r"predicted tiles reach --detections-per-tile"),
+        ({"detections_per_tile": 1, "score_thresh": 0.0}, r"predicted tiles reach --detections-per-tile"),
         ({"proposals": 10}, r"predicted tiles reach --proposals"),
-        ({"warmup_steps": 0}, None),
+        ({"warmup_steps": 0, "proposals": 5000}, None),
     ],
 )
 def test_settings_that_are_hardly_meant_are_said_once(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object], warning: str | None
 ) -> None:
-    train(data, tmp_path / "run", **{"max_steps": 3, "detections_per_tile": 20_000, "proposals": 5000, **changes})
+    train(data, tmp_path / "run", **{"max_steps": 3, "score_thresh": 0.9, **changes})
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning:")]
     if warning is None:
         assert not said

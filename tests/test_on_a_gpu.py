@@ -135,7 +135,9 @@ def losses_in(events: list[dict[str, Any]]) -> list[float]:
     return [event["loss"] for event in events if event["event"] == "step"]
 
 
-@pytest.mark.parametrize(("capability", "precision"), [((8, 0), "bf16"), ((7, 5), "fp16")])
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((8, 0), "bf16"), pytest.param((7, 5), "fp16", marks=pytest.mark.slow)]
+)
 def test_a_whole_run_and_its_prediction(
     data: Path, tmp_path: Path, capability: tuple[int, int], precision: str
 ) -> None:
