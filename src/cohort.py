@@ -25,6 +25,7 @@ from src.config.checks import check_prediction, check_slides
 from src.config.command import parse
 from src.config.flags import option
 from src.config.settings import InferenceConfig
+from src.slides.claims import claimed
 
 INFERENCE = Path(__file__).resolve().parents[1] / "inference.py"
 TABLE = "cohort.csv"
@@ -59,18 +60,19 @@ def main(arguments: Sequence[str] | None = None, inference: Path = INFERENCE) ->
     require_dask(config.dashboard)
     settings = settings_digest(prediction)
     slides = read_slides(Path(config.slides), prediction.slide_pixels or prediction.machine.max_pixels)
-    cohort = plan(slides, Path(config.out))
     rows: Rows = {}
-    tasks = unfinished(cohort.tasks, settings, rows)
-    print(f"{counted(len(slides), 'slide')}: {len(rows):,} finished or not there, {len(tasks):,} to predict")
-    try:
-        if tasks:
-            job = job_of(config, cohort, [str(inference), *flags], [*files_of(prediction), tasks[0].slide])
-            predict(config, job, tasks, rows)
-    except SchedulerLostError:
-        print(f"--scheduler {config.scheduler}: has ended; the same command goes on", file=sys.stderr)
-    finally:
-        write_table(cohort.out / TABLE, cohort.tasks, rows)
+    with claimed(Path(config.out, TABLE), "another src.cohort is running with this --out"):
+        cohort = plan(slides, Path(config.out))
+        tasks = unfinished(cohort.tasks, settings, rows)
+        print(f"{counted(len(slides), 'slide')}: {len(rows):,} finished or not there, {len(tasks):,} to predict")
+        try:
+            if tasks:
+                job = job_of(config, cohort, [str(inference), *flags], [*files_of(prediction), tasks[0].slide])
+                predict(config, job, tasks, rows)
+        except SchedulerLostError:
+            print(f"--scheduler {config.scheduler}: has ended; the same command goes on", file=sys.stderr)
+        finally:
+            write_table(cohort.out / TABLE, cohort.tasks, rows)
     report(cohort, rows)
 
 

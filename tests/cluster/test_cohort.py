@@ -108,10 +108,14 @@ def test_each_process_has_its_share_of_cores_and_its_own_gpu(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_stopped_leaves_no_process_behind_and_goes_on(tmp_path: Path, how: signal.Signals) -> None:
+def test_a_run_keeps_others_out_and_one_that_is_stopped_leaves_no_process_behind_and_goes_on(tmp_path: Path, how: signal.Signals) -> None:
     listed = write_slides(tmp_path, a="ok", b="hang", c="ok")
     with start(listed) as command:
         process_id = wait_for(tmp_path / "b.svs.starts")
+        before = (tmp_path / "out/b.log").read_bytes()
+        with pytest.raises(InputError, match=r"cohort\.csv.* --out"):
+            run(listed)
+        assert (tmp_path / "out/b.log").read_bytes() == before and count(listed, "b", "starts") == 1
         command.send_signal(how)
         said, _ = command.communicate(timeout=60)
     wait_for_end(process_id)
