@@ -109,7 +109,7 @@ def unfinished(tasks: Sequence[SlideTask], settings: str, rows: Rows) -> list[Sl
         try:
             known = with_digest(task, settings)
         except OSError as error:
-            rows[task.slide] = Row(FAILED, reason=f"{task.slide}: cannot be read ({error.strerror})")
+            rows[task.slide] = Row(FAILED, reason=f"cannot be read ({error.strerror})")
             continue
         seconds = finished_seconds(known)
         if seconds is None:

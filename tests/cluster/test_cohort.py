@@ -52,17 +52,18 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_each_slide_is_done_once(t
 def test_slides_that_fail_are_tried_again_and_named_and_the_others_are_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slides = {"a": "kill", "b": "fail it has no pyramid", "c": "crash", "d": "empty", "e": "ok", "f": "ok"}
+    slides = {"a": "kill", "b": f"fail {tmp_path}/b.svs: it has no pyramid", "c": "crash", "d": "empty", "e": "ok", "f": "ok"}
     listed = write_slides(tmp_path, **slides)
     with listed.open("a") as file:
         file.write(f"{tmp_path}/missing.svs\n")
     assert run(listed, "--retries", "1") == 1
     rows, said = table(listed), capsys.readouterr().out
     assert {name for name, row in rows.items() if row["status"] == "done"} == {"e", "f"}
-    reasons = {"a": "worker", "b": "it has no pyramid", "c": "SIGSEGV", "d": "no outputs", "missing": "missing.svs"}
+    reasons = {"a": "worker", "b": "it has no pyramid", "c": "SIGSEGV", "d": "no outputs", "missing": "No such file"}
     for name, reason in reasons.items():
         assert rows[name]["status"] == "failed" and reason in rows[name]["reason"], rows[name]
         assert f"{name}.svs: {rows[name]['reason']}" in said
+        assert "b.svs" not in rows[name]["reason"]
     starts = {**dict.fromkeys("abcd", 2), "e": 1, "f": 1}
     assert {name: count(listed, name, "starts") for name in slides} == starts
 
