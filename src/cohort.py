@@ -29,7 +29,7 @@ from src.slides.claims import claimed
 
 INFERENCE = Path(__file__).resolve().parents[1] / "inference.py"
 TABLE = "cohort.csv"
-OWN_FLAGS = ("--test-dir", "--output", "--shard", "--export", "--print-config")
+OWN_FLAGS = ("--test-dir", "--output", "--print-config")
 MOST_NAMED = 20  # slides that failed, at the end; the table names all
 Rows = dict[str, Row]  # by slide
 
@@ -83,10 +83,12 @@ def split_flags(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]
 
 
 def check_flags(config: CohortConfig) -> None:
-    """Refuse flags that have no effect."""
+    """Refuse flags that have no effect, and an ``--out`` that ``inference.py`` does not take."""
     for name, is_given in (("--workers", config.workers), ("--dashboard", config.dashboard)):
         if is_given and config.scheduler != "local":
             raise InputError(f"{name}: has no effect with --scheduler {config.scheduler}")
+    if Path(config.out).suffix == ".json" or (Path(config.out).exists() and not Path(config.out).is_dir()):
+        raise InputError(f"--out {config.out}: must be a folder, and its name may not end with .json")
 
 
 def read_inference_flags(config: CohortConfig, flags: Sequence[str]) -> InferenceConfig:
@@ -97,6 +99,9 @@ def read_inference_flags(config: CohortConfig, flags: Sequence[str]) -> Inferenc
     places = ["--test-dir", config.slides, "--output", config.out]
     prediction = parse(InferenceConfig, None, check_prediction, [*flags, *places], recipe=True)
     check_slides(prediction)
+    for flag, value in (("--shard", prediction.shard), ("--export", prediction.export)):  # of a recipe, too
+        if value:
+            raise InputError(f"{flag} {value}: does not work with src.cohort, which gives each slide a process")
     if Path(prediction.tissue).is_dir():  # a process knows its slide by its file name alone
         raise InputError(f"--tissue {prediction.tissue}: src.cohort takes auto, all or one file, not a folder")
     return prediction

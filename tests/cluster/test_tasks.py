@@ -176,6 +176,10 @@ def test_a_worker_is_fit_where_it_sees_everything(tmp_path: Path) -> None:
         ([], ["--output", "x"], "--output"),
         ([], ["--test-dir=x"], "--test-dir"),
         ([], ["--shard", "1/2"], "--shard"),
+        ([], ["--recipe", "shard.toml"], "--shard 2/2"),
+        ([], ["--recipe", "export.toml"], "--export"),
+        (["--out", "best.pt"], [], "--out best.pt"),
+        (["--out", "out.json"], [], "--out out.json"),
         ([], ["--tissue", "."], r"--tissue \."),
         ([], ["--overlay", "x"], "--overlay"),
         ([], ["--tissue", "none.geojson"], "--tissue"),
@@ -191,6 +195,8 @@ def test_flags_that_are_wrong_are_named_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "best.pt").touch()
     (tmp_path / "list.txt").write_text("a.svs\n")
+    (tmp_path / "shard.toml").write_text('shard = "2/2"')
+    (tmp_path / "export.toml").write_text('export = "a.safetensors"')
     given = ["--slides", "list.txt", "--out", "out", *own, "--", "--ckpt", "best.pt", *behind]
     with pytest.raises(InputError, match=named):
         main(given)
