@@ -52,7 +52,8 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_each_slide_is_done_once(t
 def test_slides_that_fail_are_tried_again_and_named_and_the_others_are_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slides = {"a": "kill", "b": f"fail {tmp_path}/b.svs: it has no pyramid", "c": "crash", "d": "empty", "e": "ok", "f": "ok"}
+    no_pyramid = f"fail {tmp_path}/b.svs: it has no pyramid"
+    slides = {"a": "kill", "b": no_pyramid, "c": "crash", "d": "empty", "e": "ok", "f": "ok"}
     listed = write_slides(tmp_path, **slides)
     with listed.open("a") as file:
         file.write(f"{tmp_path}/missing.svs\n")
@@ -109,7 +110,9 @@ def test_each_process_has_its_share_of_cores_and_its_own_gpu(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_keeps_others_out_and_one_that_is_stopped_leaves_no_process_behind_and_goes_on(tmp_path: Path, how: signal.Signals) -> None:
+def test_a_run_keeps_others_out_and_goes_on_after_it_was_stopped_without_processes_left(
+    tmp_path: Path, how: signal.Signals
+) -> None:
     listed = write_slides(tmp_path, a="ok", b="hang", c="ok")
     with start(listed) as command:
         process_id = wait_for(tmp_path / "b.svs.starts")
