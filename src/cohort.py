@@ -30,6 +30,8 @@ from src.slides.claims import claimed
 INFERENCE = Path(__file__).resolve().parents[1] / "inference.py"
 TABLE = "cohort.csv"
 OWN_FLAGS = ("--test-dir", "--output", "--print-config")
+MOST_ALIKE = 5  # slides with one complaint of inference.py, after which no more are tried
+OF_INPUT = "error: "  # how inference.py begins what it says of its flags, with exit code 2
 MOST_NAMED = 20  # slides that failed, at the end; the table names all
 Rows = dict[str, Row]  # by slide
 
@@ -67,7 +69,8 @@ def main(arguments: Sequence[str] | None = None, inference: Path = INFERENCE) ->
         print(f"{counted(len(slides), 'slide')}: {len(rows):,} finished or not there, {len(tasks):,} to predict")
         try:
             if tasks:
-                job = job_of(config, cohort, [str(inference), *flags], [*files_of(prediction), tasks[0].slide])
+                command = [str(inference), *flags, *device_flags(config, prediction)]
+                job = job_of(config, cohort, command, [*files_of(prediction), tasks[0].slide])
                 predict(config, job, tasks, rows)
         except SchedulerLostError:
             print(f"--scheduler {config.scheduler}: has ended; the same command goes on", file=sys.stderr)
@@ -129,6 +132,11 @@ def files_of(prediction: InferenceConfig) -> list[str]:
     return [*prediction.ckpt, *([] if prediction.tissue in ("auto", "all") else [prediction.tissue])]
 
 
+def device_flags(config: CohortConfig, prediction: InferenceConfig) -> list[str]:
+    """``--device cuda`` where GPUs were asked for, so that a worker that sees none does not predict on its CPU."""
+    return ["--device", "cuda"] if config.gpus_per_task and prediction.machine.device == "auto" else []
+
+
 def job_of(config: CohortConfig, cohort: Cohort, command: Sequence[str], inputs: Sequence[str]) -> Job:
     """What all slides have in common."""
     threads = config.threads
@@ -138,18 +146,26 @@ def job_of(config: CohortConfig, cohort: Cohort, command: Sequence[str], inputs:
 
 
 def predict(config: CohortConfig, job: Job, tasks: Sequence[SlideTask], rows: Rows) -> None:
-    """Predict slides on workers, and show how far that is; ``rows`` gets what became of each."""
+    """Predict slides on workers, and show how far that is; ``rows`` gets what became of each.
+
+    Raises:
+        InputError: no worker can predict, or the first slides all failed with the same complaint about the flags.
+    """
     local = LocalWorkers(config.workers or 1, config.gpus_per_task, config.dashboard)
     with connect(config.scheduler, local) as client:
         schedule = Schedule(Workers(client, job, config.gpus_per_task), tasks, config.retries)
         bar = ProgressBar(schedule, "predict", unit="slide")
-        failed = 0
-        for outcome in bar:
+        failed, reasons = 0, set()
+        for ended, outcome in enumerate(bar, start=1):
             rows[outcome.task.slide] = Row(FAILED if outcome.reason else DONE, outcome.seconds, outcome.reason)
             if outcome.reason:
                 failed += 1
                 say(f"failed: {outcome.task.slide}: {outcome.reason}")
                 bar.show(failed=f"{failed:,}")
+            reasons.add(outcome.reason)
+            if ended == MOST_ALIKE and len(reasons) == 1 and outcome.reason.startswith(OF_INPUT):
+                said = outcome.reason.removeprefix(OF_INPUT)
+                raise InputError(f"the first {counted(ended, 'slide')} failed alike, the others wait: {said}")
 
 
 def report(cohort: Cohort, rows: Rows) -> None:

@@ -98,13 +98,26 @@ def test_a_second_run_has_nothing_to_do_until_settings_slides_or_outputs_change(
     assert count(listed, "a", "starts") == count(listed, "b", "starts") == 2
 
 
+def test_a_run_whose_flags_fail_every_slide_is_stopped(tmp_path: Path) -> None:
+    slides = {f"s{number}": "fail error: --mpp 30: is too large" for number in range(8)}
+    with pytest.raises(InputError, match="--mpp 30"):
+        run(write_slides(tmp_path / "flags", **slides), "--retries", "0")
+    states = [row["status"] for row in table(tmp_path / "flags/slides.txt").values()]
+    assert states.count("failed") == 5 and states.count("waiting") == 3
+    own = {name: f"fail error: {name}.png: is no slide" for name in slides}
+    for folder, kinds in (("first", {"a": "ok", **slides}), ("own", own)):
+        listed = write_slides(tmp_path / folder, **kinds)
+        assert run(listed, "--retries", "0") == 1
+        assert "waiting" not in {row["status"] for row in table(listed).values()}
+
+
 def test_each_process_has_its_share_of_cores_and_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-77")
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     listed = write_slides(tmp_path, a="ok", b="ok")
     assert run(listed, "--gpus-per-task", "1") == 0
     said = {(tmp_path / f"out/{name}.log").read_text().splitlines()[1] for name in "ab"}
-    assert said == {"threads 3, GPUs 4", "threads 3, GPUs GPU-77"}
+    assert said == {"threads 3, GPUs 4, device cuda", "threads 3, GPUs GPU-77, device cuda"}
     with pytest.raises(InputError, match=r"--gpus-per-task 2.* CUDA_VISIBLE_DEVICES names 2"):
         run(write_slides(tmp_path / "other", a="ok"), "--gpus-per-task", "2")
 
