@@ -25,10 +25,13 @@ from src.config.checks import check_prediction, check_slides
 from src.config.command import parse
 from src.config.flags import option
 from src.config.settings import InferenceConfig
+from src.slides.claims import claimed
 
 INFERENCE = Path(__file__).resolve().parents[1] / "inference.py"
 TABLE = "cohort.csv"
-OWN_FLAGS = ("--test-dir", "--output", "--shard", "--export", "--print-config")
+OWN_FLAGS = ("--test-dir", "--output", "--print-config")
+MOST_ALIKE = 5  # slides with one complaint of inference.py, after which no more are tried
+OF_INPUT = "error: "  # how inference.py begins what it says of its flags, with exit code 2
 MOST_NAMED = 20  # slides that failed, at the end; the table names all
 Rows = dict[str, Row]  # by slide
 
@@ -59,18 +62,20 @@ def main(arguments: Sequence[str] | None = None, inference: Path = INFERENCE) ->
     require_dask(config.dashboard)
     settings = settings_digest(prediction)
     slides = read_slides(Path(config.slides), prediction.slide_pixels or prediction.machine.max_pixels)
-    cohort = plan(slides, Path(config.out))
     rows: Rows = {}
-    tasks = unfinished(cohort.tasks, settings, rows)
-    print(f"{counted(len(slides), 'slide')}: {len(rows):,} finished or not there, {len(tasks):,} to predict")
-    try:
-        if tasks:
-            job = job_of(config, cohort, [str(inference), *flags], [*files_of(prediction), tasks[0].slide])
-            predict(config, job, tasks, rows)
-    except SchedulerLostError:
-        print(f"--scheduler {config.scheduler}: has ended; the same command goes on", file=sys.stderr)
-    finally:
-        write_table(cohort.out / TABLE, cohort.tasks, rows)
+    with claimed(Path(config.out, TABLE), "another src.cohort is running with this --out"):
+        cohort = plan(slides, Path(config.out))
+        tasks = unfinished(cohort.tasks, settings, rows)
+        print(f"{counted(len(slides), 'slide')}: {len(rows):,} finished or not there, {len(tasks):,} to predict")
+        try:
+            if tasks:
+                command = [str(inference), *flags, *device_flags(config, prediction)]
+                job = job_of(config, cohort, command, [*files_of(prediction), tasks[0].slide])
+                predict(config, job, tasks, rows)
+        except SchedulerLostError:
+            print(f"--scheduler {config.scheduler}: has ended; the same command goes on", file=sys.stderr)
+        finally:
+            write_table(cohort.out / TABLE, cohort.tasks, rows)
     report(cohort, rows)
 
 
@@ -81,10 +86,12 @@ def split_flags(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]
 
 
 def check_flags(config: CohortConfig) -> None:
-    """Refuse flags that have no effect."""
+    """Refuse flags that have no effect, and an ``--out`` that ``inference.py`` does not take."""
     for name, is_given in (("--workers", config.workers), ("--dashboard", config.dashboard)):
         if is_given and config.scheduler != "local":
             raise InputError(f"{name}: has no effect with --scheduler {config.scheduler}")
+    if Path(config.out).suffix == ".json" or (Path(config.out).exists() and not Path(config.out).is_dir()):
+        raise InputError(f"--out {config.out}: must be a folder, and its name may not end with .json")
 
 
 def read_inference_flags(config: CohortConfig, flags: Sequence[str]) -> InferenceConfig:
@@ -95,6 +102,9 @@ def read_inference_flags(config: CohortConfig, flags: Sequence[str]) -> Inferenc
     places = ["--test-dir", config.slides, "--output", config.out]
     prediction = parse(InferenceConfig, None, check_prediction, [*flags, *places], recipe=True)
     check_slides(prediction)
+    for flag, value in (("--shard", prediction.shard), ("--export", prediction.export)):  # of a recipe, too
+        if value:
+            raise InputError(f"{flag} {value}: does not work with src.cohort, which gives each slide a process")
     if Path(prediction.tissue).is_dir():  # a process knows its slide by its file name alone
         raise InputError(f"--tissue {prediction.tissue}: src.cohort takes auto, all or one file, not a folder")
     return prediction
@@ -107,7 +117,7 @@ def unfinished(tasks: Sequence[SlideTask], settings: str, rows: Rows) -> list[Sl
         try:
             known = with_digest(task, settings)
         except OSError as error:
-            rows[task.slide] = Row(FAILED, reason=f"{task.slide}: cannot be read ({error.strerror})")
+            rows[task.slide] = Row(FAILED, reason=f"cannot be read ({error.strerror})")
             continue
         seconds = finished_seconds(known)
         if seconds is None:
@@ -122,6 +132,11 @@ def files_of(prediction: InferenceConfig) -> list[str]:
     return [*prediction.ckpt, *([] if prediction.tissue in ("auto", "all") else [prediction.tissue])]
 
 
+def device_flags(config: CohortConfig, prediction: InferenceConfig) -> list[str]:
+    """``--device cuda`` where GPUs were asked for, so that a worker that sees none does not predict on its CPU."""
+    return ["--device", "cuda"] if config.gpus_per_task and prediction.machine.device == "auto" else []
+
+
 def job_of(config: CohortConfig, cohort: Cohort, command: Sequence[str], inputs: Sequence[str]) -> Job:
     """What all slides have in common."""
     threads = config.threads
@@ -131,18 +146,26 @@ def job_of(config: CohortConfig, cohort: Cohort, command: Sequence[str], inputs:
 
 
 def predict(config: CohortConfig, job: Job, tasks: Sequence[SlideTask], rows: Rows) -> None:
-    """Predict slides on workers, and show how far that is; ``rows`` gets what became of each."""
+    """Predict slides on workers, and show how far that is; ``rows`` gets what became of each.
+
+    Raises:
+        InputError: no worker can predict, or the first slides all failed with the same complaint about the flags.
+    """
     local = LocalWorkers(config.workers or 1, config.gpus_per_task, config.dashboard)
     with connect(config.scheduler, local) as client:
         schedule = Schedule(Workers(client, job, config.gpus_per_task), tasks, config.retries)
         bar = ProgressBar(schedule, "predict", unit="slide")
-        failed = 0
-        for outcome in bar:
+        failed, reasons = 0, set()
+        for ended, outcome in enumerate(bar, start=1):
             rows[outcome.task.slide] = Row(FAILED if outcome.reason else DONE, outcome.seconds, outcome.reason)
             if outcome.reason:
                 failed += 1
                 say(f"failed: {outcome.task.slide}: {outcome.reason}")
                 bar.show(failed=f"{failed:,}")
+            reasons.add(outcome.reason)
+            if ended == MOST_ALIKE and len(reasons) == 1 and outcome.reason.startswith(OF_INPUT):
+                said = outcome.reason.removeprefix(OF_INPUT)
+                raise InputError(f"the first {counted(ended, 'slide')} failed alike, the others wait: {said}")
 
 
 def report(cohort: Cohort, rows: Rows) -> None:

@@ -4,6 +4,7 @@
 folder anew removes it. Where it is absent, or of other settings, ``inference.py`` decides.
 """
 
+import errno
 import hashlib
 import json
 from dataclasses import replace
@@ -36,8 +37,14 @@ def settings_digest(prediction: InferenceConfig) -> str:
 
 
 def with_digest(task: SlideTask, settings: str) -> SlideTask:
-    """The task with the digest of its slide and the settings; an ``OSError`` where the slide is not there."""
+    """The task with the digest of its slide and the settings.
+
+    Raises:
+        OSError: the slide is not there, or is a folder of something else.
+    """
     files = [(path.name, path.stat()) for path in files_of(Path(task.slide))]
+    if not files:
+        raise OSError(errno.EISDIR, "a folder without DICOM files is no slide")
     versions = [(name, about.st_size, about.st_mtime_ns) for name, about in files]
     return replace(task, digest=_of([task.slide, versions, settings]))
 

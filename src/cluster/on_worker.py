@@ -87,7 +87,7 @@ def predict_slide(task: SlideTask, job: Job, attempt: int) -> tuple[str, float]:
     if code == 0 and (Path(task.folder) / SUMMARY).is_file():
         write_receipt(task, seconds)
         return "", seconds
-    said = _last_line(log)
+    said = _last_line(log).removeprefix(f"{task.slide}: ")
     return (said or f"exit code {code}") if code else f"wrote no outputs: {said}", seconds
 
 

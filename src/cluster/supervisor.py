@@ -25,7 +25,10 @@ SILENCE = float(os.environ.get("COHORT_SILENCE", 3600))  # seconds without outpu
 
 
 class BoundedLog:
-    """Appends the first ``HEAD`` bytes of some output to a file, and at the end the last ``TAIL`` bytes of the rest."""
+    """Appends the first ``HEAD`` bytes of some output to a file, and at the end the last ``TAIL`` bytes of the rest.
+
+    What a full disk does not hold is lost: the output must be read all the same, or the command would wait forever.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
@@ -36,7 +39,7 @@ class BoundedLog:
     def write(self, content: bytes) -> None:
         """Take some more output."""
         self.last_written = time.monotonic()
-        self._file.write(content[: self._room])
+        self._append(content[: self._room])
         rest, self._room = content[self._room :], max(0, self._room - len(content))
         if rest:
             self._rest.append(rest)
@@ -48,11 +51,15 @@ class BoundedLog:
     def close(self, last_line: str = "") -> None:
         """Write the end of the output, and a last line."""
         if self._left_out:
-            self._file.write(f"\n[{self._left_out:,} bytes are left out here]\n".encode())
-        self._file.write(b"".join(self._rest))
+            self._append(f"\n[{self._left_out:,} bytes are left out here]\n".encode())
+        self._append(b"".join(self._rest))
         if last_line:
-            self._file.write(f"\n{last_line}\n".encode())
+            self._append(f"\n{last_line}\n".encode())
         self._file.close()
+
+    def _append(self, content: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._file.write(content)
 
 
 class Supervised:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ def write_table(path: Path, tasks: Sequence[SlideTask], rows: Mapping[str, Row])
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
     writer.writerows(_cells_of(task, rows.get(task.slide, Row())) for task in tasks)
-    write_text(path, text.getvalue())
+    write_text(path, os.fsencode(text.getvalue()).decode(errors="replace"))  # names of files may be no UTF-8
 
 
 def _cells_of(task: SlideTask, row: Row) -> list[object]:

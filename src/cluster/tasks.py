@@ -58,7 +58,7 @@ def absolute(path: str | Path) -> Path:
 
 def _lines(listed: Path) -> list[str]:
     try:
-        lines = [line.strip() for line in read_text(listed).splitlines()]
+        lines = [line.strip() for line in read_text(listed).split("\n")]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"--slides {listed}: cannot be read ({reason})") from error

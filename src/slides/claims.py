@@ -16,19 +16,19 @@ HEAD = 1 << 20  # bytes at either end of a file by which it is known again
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Keep other processes from predicting the slide with this folder of outputs, within the block.
+def claimed(place: Path, taken: str = "another process is predicting this slide") -> Iterator[None]:
+    """Keep other processes from claiming this place, such as a slide's folder of outputs, within the block.
 
     The lock ends with the process, however that ends; the lock file of a killed one stays until the next run. File
     systems without locks do without.
 
     Raises:
-        InputError: another process predicts the slide, or the place cannot be written.
+        InputError: another process has claimed it, which ``taken`` says, or the place cannot be written.
     """
-    path = folder.with_name(f".{folder.name}.lock")
-    with writing(folder):
+    path = place.with_name(f".{place.name}.lock")
+    with writing(place):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked_file(path, folder):
+    with _locked_file(path, f"{place}: {taken}"):
         try:
             yield
         finally:
@@ -36,16 +36,16 @@ def claimed(folder: Path) -> Iterator[None]:
                 path.unlink()
 
 
-def _locked_file(path: Path, folder: Path) -> IO[str]:
+def _locked_file(path: Path, taken: str) -> IO[str]:
     while True:
-        with writing(folder):
+        with writing(path):
             file = path.open("a")
         try:
             lock(file)
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 file.close()
-                raise InputError(f"{folder}: another process is predicting this slide") from error
+                raise InputError(taken) from error
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             return file
         file.close()  # of a process that has just ended, and has removed the file

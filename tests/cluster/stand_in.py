@@ -30,7 +30,8 @@ def main() -> None:
     slide = Path(flag("--test-dir"))
     words = slide.read_text().split()
     starts = note(slide, "starts")
-    print(f"threads {os.environ.get('OMP_NUM_THREADS')}, GPUs {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+    device = f"device {flag('--device')}" if "--device" in sys.argv else "no device"
+    print(f"threads {os.environ.get('OMP_NUM_THREADS')}, GPUs {os.environ.get('CUDA_VISIBLE_DEVICES')}, {device}")
     if words[0] == "fail":
         print(" ".join(words[1:]), file=sys.stderr)
         sys.exit(1)

@@ -52,17 +52,19 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_each_slide_is_done_once(t
 def test_slides_that_fail_are_tried_again_and_named_and_the_others_are_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slides = {"a": "kill", "b": "fail it has no pyramid", "c": "crash", "d": "empty", "e": "ok", "f": "ok"}
+    no_pyramid = f"fail {tmp_path}/b.svs: it has no pyramid"
+    slides = {"a": "kill", "b": no_pyramid, "c": "crash", "d": "empty", "e": "ok", "f": "ok"}
     listed = write_slides(tmp_path, **slides)
     with listed.open("a") as file:
         file.write(f"{tmp_path}/missing.svs\n")
     assert run(listed, "--retries", "1") == 1
     rows, said = table(listed), capsys.readouterr().out
     assert {name for name, row in rows.items() if row["status"] == "done"} == {"e", "f"}
-    reasons = {"a": "worker", "b": "it has no pyramid", "c": "SIGSEGV", "d": "no outputs", "missing": "missing.svs"}
+    reasons = {"a": "worker", "b": "it has no pyramid", "c": "SIGSEGV", "d": "no outputs", "missing": "No such file"}
     for name, reason in reasons.items():
         assert rows[name]["status"] == "failed" and reason in rows[name]["reason"], rows[name]
         assert f"{name}.svs: {rows[name]['reason']}" in said
+        assert "b.svs" not in rows[name]["reason"]
     starts = {**dict.fromkeys("abcd", 2), "e": 1, "f": 1}
     assert {name: count(listed, name, "starts") for name in slides} == starts
 
@@ -96,22 +98,41 @@ def test_a_second_run_has_nothing_to_do_until_settings_slides_or_outputs_change(
     assert count(listed, "a", "starts") == count(listed, "b", "starts") == 2
 
 
+def test_a_run_whose_flags_fail_every_slide_is_stopped(tmp_path: Path) -> None:
+    slides = {f"s{number}": "fail error: --mpp 30: is too large" for number in range(8)}
+    with pytest.raises(InputError, match="--mpp 30"):
+        run(write_slides(tmp_path / "flags", **slides), "--retries", "0")
+    states = [row["status"] for row in table(tmp_path / "flags/slides.txt").values()]
+    assert states.count("failed") == 5 and states.count("waiting") == 3
+    own = {name: f"fail error: {name}.png: is no slide" for name in slides}
+    for folder, kinds in (("first", {"a": "ok", **slides}), ("own", own)):
+        listed = write_slides(tmp_path / folder, **kinds)
+        assert run(listed, "--retries", "0") == 1
+        assert "waiting" not in {row["status"] for row in table(listed).values()}
+
+
 def test_each_process_has_its_share_of_cores_and_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-77")
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     listed = write_slides(tmp_path, a="ok", b="ok")
     assert run(listed, "--gpus-per-task", "1") == 0
     said = {(tmp_path / f"out/{name}.log").read_text().splitlines()[1] for name in "ab"}
-    assert said == {"threads 3, GPUs 4", "threads 3, GPUs GPU-77"}
+    assert said == {"threads 3, GPUs 4, device cuda", "threads 3, GPUs GPU-77, device cuda"}
     with pytest.raises(InputError, match=r"--gpus-per-task 2.* CUDA_VISIBLE_DEVICES names 2"):
         run(write_slides(tmp_path / "other", a="ok"), "--gpus-per-task", "2")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_stopped_leaves_no_process_behind_and_goes_on(tmp_path: Path, how: signal.Signals) -> None:
+def test_a_run_keeps_others_out_and_goes_on_after_it_was_stopped_without_processes_left(
+    tmp_path: Path, how: signal.Signals
+) -> None:
     listed = write_slides(tmp_path, a="ok", b="hang", c="ok")
     with start(listed) as command:
         process_id = wait_for(tmp_path / "b.svs.starts")
+        before = (tmp_path / "out/b.log").read_bytes()
+        with pytest.raises(InputError, match=r"cohort\.csv.* --out"):
+            run(listed)
+        assert (tmp_path / "out/b.log").read_bytes() == before and count(listed, "b", "starts") == 1
         command.send_signal(how)
         said, _ = command.communicate(timeout=60)
     wait_for_end(process_id)

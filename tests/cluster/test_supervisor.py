@@ -91,3 +91,10 @@ def test_a_log_of_little_output_is_whole_and_follows_what_was_there(tmp_path: Pa
         log.write(content)
     log.close()
     assert path.read_bytes() == b"before\n" + b"a" * HEAD + b"b" * 10
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_costs_the_log_and_not_the_command() -> None:
+    more_than_a_pipe_and_the_head = HEAD + 1_000_000
+    with supervise(Path("/dev/full"), f"print('x' * {more_than_a_pipe_and_the_head})") as process:
+        assert process.wait(timeout=60) == 0

@@ -29,8 +29,8 @@ def test_a_list_is_read_with_comments_spaces_and_paths_from_here(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     listed = tmp_path / "list.txt"
-    listed.write_bytes("﻿# mine\r\n\r\n  a b.svs \r\nsub/../ü.tif\r\n/far/c.ndpi".encode())
-    assert read_slides(listed, LIMIT) == [tmp_path / "a b.svs", tmp_path / "ü.tif", Path("/far/c.ndpi")]
+    listed.write_bytes("﻿# mine\r\n\r\n  a b.svs \r\nsub/../ü.tif\r\n/far/c\u2028.ndpi".encode())
+    assert read_slides(listed, LIMIT) == [tmp_path / "a b.svs", tmp_path / "ü.tif", Path("/far/c\u2028.ndpi")]
 
 
 def test_a_folder_is_a_list_of_its_slides(tmp_path: Path) -> None:
@@ -133,10 +133,12 @@ def test_a_receipt_holds_for_its_slide_and_settings_while_the_outputs_are_there(
         assert finished_seconds(task) is None
     with pytest.raises(FileNotFoundError):
         with_digest(replace(task, slide=str(tmp_path / "no.svs")), "settings")
+    with pytest.raises(IsADirectoryError):  # whose slides would be written elsewhere
+        with_digest(replace(task, slide=str(tmp_path)), "settings")
 
 
 def test_the_table_has_a_row_per_slide_whatever_its_summary_says(tmp_path: Path) -> None:
-    tasks = [SlideTask(f"/d/{name}.svs", str(tmp_path / name)) for name in ("a", "b", "c,d", "e", "f")]
+    tasks = [SlideTask(f"/d/{name}.svs", str(tmp_path / name)) for name in ("a", "b", "c,d", "e", "f\udcff")]
     summaries = {"a": {"tissue_mm2": 2.5, "cells": {"x": 1, "all": 3}}, "b": {"tissue_mm2": None}}
     for name, summary in summaries.items():
         (tmp_path / name).mkdir()
@@ -153,7 +155,7 @@ def test_the_table_has_a_row_per_slide_whatever_its_summary_says(tmp_path: Path)
         ["waiting", "", "", "", ""],
         ["waiting", "", "", "", ""],
     ]
-    assert [row[0] for row in found] == [task.slide for task in tasks]
+    assert [row[0] for row in found] == [task.slide.replace("\udcff", "\ufffd") for task in tasks]
 
 
 def test_a_worker_is_fit_where_it_sees_everything(tmp_path: Path) -> None:
@@ -176,6 +178,10 @@ def test_a_worker_is_fit_where_it_sees_everything(tmp_path: Path) -> None:
         ([], ["--output", "x"], "--output"),
         ([], ["--test-dir=x"], "--test-dir"),
         ([], ["--shard", "1/2"], "--shard"),
+        ([], ["--recipe", "shard.toml"], "--shard 2/2"),
+        ([], ["--recipe", "export.toml"], "--export"),
+        (["--out", "best.pt"], [], "--out best.pt"),
+        (["--out", "out.json"], [], "--out out.json"),
         ([], ["--tissue", "."], r"--tissue \."),
         ([], ["--overlay", "x"], "--overlay"),
         ([], ["--tissue", "none.geojson"], "--tissue"),
@@ -191,6 +197,8 @@ def test_flags_that_are_wrong_are_named_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "best.pt").touch()
     (tmp_path / "list.txt").write_text("a.svs\n")
+    (tmp_path / "shard.toml").write_text('shard = "2/2"')
+    (tmp_path / "export.toml").write_text('export = "a.safetensors"')
     given = ["--slides", "list.txt", "--out", "out", *own, "--", "--ckpt", "best.pt", *behind]
     with pytest.raises(InputError, match=named):
         main(given)
