@@ -119,6 +119,8 @@ def _open(path: Path) -> tuple[tifffile.TiffFile, list[tifffile.TiffPage]]:
 
 def _levels(file: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPage]:
     """The pages of the first image's magnifications, largest first, checked but not decoded."""
+    if not file.series:
+        raise InputError(f"{path}: is truncated or damaged (it holds no image)")
     first, *others = file.series
     pages = [level.keyframe for level in first.levels]
     if first.kind in (

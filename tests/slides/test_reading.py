@@ -150,6 +150,13 @@ def test_without_openslide_svs_is_read_and_other_files_say_what_they_need(
         open_slide(tmp_path / "a.ndpi")
 
 
+def test_a_file_that_is_cut_off_before_its_first_page_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"II*\0" + (1000).to_bytes(4, "little") + bytes(100))  # the page would begin at byte 1000
+    with pytest.raises(InputError, match=r"a\.tif: .*truncated"):
+        open_slide(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"no TIFF", b"II*\0\xff\xff\xff\xff"])
 def test_files_that_are_no_slides_are_refused(tmp_path: Path, content: bytes) -> None:
     for name in ("a.tif", "a.svs"):
