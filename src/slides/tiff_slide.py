@@ -119,10 +119,36 @@ def _open(path: Path) -> tuple[tifffile.TiffFile, list[tifffile.TiffPage]]:
 
 def _levels(file: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPage]:
     """The pages of the first image's magnifications, largest first, checked but not decoded."""
-    pages = [level.keyframe for level in file.series[0].levels]
+    if not file.series:
+        raise InputError(f"{path}: is truncated or damaged (it holds no image)")
+    first, *others = file.series
+    pages = [level.keyframe for level in first.levels]
+    if first.kind in (
+        "generic",
+        "shaped",
+    ):  # other kinds define their levels; here tifffile takes equal steps of 2 to 4
+        pages += [other.keyframe for other in others if _is_level(other.keyframe, pages[0])]
+        pages.sort(key=lambda page: page.imagelength, reverse=True)
     for page in pages:
         _check_page(page, path)
     return [page for page in pages if page.imagelength and page.imagewidth]
+
+
+def _is_level(page: tifffile.TiffPage, full: tifffile.TiffPage) -> bool:
+    """Whether a page says that it is reduced, is stored as the full one is, and has its size divided by some number.
+
+    Both sides may be rounded up or down, so that they are off by less than 1 px.
+    """
+    height, width = page.imagelength, page.imagewidth
+    return (
+        page.subfiletype == tifffile.FILETYPE.REDUCEDIMAGE
+        and page.is_tiled == full.is_tiled
+        and (page.dtype, page.samplesperpixel, page.photometric) == (full.dtype, full.samplesperpixel, full.photometric)
+        and height < full.imagelength
+        and width < full.imagewidth
+        and full.imagelength * (width - 1) < full.imagewidth * (height + 1)
+        and full.imagewidth * (height - 1) < full.imagelength * (width + 1)
+    )
 
 
 def _check_page(page: tifffile.TiffPage, path: Path) -> None:

@@ -50,6 +50,47 @@ def test_ome_tiff_has_its_own_resolution_and_levels(tmp_path: Path, tiff: OpenTi
     assert (slide.read(1, 5, 5, 20, 30) == image[::2, ::2][5:25, 5:35]).all()
 
 
+@pytest.mark.parametrize("subifds", [0, 2])
+@pytest.mark.parametrize("steps", [(8, 64), (4, 8), (64, 6)])
+def test_reduced_pages_in_any_steps_are_levels(
+    tmp_path: Path, steps: tuple[int, int], subifds: int, tiff: OpenTiff
+) -> None:
+    image, path = picture(200, 330), tmp_path / "a.tif"
+    small = {
+        step: np.ascontiguousarray(image[: 200 // step * step : step, : 330 // step * step : step]) for step in steps
+    }
+    how = {"tile": (32, 32), "photometric": "rgb", "metadata": None}
+    with tifffile.TiffWriter(path) as file:
+        file.write(image, subifds=subifds, **how)
+        for step in steps:
+            file.write(small[step], subfiletype=1, **how)
+    slide = tiff(path)
+    assert [level.width for level in slide.levels] == [330, *(330 // step for step in sorted(steps))]
+    for number, step in enumerate(sorted(steps), start=1):
+        assert (slide.read(number, 0, 0, 200 // step, 330 // step) == small[step]).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "other"),
+    [
+        ((25, 41, 3), {}),  # an image of its own
+        ((25, 41, 3), {"subfiletype": 9}),  # a picture of the glass
+        ((25, 41, 3), {"subfiletype": 1, "tile": None}),  # a label, in strips
+        ((25, 25, 3), {"subfiletype": 1}),
+        ((27, 41, 3), {"subfiletype": 1}),
+        ((25, 41), {"subfiletype": 1, "photometric": "minisblack"}),
+    ],
+)
+def test_other_pages_are_no_levels(
+    tmp_path: Path, shape: tuple[int, ...], other: dict[str, object], tiff: OpenTiff
+) -> None:
+    how = {"tile": (16, 16), "photometric": "rgb", "metadata": None}
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(picture(200, 330), **how)
+        file.write(np.zeros(shape, np.uint8), **{**how, **other})
+    assert [level.width for level in tiff(tmp_path / "a.tif").levels] == [330]
+
+
 def test_grey_is_repeated_and_white_is_zero_is_turned(tmp_path: Path, tiff: OpenTiff) -> None:
     grey = picture(80, 90)[..., 0]
     for photometric, expected in (("minisblack", grey), ("miniswhite", 255 - grey)):
@@ -107,6 +148,13 @@ def test_without_openslide_svs_is_read_and_other_files_say_what_they_need(
     (tmp_path / "a.ndpi").write_bytes(b"")
     with pytest.raises(InputError, match=r"a\.ndpi.*requirements-slides\.txt"):
         open_slide(tmp_path / "a.ndpi")
+
+
+def test_a_file_that_is_cut_off_before_its_first_page_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"II*\0" + (1000).to_bytes(4, "little") + bytes(100))  # the page would begin at byte 1000
+    with pytest.raises(InputError, match=r"a\.tif: .*truncated"):
+        open_slide(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no TIFF", b"II*\0\xff\xff\xff\xff"])
