@@ -21,7 +21,7 @@ def test_the_weights_find_most_nuclei_of_the_example(tmp_path: Path, capsys: pyt
     path = WEIGHTS / "he-nuclei.safetensors"
     checkpoint = read_checkpoint(path)
     assert path.stat().st_size <= 20e6 and len(checkpoint.classes) == 4
-    assert (checkpoint.config.image.mpp, checkpoint.config.predict.min_score) == (0.25, 0.25)
+    assert (checkpoint.config.image.mpp, checkpoint.config.predict.min_score) == (0.25, 0.2)
     given = {"ckpt": [str(path)], "test_dir": str(WEIGHTS / "example"), "mpp": 0.499, "device": "cpu", "amp": "off"}
     inference.main(build(InferenceConfig, {**given, "output": str(tmp_path / "r.json"), "overlay": str(tmp_path)}))
     said = capsys.readouterr().out
