@@ -324,6 +324,8 @@ def test_exported_weights_tell_no_places_and_take_half_the_space(finished: Path,
     kept = [read_checkpoint(path).config.predict for path in (whole, half)]
     assert (kept[0].min_score, kept[1]) == (0.5, replace(kept[0], min_score=0.35))
     assert half.stat().st_size < 0.6 * whole.stat().st_size
+    (tmp_path / "other").touch()
+    assert whole.stat().st_mode == (tmp_path / "other").stat().st_mode  # so that others may read it
     assert str(data.parent).encode() not in whole.read_bytes() + half.read_bytes()
     exact, rounded = (infer(finished, data, tmp_path / "r.json", ckpt=[str(path)]) for path in (whole, half))
     assert abs(len(exact) - len(rounded)) <= 0.05 * len(exact)

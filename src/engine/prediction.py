@@ -91,8 +91,9 @@ def orientation_of(item: ImageFile) -> int:
 def warnings_on_limits(reached: Counter[str]) -> dict[str, str]:
     """Flag → a line, for each limit that cut predicted tiles off (see :meth:`Predictor.limits_reached`)."""
     advice = {"--proposals": "train with more", "--detections-per-tile": "raise it"}
+    tiles = f"of {reached['tiles']} predicted tiles"
     return {
-        flag: f"warning: {count} of {reached['tiles']} predicted tiles reach {flag}; {advice[flag]} if cells are missing"
+        flag: f"warning: {count} {tiles} reach {flag}; {advice[flag]} if cells are missing"
         for flag, count in sorted(reached.items())
         if count and flag != "tiles"
     }
