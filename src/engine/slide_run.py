@@ -81,12 +81,23 @@ def _predict(predictor: Predictor, classes: Sequence[CellClass], path: Path, opt
         if finished == place.job:
             return f"is finished, in {folder}"
         with closing(open_slide(path)) as slide:
-            return _predict_open(predictor, classes, slide, options, place)
+            found = _find_cells(predictor, classes, slide, options, place)
+        return _write(found, place, predictor.settings.min_score)  # without the memory that the reader took
 
 
-def _predict_open(
+@dataclass(frozen=True)
+class _Found:
+    """A slide whose cells lie in shards, and what its summary says of the prediction."""
+
+    info: SlideInfo
+    shards: Shards
+    about: dict[str, Any]
+
+
+def _find_cells(
     predictor: Predictor, classes: Sequence[CellClass], slide: Slide, options: SlideOptions, place: _Place
-) -> str:
+) -> _Found:
+    """Predict the tiles of a slide."""
     started, full = time.monotonic(), slide.levels[0]
     scaled = ScaledSlide(slide, scale_of_slide(slide, options))
     tissue = tissue_of(slide, options)
@@ -109,11 +120,17 @@ def _predict_open(
         "seconds": round(time.monotonic() - started, 1),
         "job": place.job,
     }
-    cells = sum(write_outputs(place.folder, info, shards, predictor.settings.min_score, about).values())
-    shards.remove()
-    broken = f", {counted(slide.broken, 'broken stored tile')} read as white" if slide.broken else ""
-    seen = f"{len(tiles.scaled):,} of {counted(tiles.in_grid, 'tile')}"
-    return f"{counted(cells, 'cell')} in {seen}{broken}, in {place.folder}"
+    return _Found(info, shards, about)
+
+
+def _write(found: _Found, place: _Place, min_score: float) -> str:
+    """Write the outputs of a slide; a line that sums it up."""
+    cells = sum(write_outputs(place.folder, found.info, found.shards, min_score, found.about).values())
+    found.shards.remove()
+    tiles, broken = found.about["tiles"], found.about["broken_tiles"]
+    in_grid = tiles + found.about["tiles_without_tissue"]
+    white = f", {counted(broken, 'broken stored tile')} read as white" if broken else ""
+    return f"{counted(cells, 'cell')} in {tiles:,} of {counted(in_grid, 'tile')}{white}, in {place.folder}"
 
 
 def _warnings(

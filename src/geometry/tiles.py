@@ -7,7 +7,7 @@ import numpy as np
 FILL = (124, 116, 104)  # the mean colour of ImageNet, RGB: what most pretrained networks see as zero
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tile:
     """A rectangle of an image: rows ``top … top + height - 1``, columns ``left … left + width - 1``."""
 

@@ -35,8 +35,11 @@ class TiffSlide:
         self.mpp = _mpp(self._file, self._pages[0])
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and forget its decoded tiles."""
         self._file.close()
+        with self._lock:
+            self._cache.clear()
+            self._cached_bytes = 0
 
     def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
         """A region of a level, ``(height, width, 3)`` uint8 RGB; stored tiles that are broken or missing are white."""
