@@ -23,7 +23,7 @@ from src.network.weights import count_parameters
 
 PARAMETER_BUDGET = 200_000_000
 KEEP_BY_DEFAULT = PredictSettings()  # which detections are kept where a caller does not care
-LIKELY_OBJECT = 0.5  # objectness; where the last proposal has less, those behind it would hardly hold a cell
+LIKELY_OBJECT = 0.3  # objectness; where the last proposal has less, those behind it would hardly hold a cell
 STRIDE = 32  # of the deepest backbone stage: tensors are padded to a multiple, or anchors would drift off their cells
 
 
