@@ -126,10 +126,8 @@ def _levels(file: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPage]:
         raise InputError(f"{path}: is truncated or damaged (it holds no image)")
     first, *others = file.series
     pages = [level.keyframe for level in first.levels]
-    if first.kind in (
-        "generic",
-        "shaped",
-    ):  # other kinds define their levels; here tifffile takes equal steps of 2 to 4
+    # Other kinds define their levels; of these, tifffile finds only levels with equal steps of 2 to 4.
+    if first.kind in ("generic", "shaped"):
         pages += [other.keyframe for other in others if _is_level(other.keyframe, pages[0])]
         pages.sort(key=lambda page: page.imagelength, reverse=True)
     for page in pages:
