@@ -6,6 +6,7 @@ python -m benchmarks.slides memory restart --folder slides
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -50,6 +51,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for name in config.cases or CASES:
+        shutil.rmtree(folder / name, ignore_errors=True)  # what is finished would not be predicted again
         found[name] = globals()[f"measure_{name}"](folder, config.repeats)
         print(f"{name}: {json.dumps(found[name], indent=1)}", flush=True)
     if config.json:
@@ -72,7 +74,7 @@ def slide_of(folder: Path, height: int, width: int, period: int = 20_480) -> tup
 def measure_cost(folder: Path, repeats: int) -> list[dict[str, Any]]:
     """Core-seconds of everything but the network, per mm² of tissue."""
     slide, mm2 = slide_of(folder, 20_000, 20_000)
-    return [cost(predict(folder, slide, folder / f"cost{number}"), mm2) for number in range(repeats)]
+    return [cost(predict(folder, slide, folder / "cost" / str(number)), mm2) for number in range(repeats)]
 
 
 def measure_linear(folder: Path, repeats: int) -> list[dict[str, Any]]:
@@ -86,7 +88,7 @@ def measure_linear(folder: Path, repeats: int) -> list[dict[str, Any]]:
     rows = []
     for about, sides in sizes.items():
         slide, mm2 = slide_of(folder, *sides)
-        rows.append(cost(predict(folder, slide, folder / f"linear{about}"), mm2))
+        rows.append(cost(predict(folder, slide, folder / "linear" / str(about)), mm2))
         slide.unlink()
     return rows
 
@@ -101,7 +103,7 @@ def measure_memory(folder: Path, repeats: int) -> list[dict[str, Any]]:
     rows = []
     for height in (20_000, 100_000):
         slide, mm2 = slide_of(folder, height, 100_000)
-        found = predict(folder, slide, folder / f"memory{height}")
+        found = predict(folder, slide, folder / "memory" / str(height))
         rows.append({"rows": height, **cost(found, mm2)})
     return rows
 
@@ -109,7 +111,7 @@ def measure_memory(folder: Path, repeats: int) -> list[dict[str, Any]]:
 def measure_restart(folder: Path, repeats: int) -> dict[str, Any]:
     """Whether a prediction that is killed at random instants writes the same files as one that is not."""
     slide, _ = slide_of(folder, 20_000, 20_000)
-    expected, found = folder / "restart-whole", folder / "restart-killed"
+    expected, found = folder / "restart/whole", folder / "restart/killed"
     seconds = predict(folder, slide, expected)["wall"]
     rng, killed = random.Random(0), 0
     while killed < KILLS:
