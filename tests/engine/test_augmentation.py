@@ -75,11 +75,29 @@ def test_more_haematoxylin_darkens_what_is_blue_most() -> None:
     stains /= np.linalg.norm(stains, axis=1, keepdims=True)
     image = (256 * np.exp(-0.8 * stains) - 1).round().astype(np.uint8)[None]
     jitter = StainJitter(1.0)
-    draws = iter([1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
-    jitter.py_random = type("Fixed", (), {"uniform": staticmethod(lambda low, high: next(draws))})()
+    jitter.py_random = _Fixed([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
     changed = jitter.apply(image, **jitter.get_params())
     assert np.abs(changed[0, 0] - (256 * np.exp(-1.6 * stains[0]) - 1)).max() < 3
     assert np.abs(changed[0, 1].astype(int) - image[0, 1]).max() <= 2
+
+
+def test_all_densities_grow_and_shrink_by_one_factor() -> None:
+    image = np.random.default_rng(0).integers(60, 200, (4, 4, 3), np.uint8)
+    jitter = StainJitter(0.3)
+    for draw, factor in ((1.0, 1.9), (-1.0, 1 / 1.9)):
+        jitter.py_random = _Fixed([0.0] * 6 + [draw])
+        changed = jitter.apply(image, **jitter.get_params())
+        assert np.abs(changed - (256 * ((image + 1.0) / 256) ** factor - 1)).max() < 1
+
+
+class _Fixed:
+    """Draws what it is told."""
+
+    def __init__(self, draws: list[float]) -> None:
+        self._draws = iter(draws)
+
+    def uniform(self, low: float, high: float) -> float:
+        return next(self._draws)
 
 
 def test_optional_transforms_change_the_image_alone() -> None:
