@@ -47,7 +47,7 @@ class ConvertConfig:
     """The conversion."""
 
     input: str = option("", "folder or file to read", name="IN", required=True)
-    out: str = option("", "folder to write (for --to coco a file)", name="OUT", required=True)
+    out: str = option("", "folder to write (for --to coco and results a file)", name="OUT", required=True)
     source: str | None = option(
         None, f"format of IN: {', '.join([*IMPORTERS, RESULTS])}", name="--from", metavar="FORMAT"
     )

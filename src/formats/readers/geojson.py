@@ -1,10 +1,12 @@
 """GeoJSON as QuPath exports it, and as this program does."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePath
+
+import numpy as np
 
 from src.common.errors import InputError
 from src.common.files import read_json
@@ -46,11 +48,10 @@ def import_geojson(path: Path, settings: ImportSettings) -> Source:
     ids = class_ids(source.classes, bool(survey.colors), source) if found.files else {}
 
     def read(file: GeoJsonFile, image: Path) -> Imported:
-        objects = read_objects(file.path, settings.nuclei, source.dropped)
+        objects = list(noted(read_objects(file.path, settings.nuclei, source.dropped), source))
         told = survey.told[file.path]
         size = file.slide.size if file.slide else shown_size(image, told, source, settings.orientation)
         pixels = read_matching(image, file.path, size, source, settings)
-        note_kinds(objects, source)
         cells = draw((drawn for _, drawn in objects), ids, size, file.path, source.dropped)
         return Imported(pixels, [cell for cell in cells if cell])
 
@@ -62,13 +63,13 @@ def import_geojson(path: Path, settings: ImportSettings) -> Source:
     return with_readers(source, readers)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Survey:
     """What is known of all files before one is drawn: the names of the classes in the order of the files, each with the
     first colour that it has, if any; whether there are cells of no class; what each file tells of its image's size."""
 
     colors: dict[str, str | None] = field(default_factory=dict)
-    unclassified: list[Path] = field(default_factory=list)
+    has_unclassified: bool = False
     told: dict[Path, ToldSize] = field(default_factory=dict)
 
 
@@ -80,13 +81,13 @@ def survey_files(files: Iterable[GeoJsonFile], nuclei: bool) -> Survey:
     """
     survey = Survey()
     for file in files:
-        objects = read_objects(file.path, nuclei, Counter())  # what is left out is counted when it is drawn
-        for feature, _ in objects:
+        furthest = np.zeros(2)
+        for feature, drawn in read_objects(file.path, nuclei, Counter()):  # what is left out is counted later
             if feature.class_name and not feature.is_ignored:
                 survey.colors[feature.class_name] = survey.colors.get(feature.class_name) or feature.color
-        if any(feature.class_name is None for feature, _ in objects):
-            survey.unclassified.append(file.path)
-        survey.told[file.path] = told_size([drawn for _, drawn in objects])
+            survey.has_unclassified |= feature.class_name is None
+            furthest = np.maximum(furthest, told_size([drawn]).furthest)
+        survey.told[file.path] = ToldSize(furthest=(float(furthest[0]), float(furthest[1])))
     return survey
 
 
@@ -109,8 +110,14 @@ def say_others(path: Path, found: Found, source: Source) -> None:
     say_unread(source, found.everything, [*(file.path for file in found.files), *found.images, classes])
 
 
-def note_kinds(found: Sequence[tuple[Feature, Drawn]], source: Source) -> None:
-    """Note cells that have a nucleus, and annotations beside detections, which may be meant otherwise."""
-    annotations = sum(feature.kind == "annotation" and not feature.is_ignored for feature, _ in found)
-    source.notes[NOTE_ANNOTATIONS] += annotations if any(f.kind != "annotation" for f, _ in found) else 0
-    source.notes[NOTE_NUCLEI] += sum(feature.is_whole for feature, _ in found)
+def noted(objects: Iterable[tuple[Feature, Drawn]], source: Source) -> Iterator[tuple[Feature, Drawn]]:
+    """The objects of a file; cells that have a nucleus, and annotations beside detections, may be meant otherwise."""
+    annotations = others = whole = 0
+    for feature, drawn in objects:
+        is_annotation = feature.kind == "annotation"
+        annotations += is_annotation and not feature.is_ignored
+        others += not is_annotation
+        whole += feature.is_whole
+        yield feature, drawn
+    source.notes[NOTE_ANNOTATIONS] += annotations if others else 0
+    source.notes[NOTE_NUCLEI] += whole

@@ -1,5 +1,6 @@
 """The cells of GeoJSON files without their images, which a slide's would be too large for."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,15 +11,15 @@ from src.data.classes import UNKNOWN, CellClass
 from src.data.id_map import ImageId
 from src.evaluation.coco_polygons import ToldSize
 from src.evaluation.probabilities import is_distribution
-from src.formats.drawn import class_ids, draw, number_classes
+from src.formats.drawn import Drawn, class_ids, draw, number_classes
 from src.formats.imported import ImportSettings, Source, plain_names, shown_size
-from src.formats.readers.geojson import Survey, classes_in, note_kinds, say_others, survey_files
+from src.formats.readers.geojson import Survey, classes_in, noted, say_others, survey_files
 from src.formats.readers.geojson_files import GeoJsonFile, find_files
 from src.formats.readers.qupath import PROBABILITY, SCORE, Feature, read_objects
 from src.geometry.instances import Instance
 from src.geometry.polygons import FAR
 
-NOTE_IGNORED = "region to ignore, which is no cell"
+IGNORED_REGION = "region to ignore, which is no cell"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def open_cells(path: Path, settings: ImportSettings, needs_size: bool) -> CellSo
     survey = survey_files(found.files, settings.nuclei)
     source = Source({}, _with_unknown(path, classes_in(path, found.files, survey), survey))
     ids = class_ids(source.classes, bool(survey.colors), source) if found.files else {}
-    if survey.colors and survey.unclassified:
+    if survey.colors and survey.has_unclassified:
         ids[None] = len(source.classes)
     say_others(path, found, source)
     names = plain_names(source, [(PurePath(*file.key), file.path) for file in found.files])
@@ -66,7 +67,7 @@ def open_cells(path: Path, settings: ImportSettings, needs_size: bool) -> CellSo
 
 def _with_unknown(path: Path, classes: tuple[CellClass, ...], survey: Survey) -> tuple[CellClass, ...]:
     """The classes, and a last one for cells of no class, where others have one."""
-    if not survey.colors or not survey.unclassified:
+    if not survey.colors or not survey.has_unclassified:
         return classes
     return number_classes([UNKNOWN.name], path, {UNKNOWN.name: UNKNOWN.color}, classes)
 
@@ -96,13 +97,18 @@ def _cells(
     file: GeoJsonFile, image: ImageId, ids: Mapping[str | None, int], nuclei: bool, source: Source
 ) -> Iterator[Instance]:
     """The cells of a file, with their scores and, where all are known, the probabilities of their classes."""
-    objects = read_objects(file.path, nuclei, source.dropped)
-    note_kinds(objects, source)
-    cells = [(feature, drawn) for feature, drawn in objects if not feature.is_ignored]
-    source.dropped[NOTE_IGNORED] += len(objects) - len(cells)
-    drawn = draw((drawn for _, drawn in cells), ids, (image.height, image.width), file.path, source.dropped)
     keys = [f"{PROBABILITY}{cell_class.name}" for cell_class in source.classes]
-    for (feature, _), cell in zip(cells, drawn, strict=True):
+    waiting: deque[Feature] = deque()
+
+    def drawn_cells() -> Iterator[Drawn]:
+        for feature, drawn in noted(read_objects(file.path, nuclei, source.dropped), source):
+            source.dropped[IGNORED_REGION] += feature.is_ignored
+            if not feature.is_ignored:
+                waiting.append(feature)
+                yield drawn
+
+    for cell in draw(drawn_cells(), ids, (image.height, image.width), file.path, source.dropped):
+        feature = waiting.popleft()
         if cell:
             yield replace(cell, score=feature.measured.get(SCORE, 1.0), probabilities=_probabilities(feature, keys))
 

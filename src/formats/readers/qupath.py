@@ -1,8 +1,9 @@
 """The objects of QuPath in GeoJSON files."""
 
 import sys
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,29 +47,42 @@ class Feature:
         return Drawn(self.class_name, polygons, is_ignored=self.is_ignored) if polygons else None
 
 
-def read_objects(path: Path, nuclei: bool, dropped: Counter[str]) -> list[tuple[Feature, Drawn]]:
+def read_objects(path: Path, nuclei: bool, dropped: Counter[str]) -> Iterator[tuple[Feature, Drawn]]:
     """The objects of a file that are cells, or regions to ignore, with their polygons; what is left out is counted.
 
     People draw an annotation around the place in which QuPath detects cells: one that holds several detections is no
-    cell. Nor is one without a class that holds several other annotations.
+    cell. Nor is one without a class that holds several other annotations. So annotations come last, and they alone are
+    in memory together.
     """
-    features = _features(path, nuclei, dropped)
-    # Without the geometry as the file holds it, which takes most of the memory.
-    found = [(replace(feature, geometry=None), drawn) for feature in features if (drawn := feature.drawn(dropped))]
-    is_annotation = np.array([feature.kind == "annotation" for feature, _ in found], bool)
-    if not is_annotation.any():
-        return found
-    centers = np.array([drawn.polygons[0][0].mean(axis=0) for _, drawn in found])
-    detections, annotations = (_by_x(centers[chosen]) for chosen in (~is_annotation, is_annotation))
-    cells = []
-    for feature, drawn in found:
-        if feature.kind == "annotation" and not feature.is_ignored:
-            holds_annotations = feature.class_name is None and _held(drawn, annotations, 3) > 2  # itself is one
-            if holds_annotations or _held(drawn, detections, 2) > 1:
-                dropped["annotation around other objects"] += 1
-                continue
-        cells.append((feature, drawn))
-    return cells
+    annotations: list[tuple[Feature, Drawn]] = []
+    centers = array("d")  # of detections, x and y
+    for feature in _features(path, nuclei, dropped):
+        drawn = feature.drawn(dropped)
+        if drawn and feature.kind == "annotation":
+            annotations.append((replace(feature, geometry=None), drawn))  # which as the file holds it takes much memory
+        elif drawn:
+            centers.extend(_center(drawn))
+            yield feature, drawn
+    yield from _cells_among(annotations, np.array(centers).reshape(-1, 2), dropped)
+
+
+def _cells_among(
+    annotations: Sequence[tuple[Feature, Drawn]], detections: np.ndarray, dropped: Counter[str]
+) -> Iterator[tuple[Feature, Drawn]]:
+    """The annotations that are cells or regions to ignore; ``detections`` (N, 2) are the centres of those."""
+    if not annotations:
+        return
+    others, detections = _by_x(np.array([_center(drawn) for _, drawn in annotations])), _by_x(detections)
+    for feature, drawn in annotations:
+        holds_annotations = feature.class_name is None and _held(drawn, others, 3) > 2  # itself is one
+        if not feature.is_ignored and (holds_annotations or _held(drawn, detections, 2) > 1):
+            dropped["annotation around other objects"] += 1
+        else:
+            yield feature, drawn
+
+
+def _center(drawn: Drawn) -> np.ndarray:
+    return np.asarray(drawn.polygons[0][0].mean(axis=0))
 
 
 def _by_x(points: np.ndarray) -> np.ndarray:
