@@ -52,7 +52,7 @@ from src.engine.devices import AMP_TYPES, prediction_amp
 from src.engine.memory import memory_errors
 from src.engine.prediction import Predictor, predict_images, warnings_on_limits
 from src.engine.slide_options import SlideOptions, check_start
-from src.engine.slide_run import predict_slides
+from src.engine.slide_run import check_unfinished, predict_slides
 from src.evaluation.partial_results import PartialResults
 from src.evaluation.probabilities import DIGITS, write_probabilities
 from src.evaluation.result_settings import write_settings
@@ -129,6 +129,7 @@ def run_slides(config: InferenceConfig, world: distributed.World, device: torch.
         [*job(config, predictor.amp), predictor.settings.min_score], Path(config.test_dir), checkpoint.statistics,
     )  # fmt: skip
     check_start(mine, options)
+    check_unfinished(mine, options)
     world.wait()  # until all processes have checked
     image = replace(predictor.image, channel_order=config.channel_order or "rgb")  # whatever training files had
     predictor = replace(predictor, image=image)

@@ -1,6 +1,7 @@
 """Prediction of a folder of slides: each becomes a folder of outputs, and one that fails does not stop the others."""
 
 import hashlib
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from src.slides.claims import claimed, digest_of, identity
 from src.slides.finding import open_slide
 from src.slides.outputs import SUMMARY, SlideInfo, remove_remains, write_outputs
 from src.slides.scaled import ScaledSlide
-from src.slides.shards import JOB, Shards
+from src.slides.shards import JOB, Shards, other_job
 from src.slides.slide import Slide
 
 BYTES_PER_PIXEL = 0.5  # of disk, of predicted tiles: 0.06 in skin (CMU-1), 0.4 in CoNSeP by its cells, of 0.7 kB each
@@ -43,7 +44,48 @@ class _Place:
 
     @property
     def unfinished(self) -> Path:
-        return self.folder.with_name(f".{self.folder.name}.unfinished")
+        return _unfinished(self.folder)
+
+
+def check_unfinished(slides: Sequence[Path], options: SlideOptions) -> None:
+    """Refuse to go on where an unfinished prediction of a slide has other settings, another checkpoint or file.
+
+    What cannot be read is left for later, when its slide is predicted.
+
+    Raises:
+        InputError: naming its folder.
+    """
+    for path in slides:
+        folder = options.folder_of(path)
+        begun = _unfinished_job(folder)
+        try:
+            is_other = (
+                begun is not None and begun != _place_of(path, options).job and begun != _job_of(folder / SUMMARY)
+            )
+        except (OSError, InputError):
+            continue
+        if is_other:
+            raise other_job(_unfinished(folder))
+
+
+def _unfinished(folder: Path) -> Path:
+    """Where the unfinished work on a slide lies."""
+    return folder.with_name(f".{folder.name}.unfinished")
+
+
+def _unfinished_job(folder: Path) -> Any:
+    """What the unfinished work on a slide is made from; ``None`` without any, or where that cannot be read."""
+    path = _unfinished(folder) / JOB
+    try:
+        begun = read_json(path) if path.exists() else None
+    except InputError:
+        return None
+    return begun.get("of") if isinstance(begun, dict) else None
+
+
+def _place_of(path: Path, options: SlideOptions) -> _Place:
+    job = {"file": identity(path), "tissue": _identity_of_tissue(path, options), "settings": options.job}
+    return _Place(options.folder_of(path), json.loads(json.dumps(job)))
 
 
 def predict_slides(
@@ -73,8 +115,7 @@ def _predict(predictor: Predictor, classes: Sequence[CellClass], path: Path, opt
     folder = options.folder_of(path)
     with claimed(folder):
         check_place(folder)
-        place = _Place(folder, {"file": identity(path), "tissue": _identity_of_tissue(path, options),
-                                "settings": options.job})  # fmt: skip
+        place = _place_of(path, options)
         finished = _job_of(folder / SUMMARY)
         if finished is not None:
             _remove_remains_of(place, finished)

@@ -42,6 +42,7 @@ ONLY_WITH = {
     "image_pattern": {"pairs"},
     "mask_pattern": {"pairs"},
     "types": {"mat"},
+    "image_size": {"geojson"},
 }
 FEW_FORMATS = 5  # up to which a message lists them
 CUTS = (0.3, 0.7)  # share of a side at which rectangles are cut, at random between
@@ -98,15 +99,25 @@ def cut(name: str, imported: Imported, seed: int) -> Iterator[tuple[str, Importe
 
 def open_source(kind: str, path: Path, settings: ImportSettings) -> Source:
     """Find what is to be imported."""
+    check_import(kind, path, settings)
+    source = IMPORTERS[kind](path, settings)
+    if not source.readers:
+        raise nothing_in(path, kind)
+    return source
+
+
+def nothing_in(path: Path, kind: str) -> InputError:
+    """The error of a place without files in a format."""
+    return InputError(f"{path}: holds nothing in the format {kind} (see --help)")
+
+
+def check_import(kind: str, path: Path, settings: ImportSettings) -> None:
+    """Refuse flags that have no effect with a format, and places that are not there."""
     for name, kinds in ONLY_WITH.items():
         if kind not in kinds and getattr(settings, name) != getattr(ImportSettings(), name):
             raise InputError(f"--{name.replace('_', '-')}: has no effect with --from {kind}{_only_with(kinds)}")
     for place in filter(None, (path, settings.images, settings.types)):
         require_path(place)
-    source = IMPORTERS[kind](path, settings)
-    if not source.readers:
-        raise InputError(f"{path}: holds nothing in the format {kind} (see --help)")
-    return source
 
 
 def _only_with(kinds: Collection[str]) -> str:
@@ -152,10 +163,10 @@ def convert_in(path: Path, source: Source, out: Path, seed: int | None) -> list[
         lines.append(note)
     names = ", ".join(f"{c.id} {c.name}" for c in source.classes)
     last = f"{counted(len(groups), 'image')}, {counted(counts['cells'], 'cell')}; classes {names}"
-    return [*lines, *_what_was_found(source, counts), last]
+    return [*lines, *what_was_found(source, counts), last]
 
 
-def _what_was_found(source: Source, counts: Counter[str]) -> list[str]:
+def what_was_found(source: Source, counts: Counter[str]) -> list[str]:
     """Lines about what was dropped, what the user should look at, and cells that are not as the others."""
     dropped = source.dropped + Counter({
         "hidden by another cell of the class": counts["hidden"],

@@ -127,18 +127,22 @@ def draw(
     size: tuple[int, int],
     where: Path,
     dropped: Counter[str],
-) -> list[Instance | None]:
+) -> Iterator[Instance | None]:
     """Each object in an image of ``size``, cut off at its border; ``None`` for one without a pixel, which is counted.
 
-    Pixels belong to a polygon by the even-odd rule.
+    Pixels belong to a polygon by the even-odd rule. Objects whose box holds more pixels than an image that is read are
+    counted, too: these are no cells, but regions of a slide.
 
     Raises:
         InputError: the objects cover the image many times, which would take the memory of many images.
     """
-    found: list[Instance | None] = []
     room = MOST_COVER * size[0] * size[1] + max_pixels()
     for drawn in objects:
         class_id = ANY_CLASS if drawn.is_ignored else ids[drawn.class_name]
+        if _pixels_around(drawn, size) > max_pixels():
+            dropped["object too large for a cell (see --max-pixels)"] += 1
+            yield None
+            continue
         parts: list[Instance] = []
         reason = "object without a pixel in its image"
         try:
@@ -150,8 +154,14 @@ def draw(
         except ValueError:
             parts, reason = [], "object whose outline is too long for a cell"
         dropped[reason] += not parts
-        found.append(replace(union(parts), class_id=class_id) if parts else None)
-    return found
+        yield replace(union(parts), class_id=class_id) if parts else None
+
+
+def _pixels_around(drawn: Drawn, size: tuple[int, int]) -> float:
+    """The pixels of an image in the box around an object's polygons."""
+    rings = [ring for rings in drawn.polygons for ring in rings]
+    corners = np.concatenate(rings).clip(0, size[::-1]) if rings else np.zeros((1, 2))
+    return float(np.prod(corners.max(axis=0) - corners.min(axis=0)))
 
 
 def _parts(drawn: Drawn, class_id: int, size: tuple[int, int]) -> Iterator[Instance]:

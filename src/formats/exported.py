@@ -1,6 +1,6 @@
 """What all writers share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,6 @@ class ExportSettings:
 
 Classes = Mapping[int, CellClass]
 # Writes an image with its cells, and returns of how many cells it left out a part.
-Write = Callable[[ImageId, Sequence[Instance]], int]
+Write = Callable[[ImageId, Iterable[Instance]], int]
 # While it is open, images are written into a folder.
 Writer = Callable[[Path, Classes, ExportSettings], AbstractContextManager[Write]]

@@ -1,6 +1,6 @@
 """The formats that can be written."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,13 @@ from src.formats.writers.stardist import export_stardist
 from src.formats.writers.tables import export_csv
 from src.geometry.instances import Instance
 
-Export = Callable[[Path, ImageId, Sequence[Instance], Classes, ExportSettings], int]
+Export = Callable[[Path, ImageId, Iterable[Instance], Classes, ExportSettings], int]
+ExportAll = Callable[[Path, ImageId, Sequence[Instance], Classes, ExportSettings], int]
+
+
+def _at_once(export: ExportAll) -> Export:
+    """For a format that needs all cells of an image at once."""
+    return lambda folder, image, cells, classes, settings: export(folder, image, list(cells), classes, settings)
 
 
 def _file_per_image(export: Export, with_classes: bool = True) -> Writer:
@@ -32,12 +38,13 @@ def _file_per_image(export: Export, with_classes: bool = True) -> Writer:
 
 
 EXPORTERS: Mapping[str, Writer] = {
-    "labels": _file_per_image(export_labels),
-    "cellpose": _file_per_image(export_cellpose, with_classes=False),
-    "stardist": _file_per_image(export_stardist, with_classes=False),
+    "labels": _file_per_image(_at_once(export_labels)),
+    "cellpose": _file_per_image(_at_once(export_cellpose), with_classes=False),
+    "stardist": _file_per_image(_at_once(export_stardist), with_classes=False),
     "geojson": _file_per_image(export_geojson),
     "csv": _file_per_image(export_csv),
     "parquet": parquet_writer,
 }
 WITH_MEASUREMENTS = ("geojson", "csv", "parquet")  # which are in µm with --mpp
+LABEL_IMAGES = ("labels", "cellpose", "stardist")  # which are as large as the image
 COMPRESSED = ("geojson",)  # with --gzip

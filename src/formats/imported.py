@@ -45,9 +45,10 @@ class Imported:
 class ImportSettings:
     """How files are read.
 
-    ``images`` is where the images lie, if not beside their labels. ``nuclei`` takes the nuclei of QuPath's cells, and
-    ``attribute`` is the one of VIA's that holds the class. ``image_pattern`` and ``mask_pattern`` tell which files are
-    pairs; ``types`` is a JSON file that names the numbers of MATLAB files.
+    ``images`` is where the images lie, if not beside their labels, or the only image. ``nuclei`` takes the nuclei of
+    QuPath's cells, and ``attribute`` is the one of VIA's that holds the class. ``image_pattern`` and ``mask_pattern``
+    tell which files are pairs; ``types`` is a JSON file that names the numbers of MATLAB files. ``image_size`` is the
+    (H, W) of images that are not there.
     """
 
     intensity: str = "full"
@@ -60,6 +61,7 @@ class ImportSettings:
     image_pattern: str | None = None
     mask_pattern: str | None = None
     types: Path | None = None
+    image_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,24 +88,28 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def with_readers(source: Source, images: Sequence[tuple[PurePath, Path, Callable[[], Imported]]]) -> Source:
-    """The source with readers for its images, each given as a place that names it, its file, and its reader.
+    """The source with readers for its images, each given as a place that names it, its file, and its reader."""
+    names = plain_names(source, [(place, file) for place, file, _ in images])
+    return replace(source, readers={name: read for name, (_, _, read) in zip(names, images, strict=True)})
+
+
+def plain_names(source: Source, images: Sequence[tuple[PurePath, Path]]) -> list[str]:
+    """The names of images, each given as a place that names it and its file.
 
     Names become folders, so they are plain and distinct; it is said where folders or numbers make them so.
     """
-    names = distinct_names([place for place, _, _ in images])
+    names = distinct_names([place for place, _ in images])
     longer = [
-        (file, name)
-        for (place, file, _), name in zip(images, names, strict=True)
-        if name != PICTURES.sub("", place.name)
+        (file, name) for (place, file), name in zip(images, names, strict=True) if name != PICTURES.sub("", place.name)
     ]
-    for name, (_, file, _) in zip(names, images, strict=True):
+    for name, (_, file) in zip(names, images, strict=True):
         check_component(name, file)
     if longer:
         source.lines.append(
             f"{counted(len(longer), 'image')} got a longer name, because the file's name occurs more than once, such as"
             f" {longer[0][1]} for {longer[0][0]}"
         )
-    return replace(source, readers={name: read for name, (_, _, read) in zip(names, images, strict=True)})
+    return names
 
 
 def drop(source: Source, what: str, files: Sequence[Path]) -> None:

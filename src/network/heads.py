@@ -73,8 +73,14 @@ class TiledRoIHeads(RoIHeads):
             box_regression: ``(R, 4 (K + 1))`` encoded offsets.
         """
         counts = [len(of_tile) for of_tile in proposals]
-        decoded = self.box_coder.decode(box_regression, proposals).split(counts)
+        decoded = self._decoded(box_regression, proposals).split(counts)
         return [self._of_tile(*parts) for parts in zip(shares.split(counts), decoded, image_shapes, strict=True)]
+
+    def _decoded(self, box_regression: Tensor, proposals: list[Tensor]) -> Tensor:
+        """The boxes ``(R, K + 1, 4)`` of all classes; without any proposal torchvision's decoding has another shape."""
+        return self.box_coder.decode(box_regression, proposals).reshape(
+            len(box_regression), box_regression.shape[1] // 4, 4
+        )
 
     def _own_boxes(
         self, shares: Tensor, box_regression: Tensor, proposals: list[Tensor], image_shapes: Shapes
@@ -84,7 +90,7 @@ class TiledRoIHeads(RoIHeads):
         of_classes = shares[:, 1:]
         kept = of_classes.amax(dim=1) > self.score_thresh
         counts = [int(of_tile.sum()) for of_tile in kept.split([len(of_tile) for of_tile in proposals])]
-        decoded = self.box_coder.decode(box_regression, proposals)[kept]
+        decoded = self._decoded(box_regression, proposals)[kept]
         own = decoded[torch.arange(len(decoded), device=decoded.device), of_classes[kept].argmax(dim=1) + 1]
         boxes = [clip_boxes_to_image(*part) for part in zip(own.split(counts), image_shapes, strict=True)]
         return shares[kept], boxes

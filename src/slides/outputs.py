@@ -10,6 +10,7 @@ from typing import Any
 from src.common.files import write_json, writing
 from src.data.classes import CellClass
 from src.data.id_map import ImageId
+from src.formats import slide_folder
 from src.formats.writers.batches import batches
 from src.formats.writers.geojson import GeoJsonCells
 from src.formats.writers.parquet import FILE_NAME, ParquetCells
@@ -20,7 +21,7 @@ from src.slides.overview import Overview
 from src.slides.shards import Shards
 from src.slides.tissue import Tissue
 
-CELLS, OVERVIEW, SUMMARY = "cells.geojson.gz", "overview.png", "summary.json"
+CELLS, OVERVIEW, SUMMARY = slide_folder.CELLS, "overview.png", slide_folder.SUMMARY
 
 
 @dataclass(frozen=True)

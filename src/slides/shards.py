@@ -39,10 +39,7 @@ class Shards:
         if not (folder / JOB).exists():
             self.remove()
         elif read_json(folder / JOB) != self._job:
-            raise InputError(
-                f"{folder}: holds an unfinished prediction with other settings, another checkpoint or another file;"
-                " finish it with those, or delete the folder"
-            )
+            raise other_job(folder)
 
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob("shard-*.npz")) if self._folder.is_dir() else []
@@ -93,6 +90,14 @@ class Shards:
         if self._folder.is_dir():
             (self._folder / JOB).unlink(missing_ok=True)
             shutil.rmtree(self._folder)
+
+
+def other_job(folder: Path) -> InputError:
+    """The error of a folder that holds the shards of another job."""
+    return InputError(
+        f"{folder}: holds an unfinished prediction with other settings, another checkpoint or another file;"
+        " finish it with those, or delete the folder"
+    )
 
 
 def _name(number: int) -> str:

@@ -175,6 +175,20 @@ def test_detections_are_torchvisions_with_probabilities() -> None:
         assert (own >= ours["scores"]).all()  # of the classes alone, without the background
 
 
+@pytest.mark.parametrize("proposals", [[], [[20.0, 20, 30, 30]]], ids=["none", "none that is likely a cell"])
+@pytest.mark.parametrize("refine_boxes", [False, True])
+def test_a_batch_of_tiles_without_cells_has_no_detections(refine_boxes: bool, proposals: list[list[float]]) -> None:
+    """As a slide's glass has none: torchvision's own decoding would fail."""
+    settings = PredictSettings(score_thresh=0.999, refine_boxes=refine_boxes)
+    heads = build_model(resolve(TINY, 20), 2, settings).eval().roi_heads
+    features = {name: torch.zeros(2, 16, 96 >> level, 96 >> level) for level, name in enumerate("0123", start=2)}
+    with torch.inference_mode():
+        found, _ = heads(features, [torch.tensor(proposals).reshape(-1, 4)] * 2, [(96, 96)] * 2)
+    for of_tile in found:
+        assert of_tile["boxes"].shape == (0, 4) and of_tile["probabilities"].shape == (0, 2)
+        assert len(of_tile["masks"]) == len(of_tile["labels"]) == len(of_tile["scores"]) == 0
+
+
 def test_boxes_are_predicted_again_from_where_they_are() -> None:
     """Of two proposals of 10 px, one is likely the second class, whose box is moved by half its width each time."""
     heads = build_model(resolve(TINY, 20), 2, PredictSettings(score_thresh=0.1, refine_boxes=True)).eval().roi_heads

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,40 @@ def test_a_slide_that_does_not_open_is_named_later(predict: Predict, slides: Pat
     regions = write_regions(tmp_path / "r.geojson", polygon(10, 10, 100, 100))
     assert predict(tissue=str(regions)) == 1
     assert outputs(tmp_path / "out") == ["a", "site 1/b ü"]
+
+
+def test_unfinished_work_of_other_settings_or_another_file_is_refused_before_any_is_predicted(
+    predict: Predict, slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise InputError("no room")
+
+    out, unfinished = tmp_path / "out", tmp_path / "out" / "site 1" / ".b ü.unfinished"
+    monkeypatch.setattr(slide_run, "write_outputs", no_room)
+    assert predict() == 1 and outputs(out) == []
+    monkeypatch.undo()
+    monkeypatch.setattr(inference, "load_predictor", command.load)
+    monkeypatch.setattr(inference, "job", lambda config, amp: [])
+    shutil.rmtree(out / ".a.unfinished")
+    with pytest.raises(InputError, match=r"\.b ü\.unfinished"):
+        predict(tissue="all")
+    slide, kept = slides / "site 1" / "b ü.tif", (slides / "site 1" / "b ü.tif").read_bytes()
+    write_pyramid(slide, picture(160, 240, seed=1))
+    with pytest.raises(InputError, match=r"\.b ü\.unfinished"):
+        predict()
+    assert outputs(out) == []
+    slide.write_bytes(kept)
+    shutil.copytree(unfinished, tmp_path / "kept")
+    assert predict() == 0 and outputs(out) == ["a", "site 1/b ü"]
+    shutil.copytree(tmp_path / "kept", unfinished)  # as if killed right before it was deleted
+    assert predict(tissue="all") == 0 and not unfinished.exists()
+
+
+def test_unfinished_work_that_cannot_be_read_is_named_later(predict: Predict, tmp_path: Path) -> None:
+    job = tmp_path / "out" / ".a.unfinished" / "job.json"
+    job.parent.mkdir(parents=True)
+    job.write_bytes(b"\xff\0{")
+    assert predict() == 1 and outputs(tmp_path / "out") == ["site 1/b ü"]
 
 
 @pytest.mark.parametrize("output", ["file", "file/below", "full"])

@@ -13,6 +13,9 @@
 - ``imagescope``: the regions of ImageScope's XML files
 - ``coco``: COCO JSON files
 - ``geojson``: GeoJSON files with their images
+- ``geojson_cells``: the cells of GeoJSON files without their images
+- ``geojson_files``: which GeoJSON files there are, and the image of each
+- ``features``: the features of a file, one by one
 - ``qupath``: the objects of QuPath in them
 - ``labelme``: labelme's JSON files
 - ``via``: files of the VGG Image Annotator

@@ -1,20 +1,23 @@
 """The objects of QuPath in GeoJSON files."""
 
+import sys
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from src.common.errors import InputError
-from src.common.files import read_json
+from src.common.values import number
 from src.formats.drawn import Drawn, hex_color, to_ring
+from src.formats.readers.features import read_features
 from src.geometry.polygons import Ring, count_inside
 
 KINDS = ("annotation", "detection", "cell")  # objects that may be cells
 REGION, IGNORED = "region*", "ignore*"  # QuPath's names for regions that are no cells
+SCORE, PROBABILITY = "Score", "Probability of "  # measurements that this program writes
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +26,7 @@ class Feature:
 
     ``class_name`` is ``None`` where it is not classified. ``color`` is ``#rrggbb``, where its class has one.
     ``geometry`` is GeoJSON that is yet to be checked; ``is_whole`` tells a cell that has a nucleus apart from it.
+    ``measured`` holds the score and the probabilities of classes among its measurements, by their names.
     """
 
     kind: str
@@ -30,6 +34,7 @@ class Feature:
     color: str | None
     geometry: Any
     is_whole: bool = False
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_ignored(self) -> bool:
@@ -42,28 +47,42 @@ class Feature:
         return Drawn(self.class_name, polygons, is_ignored=self.is_ignored) if polygons else None
 
 
-def read_objects(path: Path, nuclei: bool, dropped: Counter[str]) -> list[tuple[Feature, Drawn]]:
+def read_objects(path: Path, nuclei: bool, dropped: Counter[str]) -> Iterator[tuple[Feature, Drawn]]:
     """The objects of a file that are cells, or regions to ignore, with their polygons; what is left out is counted.
 
     People draw an annotation around the place in which QuPath detects cells: one that holds several detections is no
-    cell. Nor is one without a class that holds several other annotations.
+    cell. Nor is one without a class that holds several other annotations. So annotations come last, and they alone are
+    in memory together.
     """
-    features = _features(path, nuclei, dropped)
-    found = [(feature, drawn) for feature in features if (drawn := feature.drawn(dropped))]
-    is_annotation = np.array([feature.kind == "annotation" for feature, _ in found], bool)
-    if not is_annotation.any():
-        return found
-    centers = np.array([drawn.polygons[0][0].mean(axis=0) for _, drawn in found])
-    detections, annotations = (_by_x(centers[chosen]) for chosen in (~is_annotation, is_annotation))
-    cells = []
-    for feature, drawn in found:
-        if feature.kind == "annotation" and not feature.is_ignored:
-            holds_annotations = feature.class_name is None and _held(drawn, annotations, 3) > 2  # itself is one
-            if holds_annotations or _held(drawn, detections, 2) > 1:
-                dropped["annotation around other objects"] += 1
-                continue
-        cells.append((feature, drawn))
-    return cells
+    annotations: list[tuple[Feature, Drawn]] = []
+    centers = array("d")  # of detections, x and y
+    for feature in _features(path, nuclei, dropped):
+        drawn = feature.drawn(dropped)
+        if drawn and feature.kind == "annotation":
+            annotations.append((replace(feature, geometry=None), drawn))  # which as the file holds it takes much memory
+        elif drawn:
+            centers.extend(_center(drawn))
+            yield feature, drawn
+    yield from _cells_among(annotations, np.array(centers).reshape(-1, 2), dropped)
+
+
+def _cells_among(
+    annotations: Sequence[tuple[Feature, Drawn]], detections: np.ndarray, dropped: Counter[str]
+) -> Iterator[tuple[Feature, Drawn]]:
+    """The annotations that are cells or regions to ignore; ``detections`` (N, 2) are the centres of those."""
+    if not annotations:
+        return
+    others, detections = _by_x(np.array([_center(drawn) for _, drawn in annotations])), _by_x(detections)
+    for feature, drawn in annotations:
+        holds_annotations = feature.class_name is None and _held(drawn, others, 3) > 2  # itself is one
+        if not feature.is_ignored and (holds_annotations or _held(drawn, detections, 2) > 1):
+            dropped["annotation around other objects"] += 1
+        else:
+            yield feature, drawn
+
+
+def _center(drawn: Drawn) -> np.ndarray:
+    return np.asarray(drawn.polygons[0][0].mean(axis=0))
 
 
 def _by_x(points: np.ndarray) -> np.ndarray:
@@ -79,20 +98,12 @@ def _held(drawn: Drawn, points: np.ndarray, enough: int) -> int:
     return min(count, enough)
 
 
-def _features(path: Path, nuclei: bool, dropped: Counter[str]) -> list[Feature]:
+def _features(path: Path, nuclei: bool, dropped: Counter[str]) -> Iterator[Feature]:
     """The objects of a file that may be cells, or regions to ignore; what is left out is counted.
 
-    With ``nuclei`` cells have the geometry of their nucleus.
-
-    Raises:
-        InputError: the file is damaged, or holds no features.
+    With ``nuclei`` cells have the geometry of their nucleus. Raises as :func:`read_features`.
     """
-    data = read_json(path)
-    if isinstance(data, dict):
-        data = data.get("features") if data.get("type") == "FeatureCollection" else [data]
-    if not isinstance(data, list) or not all(isinstance(item, dict) and item.get("type") == "Feature" for item in data):
-        raise InputError(f"{path}: holds no GeoJSON features")
-    return [feature for item in data if (feature := _feature(item, nuclei, dropped))]
+    return (feature for item in read_features(path) if (feature := _feature(item, nuclei, dropped)))
 
 
 def _feature(item: Mapping[str, Any], nuclei: bool, dropped: Counter[str]) -> Feature | None:
@@ -115,7 +126,23 @@ def _feature(item: Mapping[str, Any], nuclei: bool, dropped: Counter[str]) -> Fe
     if _is_on_another_plane(geometry):
         dropped["object on another plane (z or t) than the first"] += 1
         return None
-    return Feature(kind, name, color, geometry, is_whole=nucleus is not None and not takes_nucleus)
+    is_whole = nucleus is not None and not takes_nucleus
+    return Feature(kind, name, color, geometry, is_whole, _measured(properties.get("measurements")))
+
+
+def _measured(measurements: Any) -> dict[str, float]:
+    """The score and the probabilities, in [0, 1], among measurements in the form of QuPath since 0.4 or of before."""
+    if isinstance(measurements, list):
+        pairs = [(item.get("name"), item.get("value")) for item in measurements if isinstance(item, dict)]
+    else:
+        pairs = list(measurements.items()) if isinstance(measurements, dict) else []
+    found = {}
+    for name, given in pairs:
+        value = number(given)
+        is_share = type(value) in (int, float) and 0 <= value <= 1
+        if is_share and isinstance(name, str) and (name == SCORE or name.startswith(PROBABILITY)):
+            found[sys.intern(name)] = float(value)
+    return found
 
 
 def _is_on_another_plane(geometry: Any) -> bool:

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -31,7 +31,7 @@ IN_MICRONS = {
 
 
 def export_geojson(
-    folder: Path, image: ImageId, cells: Sequence[Instance], classes: Classes, settings: ExportSettings
+    folder: Path, image: ImageId, cells: Iterable[Instance], classes: Classes, settings: ExportSettings
 ) -> int:
     """``<name>.geojson`` for QuPath: one detection per cell, outlined along the edges of its pixels.
 

@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def parquet_writer(folder: Path, classes: Classes, settings: ExportSettings) -> 
     """
     with replacing(folder / FILE_NAME) as temporary, ParquetCells(temporary, classes, settings.mpp) as file:
 
-        def write(image: ImageId, cells: Sequence[Instance]) -> int:
+        def write(image: ImageId, cells: Iterable[Instance]) -> int:
             label = 1
             for batch in batches(cells):
                 file.add(image, batch, label)

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from src.geometry.instances import Instance
 
 
 def export_csv(
-    folder: Path, image: ImageId, cells: Sequence[Instance], classes: Classes, settings: ExportSettings
+    folder: Path, image: ImageId, cells: Iterable[Instance], classes: Classes, settings: ExportSettings
 ) -> int:
     """``<name>.csv``: one row per cell (see :func:`table_columns`); what is not known is empty."""
     text, label = io.StringIO(newline=""), 1
