@@ -9,6 +9,7 @@ from itertools import islice
 
 import numpy as np
 
+from src.common.memory import give_back_memory
 from src.engine.prediction import Predictor, detect_batches, in_turn
 from src.geometry.detections import Detections, to_instances
 from src.geometry.instances import Instance
@@ -97,6 +98,7 @@ class _Stitching:
         """Write a shard."""
         self.shards.add(self.cells, self.stitcher.state)
         self.cells, self.tiles_since = [], 0
+        give_back_memory()
 
 
 def _batches(predictor: Predictor, slide: ScaledSlide, tiles: Sequence[Tile]) -> Generator[np.ndarray, None, None]:

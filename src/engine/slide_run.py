@@ -15,6 +15,7 @@ import numpy as np
 
 from src.common.errors import InputError, counted, one_line
 from src.common.files import read_json
+from src.common.memory import give_back_memory
 from src.common.progress import ProgressBar, say
 from src.data.classes import CellClass
 from src.data.data_shift import PredictionStatistics, shift_warnings
@@ -166,6 +167,7 @@ def _find_cells(
 
 def _write(found: _Found, place: _Place, min_score: float) -> str:
     """Write the outputs of a slide; a line that sums it up."""
+    give_back_memory()
     cells = sum(write_outputs(place.folder, found.info, found.shards, min_score, found.about).values())
     found.shards.remove()
     tiles, broken = found.about["tiles"], found.about["broken_tiles"]

@@ -87,7 +87,7 @@ def thumbnail(slide: Slide, pixels: int = MAP_PIXELS) -> np.ndarray:
     fine = [index for index, level in enumerate(slide.levels) if level.height >= height and level.width >= width]
     number = fine[-1] if fine else 0
     level = slide.levels[number]
-    rows = max(1, min(height, int(2**24 / max(level.width * level.height / height, 1))))  # bounds the memory
+    rows = max(1, min(height, int(2**22 / max(level.width * level.height / height, 1))))  # bounds the memory
     strips = []
     for top in range(0, height, rows):
         bottom = min(top + rows, height)

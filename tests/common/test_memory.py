@@ -1,0 +1,34 @@
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+from src.common.memory import give_back_memory
+
+HOLES = """
+import sys
+from src.common.memory import give_back_memory
+
+def resident():
+    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS"))) / 1000
+
+blocks = [bytearray(20_000) for _ in range(10_000)]  # 200 MB, smaller than what the C library maps by itself
+del blocks[:9_990]  # those that are left lie behind the holes
+before = resident()
+give_back_memory()
+print(before, resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc")
+def test_memory_between_what_is_in_use_goes_back() -> None:
+    run = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
+    before, after = map(float, run.stdout.split())
+    assert before > 200 and after < before - 150
+
+
+def test_nothing_is_done_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("no C library has this name"))
+    give_back_memory()
