@@ -125,7 +125,7 @@ def send_tasks(folder: Path, count: int, worker_count: int) -> None:
     from distributed import Client
 
     cohort = plan([folder / f"{number:06d}.tif" for number in range(count)], folder / "out")
-    job = Job([__file__], [], str(folder), str(cohort.out), cohort.id)
+    job = Job([__file__], {}, str(folder), str(cohort.out), cohort.id)
     with processes(folder, worker_count) as (address, scheduler), Client(address) as client:
         client.wait_for_workers(worker_count, timeout=300)
         idle, _ = used(scheduler, lambda: time.sleep(20))

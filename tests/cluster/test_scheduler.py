@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from distributed import Client, LocalCluster
 
+from src.cluster import schedule
+from src.cluster.on_worker import Job
 from src.common.errors import InputError
 from tests.cluster.runs import count, environment, run, start, table, wait_for, wait_for_end, write_slides
 
@@ -139,3 +141,43 @@ def test_what_a_scheduler_leaves_undone_when_it_ends_another_one_does(tmp_path: 
     with own_scheduler(tmp_path / "second") as (address, _):
         assert run(listed, "--scheduler", address, "--gpus-per-task", "1") == 0
     assert [count(listed, name, "ends") for name in "abc"] == [1, 1, 1] and count(listed, "a", "starts") == 1
+
+
+class OneWorker:
+    """Stands in for Dask's client: a scheduler with one worker, which answers as it is told, and what it was asked."""
+
+    status = "running"
+
+    def __init__(self) -> None:
+        self.answer, self.asked = "", list[Job]()
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        return {"workers": {"tcp://w": {"status": "running", "resources": {}, "host": "node1"}}}
+
+    def run(self, check: Callable[[Job], str], job: Job, workers: list[str], on_error: str) -> dict[str, str]:
+        self.asked.append(job)
+        return dict.fromkeys(workers, self.answer)
+
+
+def test_a_worker_that_was_left_out_is_named_once_and_used_when_its_paths_are_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(schedule, "SECONDS_BETWEEN_LOOKS", 0)
+    slide = tmp_path / "a.svs"
+    slide.touch()
+    client = OneWorker()
+    workers = schedule.Workers(client, Job([], {str(slide): "", "best.pt": "1"}, "", "", ""), gpus=0)
+    workers.look()
+    assert workers.fit == {"tcp://w"}
+    client.answer = "it does not see best.pt"
+    workers.doubt("tcp://w")
+    slide.unlink()  # predicted, and put into an archive
+    for pause, asked in ((1e6, 2), (1e6, 2), (-1, 3)):
+        monkeypatch.setattr(schedule, "SECONDS_LEFT_OUT", pause)
+        workers.look()
+        assert not workers.fit and len(client.asked) == asked
+    client.answer = ""
+    workers.look()
+    assert workers.fit == {"tcp://w"} and not workers.left_out
+    assert capsys.readouterr().out.count("best.pt") == 1
+    assert str(slide) in client.asked[0].inputs and set(client.asked[-1].inputs) == {"best.pt"}
