@@ -73,7 +73,7 @@ class TiledRoIHeads(RoIHeads):
             box_regression: ``(R, 4 (K + 1))`` encoded offsets.
         """
         counts = [len(of_tile) for of_tile in proposals]
-        decoded = self.box_coder.decode(box_regression, proposals).split(counts)
+        decoded = self._decoded(box_regression, proposals).split(counts)
         return [self._of_tile(*parts) for parts in zip(shares.split(counts), decoded, image_shapes, strict=True)]
 
     def _own_boxes(
@@ -84,10 +84,14 @@ class TiledRoIHeads(RoIHeads):
         of_classes = shares[:, 1:]
         kept = of_classes.amax(dim=1) > self.score_thresh
         counts = [int(of_tile.sum()) for of_tile in kept.split([len(of_tile) for of_tile in proposals])]
-        decoded = self.box_coder.decode(box_regression, proposals)[kept]
+        decoded = self._decoded(box_regression, proposals)[kept]
         own = decoded[torch.arange(len(decoded), device=decoded.device), of_classes[kept].argmax(dim=1) + 1]
         boxes = [clip_boxes_to_image(*part) for part in zip(own.split(counts), image_shapes, strict=True)]
         return shares[kept], boxes
+
+    def _decoded(self, box_regression: Tensor, proposals: list[Tensor]) -> Tensor:
+        """The boxes ``(R, K + 1, 4)`` of proposals, also where there are none, for which torchvision drops an axis."""
+        return self.box_coder.decode(box_regression, proposals).reshape(-1, box_regression.shape[1] // 4, 4)
 
     def _of_tile(self, shares: Tensor, boxes: Tensor, shape: tuple[int, int]) -> dict[str, Tensor]:
         """The detections among shares ``(R, K + 1)`` of background and classes, and boxes ``(R, K + 1, 4)``."""
