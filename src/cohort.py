@@ -75,6 +75,9 @@ def main(arguments: Sequence[str] | None = None, inference: Path = INFERENCE) ->
                 command = [str(inference), *flags, *device_flags(config, prediction)]
                 of_first = dict.fromkeys([path for path in (tasks[0].slide, tasks[0].tissue) if path], "")
                 predict(config, job_of(config, cohort, command, {**inputs, **of_first}), tasks, rows)
+        except KeyboardInterrupt:
+            print(f"stopped: {state_of(cohort, rows)}; the same command goes on", file=sys.stderr)
+            raise
         except SchedulerLostError:
             print(f"--scheduler {config.scheduler}: has ended; the same command goes on", file=sys.stderr)
         finally:
@@ -182,18 +185,22 @@ def predict(config: CohortConfig, job: Job, tasks: Sequence[SlideTask], rows: Ro
                 raise InputError(f"nothing could be predicted; {counted(ended, 'slide')} failed with: {said}")
 
 
+def state_of(cohort: Cohort, rows: Rows) -> str:
+    """How many slides are done, failed and waiting, and where the table is."""
+    slides, failed = len(cohort.tasks), sum(row.status == FAILED for row in rows.values())
+    done = f"{len(rows) - failed:,} of {counted(slides, 'slide')} done"
+    return f"{done}, {failed:,} failed, {slides - len(rows):,} waiting; the table is {cohort.out / TABLE}"
+
+
 def report(cohort: Cohort, rows: Rows) -> None:
     """Print what became of the slides; exit code 1 where any is not done."""
-    waiting = len(cohort.tasks) - len(rows)
+    print(state_of(cohort, rows))
     failed = {slide: row.reason for slide, row in rows.items() if row.status == FAILED}
-    table = cohort.out / TABLE
-    done = f"{len(rows) - len(failed):,} of {counted(len(cohort.tasks), 'slide')} done"
-    print(f"{done}, {len(failed):,} failed, {waiting:,} waiting; the table is {table}")
     for slide, reason in list(failed.items())[:MOST_NAMED]:
         print(f"failed: {slide}: {reason}")
     if len(failed) > MOST_NAMED:
-        print(f"and {len(failed) - MOST_NAMED:,} more, in {table}")
-    if failed or waiting:
+        print(f"and {len(failed) - MOST_NAMED:,} more, in the table")
+    if failed or len(rows) < len(cohort.tasks):
         raise SystemExit(1)
 
 

@@ -15,6 +15,8 @@ REQUIREMENTS = "pip install -r requirements-cluster.txt"
 HOST = "127.0.0.1"
 DASHBOARD = f"{HOST}:8787"
 COUNT_GPUS = "import torch; print(torch.cuda.device_count())"  # in a process of its own: the command needs no torch
+# Ctrl-C of a terminal reaches all processes: workers leave it to the command, which ends them.
+IGNORE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 SECONDS_TO_ANSWER = 30  # of a scheduler, also for coming back
 
 
@@ -88,7 +90,10 @@ def _cluster(local: LocalWorkers) -> Any:
 
     security = Security.temporary()
     usual = {"host": HOST, "protocol": "tls://", "security": security, "silence_logs": logging.ERROR}
-    own = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "dashboard_address": f"{HOST}:0"}
+    own = {
+        "nthreads": 1, "memory_limit": 0, "preload": IGNORE_CTRL_C,
+        "dashboard": False, "dashboard_address": f"{HOST}:0",
+    }  # fmt: skip
     board = {"dashboard": local.dashboard, "dashboard_address": DASHBOARD if local.dashboard else f"{HOST}:0"}
     workers = {
         number: {"cls": Nanny, "options": {**usual, **own, **_gpus(number, local.gpus)}}

@@ -76,6 +76,8 @@ def predict_slide(task: SlideTask, job: Job, attempt: int) -> tuple[str, float]:
     from distributed import get_worker
 
     worker, started = get_worker(), time.monotonic()
+    if not Path(task.slide).exists():
+        return f"the worker {worker.address} does not see it", 0.0
     key = worker.get_current_task()
 
     def is_wanted() -> bool:

@@ -60,6 +60,18 @@ def test_a_worker_without_the_data_is_named_and_gets_no_slide(
             client.run(hide, "")
 
 
+def test_a_slide_that_one_worker_does_not_see_is_predicted_on_another(tmp_path: Path, cluster: LocalCluster) -> None:
+    listed = write_slides(tmp_path, a="ok", b="ok")
+    with Client(cluster.scheduler_address) as client:
+        seeing, blind = sorted(client.scheduler_info()["workers"])  # the second one gets the second slide
+        client.run(hide, str(tmp_path / "b.svs"), workers=[blind])
+        try:
+            assert run(listed, "--scheduler", cluster.scheduler_address) == 0
+        finally:
+            client.run(hide, "")
+    assert f"attempt 2 on {seeing}" in (tmp_path / "out/b.log").read_text() and count(listed, "b", "starts") == 1
+
+
 def test_an_output_folder_that_is_another_on_the_worker_is_refused(tmp_path: Path, cluster: LocalCluster) -> None:
     listed = write_slides(tmp_path, a="ok")
     with Client(cluster.scheduler_address) as client:
