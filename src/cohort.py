@@ -134,8 +134,8 @@ def unfinished(tasks: Sequence[SlideTask], settings: str, rows: Rows) -> list[Sl
     for task in tasks:
         try:
             known = with_digest(task, settings)
-        except OSError as error:
-            rows[task.slide] = Row(FAILED, reason=f"cannot be read ({error.strerror})")
+        except (OSError, ValueError) as error:  # ValueError: no path has a null byte
+            rows[task.slide] = Row(FAILED, reason=f"cannot be read ({getattr(error, 'strerror', None) or error})")
             continue
         seconds = finished_seconds(known)
         if seconds is None:

@@ -1,5 +1,6 @@
 """Which files of a folder, and of the folders in it, are slides, and which reader opens them."""
 
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -120,7 +121,8 @@ def slide_name(slide: Path, root: Path) -> str:
 
     Where the slide is what was searched, it is its own name.
     """
-    place = slide if slide.is_dir() else slide.with_suffix("")
+    is_folder = os.path.isdir(slide)  # noqa: PTH112  # is_dir() fails where nobody may look
+    place = slide if is_folder else slide.with_suffix("")
     return place.relative_to(slide.parent if slide == root else root).as_posix()
 
 

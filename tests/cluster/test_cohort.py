@@ -58,11 +58,12 @@ def test_slides_that_fail_are_tried_again_and_named_and_the_others_are_done(
     slides = {"a": "kill", "b": no_pyramid, "c": "crash", "d": "empty", "e": "ok", "f": "ok"}
     listed = write_slides(tmp_path, **slides)
     with listed.open("a") as file:
-        file.write(f"{tmp_path}/missing.svs\n")
+        file.write(f"{tmp_path}/missing.svs\n{tmp_path}/nu\0ll.svs\n{tmp_path}/{'x' * 300}.svs\n")
     assert run(listed, "--retries", "1") == 1
     rows, said = table(listed), capsys.readouterr().out
     assert {name for name, row in rows.items() if row["status"] == "done"} == {"e", "f"}
-    reasons = {"a": "worker", "b": "it has no pyramid", "c": "SIGSEGV", "d": "no outputs", "missing": "No such file"}
+    reasons = {"a": "worker", "b": "it has no pyramid", "c": "SIGSEGV", "d": "no outputs", "missing": "No such file",
+               "nu\0ll": "null", "x" * 300: "too long"}  # fmt: skip
     for name, reason in reasons.items():
         assert rows[name]["status"] == "failed" and reason in rows[name]["reason"], rows[name]
         assert f"{name}.svs: {rows[name]['reason']}" in said
