@@ -141,16 +141,22 @@ class Schedule:
 
     def _step(self) -> list[Outcome]:
         try:
-            self._workers.look()
+            with suppress(OSError):  # no answer, while Dask's client tries to connect again, until it is closed
+                self._workers.look()
+            if self._is_lost():
+                raise SchedulerLostError
             self._tell()
             given_up = list(self._given_up())
             self._start()
             self._wait()
             return [*given_up, *self._ended()]
         except Exception as error:  # Dask raises many kinds when its connection is lost
-            if self._workers.client.status in ("closing", "closed"):
+            if self._is_lost():
                 raise SchedulerLostError from error
             raise
+
+    def _is_lost(self) -> bool:
+        return self._workers.client.status in ("closing", "closed")
 
     def _tell(self) -> None:
         """Say that nobody works; refuse to wait where none of the workers at the beginning can.

@@ -13,6 +13,7 @@ from distributed import Client, LocalCluster
 
 from src.cluster import schedule
 from src.cluster.on_worker import Job
+from src.cluster.tasks import SlideTask
 from src.common.errors import InputError
 from tests.cluster.runs import count, environment, run, start, table, wait_for, wait_for_end, write_slides
 
@@ -169,6 +170,27 @@ class OneWorker:
     def run(self, check: Callable[[Job], str], job: Job, workers: list[str], on_error: str) -> dict[str, str]:
         self.asked.append(job)
         return dict.fromkeys(workers, self.answer)
+
+
+class Deaf(OneWorker):
+    """A client whose scheduler does not answer, and that is closed after a while."""
+
+    looks = 0
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        self.looks += 1
+        if self.looks == 3:
+            self.status = "closed"
+        raise OSError("Timed out trying to connect")
+
+
+def test_a_scheduler_that_does_not_answer_is_lost_once_the_client_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "WAIT", 0)
+    client = Deaf()
+    workers = schedule.Workers(client, Job([], {}, "", "", ""), gpus=0)
+    with pytest.raises(schedule.SchedulerLostError):
+        list(schedule.Schedule(workers, [SlideTask("a.svs", "a")], retries=0))
+    assert client.looks == 3
 
 
 def test_a_worker_that_was_left_out_is_named_once_and_used_when_its_paths_are_back(
