@@ -2,6 +2,8 @@
 
 python -m benchmarks.cohort kill --slides 20 --side 1024    # two workers, of which one is killed, against one
 python -m benchmarks.cohort tasks --tasks 100000            # tasks that do nothing: one by one, and at once
+python -m benchmarks.cohort finished --tasks 100000         # a run that has nothing to do
+python -m benchmarks.cohort start --slide slide.svs         # what a start and a slide read and write (on Linux)
 """
 
 import csv
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cohort_costs import print_nothing_to_do, print_reading
 from src.cluster.on_worker import Job
 from src.cluster.schedule import Schedule, Workers
 from src.cluster.tasks import SlideTask, plan
@@ -24,8 +27,8 @@ from src.config.command import parse
 from src.config.flags import option
 
 ROOT = Path(__file__).parents[1]
-CASES = ("kill", "tasks")
-WEIGHTS = ROOT / "weights/he-nuclei.safetensors"
+CASES = ("kill", "tasks", "finished", "start")
+FLAGS = ["--ckpt", str(ROOT / "weights/he-nuclei.safetensors"), "--device", "cpu"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,9 @@ class CohortBenchmarkConfig:
 
     case: str = option("", f"which one: {', '.join(CASES)}", name="CASE", required=True, choices=CASES)
     slides: int = option(20, "kill: made slides", low=2)
-    side: int = option(1024, "kill: their height and width in px, at 0.25 µm per px", low=256)
-    tasks: int = option(100_000, "tasks: how many", low=1)
+    side: int = option(1024, "kill, start: height and width of made slides in px, at 0.25 µm per px", low=256)
+    slide: str | None = option(None, "start: the slide; absent: a made one", metavar="FILE")
+    tasks: int = option(100_000, "tasks, finished: how many", low=1)
     workers: int = option(50, "tasks: workers, which are all in one process", low=1)
 
 
@@ -45,8 +49,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if config.case == "kill":
             compare_with_a_kill(Path(folder), config.slides, config.side)
-        else:
+        elif config.case == "tasks":
             send_tasks(Path(folder), config.tasks, config.workers)
+        elif config.case == "finished":
+            print_nothing_to_do(Path(folder), config.tasks, FLAGS)
+        else:
+            measure_reading(Path(folder), config)
 
 
 def compare_with_a_kill(folder: Path, count: int, side: int) -> None:
@@ -63,6 +71,14 @@ def compare_with_a_kill(folder: Path, count: int, side: int) -> None:
     print(f"{count} slides, {cells:,} cells, {attempts} attempts, {undone} not done, {len(differing)} with other cells")
     if undone or differing:
         raise SystemExit(1)
+
+
+def measure_reading(folder: Path, config: CohortBenchmarkConfig) -> None:
+    """Print what a start reads, and what the prediction of a slide reads and writes."""
+    for name, side in (("small", 256), ("made", config.side)):
+        write_slides(folder / name, 1, side)
+    slide = Path(config.slide) if config.slide else folder / "made" / "slide00.tif"
+    print_reading(folder, (folder / "small/slide00.tif").rename(folder / "small.tif"), slide, FLAGS)
 
 
 def write_slides(folder: Path, count: int, side: int) -> None:
@@ -86,7 +102,7 @@ def run_cohort(folder: Path, name: str, workers: int, kill: bool) -> str:
     """Run the command; with ``kill`` a worker is killed when it has begun its third slide. That slide's name."""
     (folder / "list.txt").write_text("".join(f"{path}\n" for path in sorted((folder / "slides").iterdir())))
     own = ["--workers", str(workers), "--slides", str(folder / "list.txt"), "--out", str(folder / name)]
-    command = [sys.executable, "-m", "src.cohort", *own, "--", "--ckpt", str(WEIGHTS), "--device", "cpu"]
+    command = [sys.executable, "-m", "src.cohort", *own, "--", *FLAGS]
     with subprocess.Popen(command, cwd=ROOT) as process:
         victim = kill_a_worker(process.pid, folder / name) if kill else ""
     if process.returncode:
@@ -125,7 +141,7 @@ def send_tasks(folder: Path, count: int, worker_count: int) -> None:
     from distributed import Client
 
     cohort = plan([folder / f"{number:06d}.tif" for number in range(count)], folder / "out")
-    job = Job([__file__], [], str(folder), str(cohort.out), cohort.id)
+    job = Job([__file__], {}, str(folder), str(cohort.out), cohort.id)
     with processes(folder, worker_count) as (address, scheduler), Client(address) as client:
         client.wait_for_workers(worker_count, timeout=300)
         idle, _ = used(scheduler, lambda: time.sleep(20))

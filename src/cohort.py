@@ -9,13 +9,14 @@ on where one was interrupted. out/cohort.csv says what became of each slide; exi
 
 import os
 import sys
-from collections.abc import Sequence
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.cluster.connection import LocalWorkers, connect, require_dask
-from src.cluster.finished import finished_seconds, settings_digest, with_digest
-from src.cluster.on_worker import Job
+from src.cluster.connection import LocalWorkers, connect, require_dask, require_gpus
+from src.cluster.finished import digests_of, finished_seconds, settings_digest, with_digest
+from src.cluster.on_worker import COMPLAINT, Job
 from src.cluster.schedule import Schedule, SchedulerLostError, Workers
 from src.cluster.table import DONE, FAILED, Row, write_table
 from src.cluster.tasks import Cohort, SlideTask, plan, read_slides
@@ -31,7 +32,6 @@ INFERENCE = Path(__file__).resolve().parents[1] / "inference.py"
 TABLE = "cohort.csv"
 OWN_FLAGS = ("--test-dir", "--output", "--print-config")
 MOST_ALIKE = 5  # slides with one complaint of inference.py, after which no more are tried
-OF_INPUT = "error: "  # how inference.py begins what it says of its flags, with exit code 2
 MOST_NAMED = 20  # slides that failed, at the end; the table names all
 Rows = dict[str, Row]  # by slide
 
@@ -60,18 +60,24 @@ def main(arguments: Sequence[str] | None = None, inference: Path = INFERENCE) ->
     config = parse(CohortConfig, __doc__, check_flags, own)
     prediction = read_inference_flags(config, flags)
     require_dask(config.dashboard)
-    settings = settings_digest(prediction)
+    inputs = digests_of(prediction, recipe_of(flags))
+    settings = settings_digest(prediction, inputs)
     slides = read_slides(Path(config.slides), prediction.slide_pixels or prediction.machine.max_pixels)
+    if config.scheduler == "local":
+        require_gpus(local_workers(config))
     rows: Rows = {}
     with claimed(Path(config.out, TABLE), "another src.cohort is running with this --out"):
-        cohort = plan(slides, Path(config.out))
+        cohort = plan(slides, Path(config.out), folder_of_regions(prediction))
         tasks = unfinished(cohort.tasks, settings, rows)
         print(f"{counted(len(slides), 'slide')}: {len(rows):,} finished or not there, {len(tasks):,} to predict")
         try:
             if tasks:
                 command = [str(inference), *flags, *device_flags(config, prediction)]
-                job = job_of(config, cohort, command, [*files_of(prediction), tasks[0].slide])
-                predict(config, job, tasks, rows)
+                of_first = dict.fromkeys([path for path in (tasks[0].slide, tasks[0].tissue) if path], "")
+                predict(config, job_of(config, cohort, command, {**inputs, **of_first}), tasks, rows)
+        except KeyboardInterrupt:
+            print(f"stopped: {state_of(cohort, rows)}; the same command goes on", file=sys.stderr)
+            raise
         except SchedulerLostError:
             print(f"--scheduler {config.scheduler}: has ended; the same command goes on", file=sys.stderr)
         finally:
@@ -105,9 +111,21 @@ def read_inference_flags(config: CohortConfig, flags: Sequence[str]) -> Inferenc
     for flag, value in (("--shard", prediction.shard), ("--export", prediction.export)):  # of a recipe, too
         if value:
             raise InputError(f"{flag} {value}: does not work with src.cohort, which gives each slide a process")
-    if Path(prediction.tissue).is_dir():  # a process knows its slide by its file name alone
-        raise InputError(f"--tissue {prediction.tissue}: src.cohort takes auto, all or one file, not a folder")
     return prediction
+
+
+def recipe_of(flags: Sequence[str]) -> str | None:
+    """The file behind ``--recipe``, which is no setting of its own."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe")
+    recipe: str | None = parser.parse_known_args(flags)[0].recipe
+    return recipe
+
+
+def folder_of_regions(prediction: InferenceConfig) -> Path | None:
+    """The folder with a GeoJSON file for each slide, where ``--tissue`` names one."""
+    is_folder = prediction.tissue not in ("auto", "all") and Path(prediction.tissue).is_dir()
+    return Path(prediction.tissue) if is_folder else None
 
 
 def unfinished(tasks: Sequence[SlideTask], settings: str, rows: Rows) -> list[SlideTask]:
@@ -116,8 +134,8 @@ def unfinished(tasks: Sequence[SlideTask], settings: str, rows: Rows) -> list[Sl
     for task in tasks:
         try:
             known = with_digest(task, settings)
-        except OSError as error:
-            rows[task.slide] = Row(FAILED, reason=f"cannot be read ({error.strerror})")
+        except (OSError, ValueError) as error:  # ValueError: no path has a null byte
+            rows[task.slide] = Row(FAILED, reason=f"cannot be read ({getattr(error, 'strerror', None) or error})")
             continue
         seconds = finished_seconds(known)
         if seconds is None:
@@ -127,9 +145,9 @@ def unfinished(tasks: Sequence[SlideTask], settings: str, rows: Rows) -> list[Sl
     return waiting
 
 
-def files_of(prediction: InferenceConfig) -> list[str]:
-    """The files that settings of ``inference.py`` name."""
-    return [*prediction.ckpt, *([] if prediction.tissue in ("auto", "all") else [prediction.tissue])]
+def local_workers(config: CohortConfig) -> LocalWorkers:
+    """What is started with ``--scheduler local``."""
+    return LocalWorkers(config.workers or 1, config.gpus_per_task, config.dashboard)
 
 
 def device_flags(config: CohortConfig, prediction: InferenceConfig) -> list[str]:
@@ -137,7 +155,7 @@ def device_flags(config: CohortConfig, prediction: InferenceConfig) -> list[str]
     return ["--device", "cuda"] if config.gpus_per_task and prediction.machine.device == "auto" else []
 
 
-def job_of(config: CohortConfig, cohort: Cohort, command: Sequence[str], inputs: Sequence[str]) -> Job:
+def job_of(config: CohortConfig, cohort: Cohort, command: Sequence[str], inputs: Mapping[str, str]) -> Job:
     """What all slides have in common."""
     threads = config.threads
     if threads is None and config.scheduler == "local":
@@ -149,10 +167,9 @@ def predict(config: CohortConfig, job: Job, tasks: Sequence[SlideTask], rows: Ro
     """Predict slides on workers, and show how far that is; ``rows`` gets what became of each.
 
     Raises:
-        InputError: no worker can predict, or the first slides all failed with the same complaint about the flags.
+        InputError: no worker can predict, or the first slides, or all, failed with one complaint about the flags.
     """
-    local = LocalWorkers(config.workers or 1, config.gpus_per_task, config.dashboard)
-    with connect(config.scheduler, local) as client:
+    with connect(config.scheduler, local_workers(config)) as client:
         schedule = Schedule(Workers(client, job, config.gpus_per_task), tasks, config.retries)
         bar = ProgressBar(schedule, "predict", unit="slide")
         failed, reasons = 0, set()
@@ -163,23 +180,27 @@ def predict(config: CohortConfig, job: Job, tasks: Sequence[SlideTask], rows: Ro
                 say(f"failed: {outcome.task.slide}: {outcome.reason}")
                 bar.show(failed=f"{failed:,}")
             reasons.add(outcome.reason)
-            if ended == MOST_ALIKE and len(reasons) == 1 and outcome.reason.startswith(OF_INPUT):
-                said = outcome.reason.removeprefix(OF_INPUT)
-                raise InputError(f"the first {counted(ended, 'slide')} failed alike, the others wait: {said}")
+            if ended == min(MOST_ALIKE, len(tasks)) and len(reasons) == 1 and outcome.reason.startswith(COMPLAINT):
+                said = outcome.reason.removeprefix(COMPLAINT)
+                raise InputError(f"nothing could be predicted; {counted(ended, 'slide')} failed with: {said}")
+
+
+def state_of(cohort: Cohort, rows: Rows) -> str:
+    """How many slides are done, failed and waiting, and where the table is."""
+    slides, failed = len(cohort.tasks), sum(row.status == FAILED for row in rows.values())
+    done = f"{len(rows) - failed:,} of {counted(slides, 'slide')} done"
+    return f"{done}, {failed:,} failed, {slides - len(rows):,} waiting; the table is {cohort.out / TABLE}"
 
 
 def report(cohort: Cohort, rows: Rows) -> None:
     """Print what became of the slides; exit code 1 where any is not done."""
-    waiting = len(cohort.tasks) - len(rows)
+    print(state_of(cohort, rows))
     failed = {slide: row.reason for slide, row in rows.items() if row.status == FAILED}
-    table = cohort.out / TABLE
-    done = f"{len(rows) - len(failed):,} of {counted(len(cohort.tasks), 'slide')} done"
-    print(f"{done}, {len(failed):,} failed, {waiting:,} waiting; the table is {table}")
     for slide, reason in list(failed.items())[:MOST_NAMED]:
         print(f"failed: {slide}: {reason}")
     if len(failed) > MOST_NAMED:
-        print(f"and {len(failed) - MOST_NAMED:,} more, in {table}")
-    if failed or waiting:
+        print(f"and {len(failed) - MOST_NAMED:,} more, in the table")
+    if failed or len(rows) < len(cohort.tasks):
         raise SystemExit(1)
 
 

@@ -1,17 +1,22 @@
 """Workers on this machine, or those of a scheduler that runs already."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from src.common.errors import InputError
+from src.common.errors import InputError, counted, one_line
 
 REQUIREMENTS = "pip install -r requirements-cluster.txt"
 HOST = "127.0.0.1"
 DASHBOARD = f"{HOST}:8787"
+COUNT_GPUS = "import torch; print(torch.cuda.device_count())"  # in a process of its own: the command needs no torch
+# Ctrl-C of a terminal reaches all processes: workers leave it to the command, which ends them.
+IGNORE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 SECONDS_TO_ANSWER = 30  # of a scheduler, also for coming back
 
 
@@ -35,6 +40,25 @@ def require_dask(dashboard: bool) -> None:
             raise InputError(f"src.cohort needs {module}: {REQUIREMENTS}")
     if dashboard and find_spec("bokeh") is None:
         raise InputError("--dashboard needs bokeh: pip install bokeh")
+
+
+def require_gpus(local: LocalWorkers) -> None:
+    """Refuse more GPUs than this machine has, or than ``CUDA_VISIBLE_DEVICES`` lets torch see.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    needed = local.count * local.gpus
+    if not needed:
+        return
+    counting = subprocess.run([sys.executable, "-c", COUNT_GPUS], capture_output=True, text=True)
+    if counting.returncode:
+        raise InputError(f"--gpus-per-task {local.gpus}: torch cannot count GPUs ({one_line(counting.stderr[-160:])})")
+    if needed > int(counting.stdout):
+        raise InputError(
+            f"--gpus-per-task {local.gpus}: {counted(local.count, 'worker')} would need {counted(needed, 'GPU')}, and"
+            f" torch sees {int(counting.stdout)} on this machine"
+        )
 
 
 @contextmanager
@@ -66,7 +90,10 @@ def _cluster(local: LocalWorkers) -> Any:
 
     security = Security.temporary()
     usual = {"host": HOST, "protocol": "tls://", "security": security, "silence_logs": logging.ERROR}
-    own = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "dashboard_address": f"{HOST}:0"}
+    own = {
+        "nthreads": 1, "memory_limit": 0, "preload": IGNORE_CTRL_C,
+        "dashboard": False, "dashboard_address": f"{HOST}:0",
+    }  # fmt: skip
     board = {"dashboard": local.dashboard, "dashboard_address": DASHBOARD if local.dashboard else f"{HOST}:0"}
     workers = {
         number: {"cls": Nanny, "options": {**usual, **own, **_gpus(number, local.gpus)}}
@@ -85,10 +112,5 @@ def _gpus(number: int, each: int) -> dict[str, Any]:
         return {}
     own = range(number * each, (number + 1) * each)
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    if visible and own[-1] >= len(visible):
-        raise InputError(
-            f"--gpus-per-task {each}: worker {number + 1} would need GPU {own[-1]}, and CUDA_VISIBLE_DEVICES names"
-            f" {len(visible)}"
-        )
     names = [visible[index] if visible else str(index) for index in own]
     return {"resources": {"GPU": each}, "env": {"CUDA_VISIBLE_DEVICES": ",".join(names)}}

@@ -7,6 +7,7 @@ folder anew removes it. Where it is absent, or of other settings, ``inference.py
 import errno
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,22 @@ RECEIPT = "receipt.json"
 PLACES = ("test_dir", "output")  # settings that are no settings of the cells
 
 
-def settings_digest(prediction: InferenceConfig) -> str:
-    """A digest of the settings of ``inference.py``, in which files count by what they hold.
+def digests_of(prediction: InferenceConfig, recipe: str | None = None) -> dict[str, str]:
+    """The files that flags of ``inference.py`` name, with digests of what they hold; that of a folder is empty.
 
     Raises:
-        InputError: a checkpoint cannot be read.
+        InputError: one cannot be read.
     """
+    tissue = [] if prediction.tissue in ("auto", "all") else [prediction.tissue]
+    paths = [*([recipe] if recipe else []), *prediction.ckpt, *tissue]
+    return {path: "" if Path(path).is_dir() else _digest(path) for path in paths}
+
+
+def settings_digest(prediction: InferenceConfig, digests: Mapping[str, str]) -> str:
+    """A digest of the settings of ``inference.py``, in which files count by what they hold (:func:`digests_of`)."""
     settings = {key: value for key, value in flatten(prediction).items() if key not in PLACES}
-    settings["ckpt"] = [_digest(path) for path in prediction.ckpt]
-    if prediction.tissue not in ("auto", "all"):
-        settings["tissue"] = _digest(prediction.tissue)
+    settings["ckpt"] = [digests[path] for path in prediction.ckpt]
+    settings["tissue"] = digests.get(prediction.tissue, prediction.tissue)
     return _of(settings)
 
 
@@ -40,12 +47,14 @@ def with_digest(task: SlideTask, settings: str) -> SlideTask:
     """The task with the digest of its slide and the settings.
 
     Raises:
-        OSError: the slide is not there, or is a folder of something else.
+        OSError: the slide is not there, is empty, or is a folder of something else.
     """
-    files = [(path.name, path.stat()) for path in files_of(Path(task.slide))]
-    if not files:
+    versions = _versions(files_of(Path(task.slide)))
+    if not versions:
         raise OSError(errno.EISDIR, "a folder without DICOM files is no slide")
-    versions = [(name, about.st_size, about.st_mtime_ns) for name, about in files]
+    if not any(size for _, size, _ in versions):
+        raise OSError(errno.ENODATA, "the file is empty")
+    versions += _versions([Path(task.tissue)] if task.tissue else [])
     return replace(task, digest=_of([task.slide, versions, settings]))
 
 
@@ -79,6 +88,11 @@ def _digest(path: str) -> str:
         return file_digest(Path(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _versions(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
+    """The name of each file, its size in bytes, and when it was changed."""
+    return [(path.name, about.st_size, about.st_mtime_ns) for path in paths if (about := path.stat())]
 
 
 def _of(value: Any) -> str:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,12 +13,13 @@ from typing import Any
 from src.cluster.finished import write_receipt
 from src.cluster.tasks import RECORD, SlideTask, log_of
 from src.common.errors import InputError
-from src.common.files import read_json, writing
+from src.common.files import file_digest, read_json, writing
 from src.slides.outputs import SUMMARY
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 LONGEST_REASON = 500  # characters
 END_OF_LOG = 4096  # bytes in which the last line is looked for
+COMPLAINT = "error: "  # how inference.py begins what it says of its flags and files, with exit code 2
 # Dask limits its workers to one thread, and memory that is freed is given back at once: none of it is for the slide.
 OF_DASK = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_")
 
@@ -29,7 +30,8 @@ class Job:
 
     Attributes:
         command: ``inference.py`` in the checkout, and its flags, but for the slide and the output.
-        inputs: files that every worker must see: checkpoints, a slide.
+        inputs: files that every worker must see, such as checkpoints and a slide, with digests of what they hold; of
+            those without one only the path is looked up.
         folder: the current folder of the command line, from which relative paths count.
         out: the folder of all outputs, which every worker must see.
         id: what the record in ``out`` says, so that another folder of the same name is told apart.
@@ -37,7 +39,7 @@ class Job:
     """
 
     command: Sequence[str]
-    inputs: Sequence[str]
+    inputs: Mapping[str, str]
     folder: str
     out: str
     id: str
@@ -45,10 +47,13 @@ class Job:
 
 
 def why_unfit(job: Job) -> str:
-    """Why this worker cannot predict: a path that it does not see, or no torch; empty where it can."""
+    """Why this worker cannot predict: a path that it does not see, other files, or no torch; empty where it can."""
     for path in (job.folder, job.command[0], *job.inputs):
         if not Path(job.folder, path).exists():
             return f"it does not see {path}"
+    for path, digest in job.inputs.items():
+        if digest and file_digest(Path(job.folder, path)) != digest:
+            return f"its {path} is not the file with which the run began"
     try:
         record = read_json(Path(job.out) / RECORD)
     except InputError as error:
@@ -63,12 +68,16 @@ def why_unfit(job: Job) -> str:
 def predict_slide(task: SlideTask, job: Job, attempt: int) -> tuple[str, float]:
     """Predict one slide; why it failed, which is empty where it did not, and how many seconds it took.
 
+    A reason that begins with ``COMPLAINT`` is not about the slide: it would be said of others, too.
+
     Raises:
         InputError: the log cannot be written.
     """
     from distributed import get_worker
 
     worker, started = get_worker(), time.monotonic()
+    if not Path(task.slide).exists():
+        return f"the worker {worker.address} does not see it", 0.0
     key = worker.get_current_task()
 
     def is_wanted() -> bool:
@@ -87,14 +96,17 @@ def predict_slide(task: SlideTask, job: Job, attempt: int) -> tuple[str, float]:
     if code == 0 and (Path(task.folder) / SUMMARY).is_file():
         write_receipt(task, seconds)
         return "", seconds
-    said = _last_line(log).removeprefix(f"{task.slide}: ")
+    said = _last_line(log)
+    if task.slide in said or (task.tissue and task.tissue in said):
+        said = said.removeprefix(COMPLAINT).removeprefix(f"{task.slide}: ")
     return (said or f"exit code {code}") if code else f"wrote no outputs: {said}", seconds
 
 
 def _run(task: SlideTask, job: Job, is_wanted: Callable[[], bool]) -> int:
     """Run ``inference.py`` under the supervisor, until it ends or is not wanted any more; its exit code."""
     output = str(Path(task.folder).parent)
-    command = [sys.executable, *job.command, "--test-dir", task.slide, "--output", output]
+    tissue = ["--tissue", task.tissue] if task.tissue else []
+    command = [sys.executable, *job.command, *tissue, "--test-dir", task.slide, "--output", output]
     environment = {key: value for key, value in os.environ.items() if key not in OF_DASK}
     environment["PYTHONUNBUFFERED"] = "1"  # else the last line of the log would not be the last that was printed
     if job.threads:

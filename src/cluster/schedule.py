@@ -8,15 +8,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from src.cluster.on_worker import Job, predict_slide, why_unfit
+from src.cluster.on_worker import COMPLAINT, Job, predict_slide, why_unfit
 from src.cluster.tasks import SlideTask
 from src.common.errors import InputError, counted, one_line
 from src.common.progress import say
 
 SECONDS_BETWEEN_LOOKS = 1.0  # at which workers there are
+SECONDS_LEFT_OUT = 120.0  # after which workers that were left out are checked again: a file server may be back
 WAIT = 0.5  # seconds for a slide to end, before what has changed is looked at
 PATIENCE = 60.0  # seconds in which a worker answers
 
@@ -36,11 +38,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try of a slide, and the workers on which others have failed."""
+    """One try of a slide, the workers on which others have failed, and why the last one did."""
 
     task: SlideTask
     number: int = 1
     failed_on: frozenset[str] = frozenset()
+    reason: str = ""
 
 
 @dataclass
@@ -59,6 +62,7 @@ class Workers:
     fit: set[str] = field(default_factory=set)
     left_out: dict[str, str] = field(default_factory=dict)
     looked: float = float("-inf")
+    checked: float = field(default_factory=time.monotonic)
 
     def look(self) -> None:
         """Ask the scheduler which workers there are, and check the paths of those that are new."""
@@ -68,20 +72,28 @@ class Workers:
         there = {address for address, about in known.items() if about["status"] == "running"}
         self.fit &= there
         self.left_out = {address: reason for address, reason in self.left_out.items() if address in there}
-        new = there - self.fit - set(self.left_out)
+        new = there - self.fit
+        if time.monotonic() - self.checked > SECONDS_LEFT_OUT:
+            self.checked = time.monotonic()
+        else:
+            new -= set(self.left_out)
         for address, reason in self._checked(new, known).items():
+            if reason and self.left_out.get(address) != reason:
+                say(f"worker {address} on {known[address]['host']} is left out: {reason}")
             if reason:
                 self.left_out[address] = reason
-                say(f"worker {address} on {known[address]['host']} is left out: {reason}")
             else:
                 self.fit.add(address)
+                self.left_out.pop(address, None)
         self.looked = time.monotonic()
 
     def _checked(self, addresses: Collection[str], known: Any) -> dict[str, str]:
         """Why each worker is unfit; empty for those that are fit. A worker that ends meanwhile is left out."""
         poor = {one for one in addresses if (known[one]["resources"] or {}).get("GPU", 0) < self.gpus}
         rest = sorted(set(addresses) - poor)
-        answers = self.client.run(why_unfit, self.job, workers=rest, on_error="return") if rest else {}
+        asked = {path: digest for path, digest in self.job.inputs.items() if digest or Path(path).exists()}
+        job = replace(self.job, inputs=asked)  # without a slide that was moved since the run began
+        answers = self.client.run(why_unfit, job, workers=rest, on_error="return") if rest else {}
         found = {one: answer if isinstance(answer, str) else one_line(answer) for one, answer in answers.items()}
         return {**found, **dict.fromkeys(poor, f"it offers fewer than {self.gpus} of the resource GPU")}
 
@@ -129,15 +141,22 @@ class Schedule:
 
     def _step(self) -> list[Outcome]:
         try:
-            self._workers.look()
+            with suppress(OSError):  # no answer, while Dask's client tries to connect again, until it is closed
+                self._workers.look()
+            if self._is_lost():
+                raise SchedulerLostError
             self._tell()
+            given_up = list(self._given_up())
             self._start()
             self._wait()
-            return list(self._ended())
+            return [*given_up, *self._ended()]
         except Exception as error:  # Dask raises many kinds when its connection is lost
-            if self._workers.client.status in ("closing", "closed"):
+            if self._is_lost():
                 raise SchedulerLostError from error
             raise
+
+    def _is_lost(self) -> bool:
+        return self._workers.client.status in ("closing", "closed")
 
     def _tell(self) -> None:
         """Say that nobody works; refuse to wait where none of the workers at the beginning can.
@@ -181,6 +200,14 @@ class Schedule:
                 return self._again.pop(number)
         return None
 
+    def _given_up(self) -> Iterator[Outcome]:
+        """The slides for which all workers have said that flags or files are wrong, although they see every path."""
+        fit = self._workers.fit
+        for attempt in [one for one in self._again if one.reason.startswith(COMPLAINT)]:
+            if fit and fit <= attempt.failed_on:
+                self._again.remove(attempt)
+                yield Outcome(attempt.task, attempt.reason)
+
     def _ended(self) -> Iterator[Outcome]:
         """The slides that have ended for good; others that failed are queued again."""
         for future, (attempt, address) in list(self._running.items()):
@@ -197,7 +224,7 @@ class Schedule:
                 yield Outcome(attempt.task, reason)
             else:
                 failed_on = attempt.failed_on | {address}
-                self._again.append(Attempt(attempt.task, attempt.number + 1, failed_on))
+                self._again.append(Attempt(attempt.task, attempt.number + 1, failed_on, reason))
 
     def _wait(self) -> None:
         """Wait until a slide has ended, or for a moment."""

@@ -3,25 +3,29 @@
 import os
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from src.common.errors import InputError
+from src.common.errors import InputError, counted
 from src.common.files import read_json, read_text, write_json
 from src.data.id_map import refuse_repeats
-from src.slides.finding import find_slides, slide_name
+from src.slides.finding import find_all_regions, find_slides, slide_name, why_no_slide
 
 RECORD = "cohort.json"  # in --out: below which folder the slides lie, and an id by which workers know the folder
 
 
 @dataclass(frozen=True)
 class SlideTask:
-    """A slide and the folder that it becomes, both absolute; ``digest`` stands for the slide and all settings."""
+    """A slide and the folder that it becomes, both absolute.
+
+    ``digest`` stands for the slide and all settings; ``tissue`` is the file of its regions, where each slide has one.
+    """
 
     slide: str
     folder: str
     digest: str = ""
+    tissue: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,9 @@ def read_slides(listed: Path, slide_pixels: int) -> list[Path]:
     Relative paths count from the current folder. Slides of a list need not be there.
 
     Raises:
-        InputError: no such file or folder, no slides, or one that is listed twice.
+        InputError: no such file or folder, no slides, one that is listed twice, or something else than a slide.
     """
-    if listed.is_dir():
-        found = [absolute(path) for path in find_slides(listed, slide_pixels)]
-    else:
-        found = [absolute(line) for line in _lines(listed)]
+    found = list(map(absolute, find_slides(listed, slide_pixels))) if listed.is_dir() else _listed(listed)
     if not found:
         raise InputError(f"--slides {listed}: holds no slides")
     refuse_repeats(found, f"--slides {listed}: slide")
@@ -56,22 +57,34 @@ def absolute(path: str | Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100  # resolve() follows links
 
 
-def _lines(listed: Path) -> list[str]:
+def _listed(listed: Path) -> list[Path]:
+    paths = {number: absolute(line) for number, line in _lines(listed).items()}
+    wrong = {number: reason for number, path in paths.items() if (reason := why_no_slide(path))}
+    for number, reason in wrong.items():
+        others = f"; so it is with {counted(len(wrong) - 1, 'other line')}" if len(wrong) > 1 else ""
+        raise InputError(f"--slides {listed}, line {number}: {paths[number]} {reason}{others}")
+    return list(paths.values())
+
+
+def _lines(listed: Path) -> dict[int, str]:
+    """The lines that hold paths, by their numbers."""
     try:
         lines = [line.strip() for line in read_text(listed).split("\n")]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"--slides {listed}: cannot be read ({reason})") from error
-    return [line for line in lines if line and not line.startswith("#")]
+    return {number: line for number, line in enumerate(lines, start=1) if line and not line.startswith("#")}
 
 
-def plan(slides: Sequence[Path], out: Path) -> Cohort:
+def plan(slides: Sequence[Path], out: Path, regions: Path | None = None) -> Cohort:
     """Give each slide the folder that lies below ``out`` as the slide does below the folder that all share.
 
     The folder that the slides share is recorded in ``out``, so that a longer list does not move what is finished.
+    ``regions`` is a folder in which the GeoJSON files of the slides lie likewise.
 
     Raises:
-        InputError: two slides would share a folder, or a slide lies outside of the folder that ``out`` has recorded.
+        InputError: two slides would share a folder, a slide lies outside of the folder that ``out`` has recorded, or
+            one has no GeoJSON file.
     """
     out = absolute(out)
     record = _record(out, _shared_folder(slides))
@@ -83,6 +96,10 @@ def plan(slides: Sequence[Path], out: Path) -> Cohort:
             )
         tasks.append(SlideTask(str(slide), str(out / slide_name(slide, root))))
     _refuse_collisions(tasks)
+    if regions:
+        names = [Path(task.folder).relative_to(out).as_posix() for task in tasks]
+        files = find_all_regions(regions, names)
+        tasks = [replace(task, tissue=str(absolute(path))) for task, path in zip(tasks, files, strict=True)]
     if not (out / RECORD).exists():
         write_json(out / RECORD, record)
     return Cohort(out, record["id"], tasks)

@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.common.errors import InputError, some
+from src.common.errors import InputError
 from src.common.files import writing
 from src.config.settings import ImageSettings
 from src.data.data_shift import DataStatistics
-from src.slides.finding import open_slide, slide_name
+from src.slides.finding import REGIONS, find_all_regions, find_regions, open_slide, slide_name
 from src.slides.outputs import SUMMARY
 from src.slides.slide import Slide
 from src.slides.tissue import Tissue, all_tissue, find_tissue
 from src.slides.tissue_file import Regions, check_regions, read_regions, read_tissue
-
-REGIONS = (".geojson", ".geojson.gz", ".json")  # endings of files of regions
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,7 @@ class SlideOptions:
         if self.tissue in ("auto", "all"):
             return None
         given = Path(self.tissue)
-        if not given.is_dir():
-            return given
-        files = (given / f"{self.name_of(slide)}{ending}" for ending in REGIONS)
-        return next((path for path in files if path.is_file()), None)
+        return find_regions(given, self.name_of(slide)) if given.is_dir() else given
 
 
 def check_start(slides: Sequence[Path], options: SlideOptions) -> None:
@@ -87,10 +82,9 @@ def check_place(folder: Path) -> None:
 
 
 def _check_regions(slides: Sequence[Path], options: SlideOptions) -> None:
-    missing = [options.name_of(slide) for slide in slides if options.regions_of(slide) is None]
-    if missing:
-        wanted = f"NAME{REGIONS[0]} for {len(missing)} of {len(slides)} slides: {some(missing)}"
-        raise InputError(f"--tissue {options.tissue}: holds no {wanted}")
+    given = Path(options.tissue)
+    if given.is_dir():
+        find_all_regions(given, [options.name_of(slide) for slide in slides])
     known: dict[Path, Regions] = {}
     for slide in slides:
         path = options.regions_of(slide)

@@ -95,6 +95,10 @@ class TiledRoIHeads(RoIHeads):
         boxes = [clip_boxes_to_image(*part) for part in zip(own.split(counts), image_shapes, strict=True)]
         return shares[kept], boxes
 
+    def _decoded(self, box_regression: Tensor, proposals: list[Tensor]) -> Tensor:
+        """The boxes ``(R, K + 1, 4)`` of proposals, also where there are none, for which torchvision drops an axis."""
+        return self.box_coder.decode(box_regression, proposals).reshape(-1, box_regression.shape[1] // 4, 4)
+
     def _of_tile(self, shares: Tensor, boxes: Tensor, shape: tuple[int, int]) -> dict[str, Tensor]:
         """The detections among shares ``(R, K + 1)`` of background and classes, and boxes ``(R, K + 1, 4)``."""
         of_classes = shares[:, 1:]

@@ -1,12 +1,14 @@
 """Which files of a folder, and of the folders in it, are slides, and which reader opens them."""
 
+import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from src.common.errors import InputError
+from src.common.errors import InputError, counted, some
 from src.common.values import plain
 from src.data.folders import MOST_LEVELS
 from src.data.names import IMAGE_SUFFIX
@@ -19,10 +21,12 @@ from src.slides.tiff_slide import TiffSlide
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 SCANNER_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
+SLIDE_SUFFIXES = (*TIFF_SUFFIXES, *SCANNER_SUFFIXES, *DICOM_SUFFIXES)
 WITH_PICTURES = (".vms", ".vmu")  # whose pixels lie in JPEG files beside
 WITH_FOLDER = ".mrxs"  # whose pixels lie in a folder of the same name
 NEEDS_OPENSLIDE = "pip install -r requirements-slides.txt"
 OUTPUTS = {"summary.json", "cells.parquet"}  # by which a folder of outputs is known
+REGIONS = (".geojson", ".geojson.gz", ".json")  # endings of files of regions
 
 
 @dataclass
@@ -49,7 +53,7 @@ def find_slides(folder: Path, slide_pixels: int) -> list[Path]:
     Raises:
         InputError: it holds slides and small images, or slides whose outputs would have one place.
     """
-    if folder.is_file() and folder.suffix.lower() in (*TIFF_SUFFIXES, *SCANNER_SUFFIXES, *DICOM_SUFFIXES):
+    if folder.is_file() and folder.suffix.lower() in SLIDE_SUFFIXES:
         return [folder]
     if not folder.is_dir():  # who looks for images says so
         return []
@@ -117,7 +121,8 @@ def slide_name(slide: Path, root: Path) -> str:
 
     Where the slide is what was searched, it is its own name.
     """
-    place = slide if slide.is_dir() else slide.with_suffix("")
+    is_folder = os.path.isdir(slide)  # noqa: PTH112  # is_dir() fails where nobody may look
+    place = slide if is_folder else slide.with_suffix("")
     return place.relative_to(slide.parent if slide == root else root).as_posix()
 
 
@@ -146,6 +151,39 @@ def files_of(slide: Path) -> list[Path]:
     if slide.suffix.lower() == WITH_FOLDER and beside.is_dir():
         return [slide, *sorted(path for path in beside.iterdir() if path.is_file())]
     return [slide]
+
+
+def why_no_slide(path: Path) -> str:
+    """Why a path that somebody lists is no slide, as far as its ending tells; empty where it may be one.
+
+    Only paths with other endings are looked up. Those that are not there may be folders of DICOM files.
+    """
+    if path.suffix.lower() not in SLIDE_SUFFIXES:
+        with suppress(OSError):  # who opens it says what is wrong
+            if path.is_file():
+                return "is no slide; slides are TIFF, DICOM and files of scanners, such as .svs and .ndpi"
+            if path.is_dir() and not files_of(path):
+                return "is a folder without DICOM files"
+    return ""
+
+
+def find_regions(folder: Path, name: str) -> Path | None:
+    """The GeoJSON file of a slide in a folder of them; ``None`` where it is missing."""
+    return next((path for ending in REGIONS if (path := folder / f"{name}{ending}").is_file()), None)
+
+
+def find_all_regions(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The GeoJSON file of each slide.
+
+    Raises:
+        InputError: some are missing.
+    """
+    found = {name: find_regions(folder, name) for name in names}
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
+        wanted = f"NAME{REGIONS[0]} for {len(missing):,} of {counted(len(names), 'slide')}: {some(missing)}"
+        raise InputError(f"--tissue {folder}: holds no {wanted}")
+    return [path for path in found.values() if path]
 
 
 def open_slide(path: Path) -> Slide:

@@ -1,7 +1,7 @@
 """A stand-in for inference.py: what a slide holds says what becomes of it. Each start and each end is noted beside it.
 
-``ok``; ``fail REASON``; ``kill``: its worker, each time; ``kill once``; ``hang``; ``crash``: as C code does; ``empty``:
-it ends well and writes nothing; ``fail here``: where the checkpoint's folder is not called after the worker.
+``ok``; ``fail REASON``; ``fail_once REASON``; ``kill``: its worker, each time; ``kill once``; ``hang``; ``crash``: as C
+code does; ``empty``: it ends well and writes nothing.
 """
 
 import json
@@ -15,7 +15,7 @@ import psutil
 
 
 def flag(name: str) -> str:
-    return sys.argv[sys.argv.index(name) + 1]
+    return sys.argv[len(sys.argv) - sys.argv[::-1].index(name)]  # the last one wins
 
 
 def note(slide: Path, what: str) -> int:
@@ -32,7 +32,9 @@ def main() -> None:
     starts = note(slide, "starts")
     device = f"device {flag('--device')}" if "--device" in sys.argv else "no device"
     print(f"threads {os.environ.get('OMP_NUM_THREADS')}, GPUs {os.environ.get('CUDA_VISIBLE_DEVICES')}, {device}")
-    if words[0] == "fail":
+    if "--tissue" in sys.argv:
+        print(f"tissue {flag('--tissue')}")
+    if words[0] == "fail" or (words[0] == "fail_once" and starts == 1):
         print(" ".join(words[1:]), file=sys.stderr)
         sys.exit(1)
     if words[0] == "crash":

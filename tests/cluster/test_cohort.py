@@ -14,8 +14,10 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from src.cluster.on_worker import Job
 from src.cohort import main
 from src.common.errors import InputError
+from src.common.files import file_digest
 from tests.cluster import runs
 from tests.cluster.runs import count, is_stand_in, start, table, wait_for, wait_for_end, write_slides
 from tests.sources import ROOT
@@ -56,11 +58,12 @@ def test_slides_that_fail_are_tried_again_and_named_and_the_others_are_done(
     slides = {"a": "kill", "b": no_pyramid, "c": "crash", "d": "empty", "e": "ok", "f": "ok"}
     listed = write_slides(tmp_path, **slides)
     with listed.open("a") as file:
-        file.write(f"{tmp_path}/missing.svs\n")
+        file.write(f"{tmp_path}/missing.svs\n{tmp_path}/nu\0ll.svs\n{tmp_path}/{'x' * 300}.svs\n")
     assert run(listed, "--retries", "1") == 1
     rows, said = table(listed), capsys.readouterr().out
     assert {name for name, row in rows.items() if row["status"] == "done"} == {"e", "f"}
-    reasons = {"a": "worker", "b": "it has no pyramid", "c": "SIGSEGV", "d": "no outputs", "missing": "No such file"}
+    reasons = {"a": "worker", "b": "it has no pyramid", "c": "SIGSEGV", "d": "no outputs", "missing": "No such file",
+               "nu\0ll": "null", "x" * 300: "too long"}  # fmt: skip
     for name, reason in reasons.items():
         assert rows[name]["status"] == "failed" and reason in rows[name]["reason"], rows[name]
         assert f"{name}.svs: {rows[name]['reason']}" in said
@@ -111,15 +114,70 @@ def test_a_run_whose_flags_fail_every_slide_is_stopped(tmp_path: Path) -> None:
         assert "waiting" not in {row["status"] for row in table(listed).values()}
 
 
+@pytest.mark.parametrize("count_of_slides", [1, 3])
+def test_flags_that_fail_all_of_few_slides_end_the_run_without_all_retries(
+    tmp_path: Path, count_of_slides: int
+) -> None:
+    slides = {f"s{number}": "fail error: --mpp 30: is too large" for number in range(count_of_slides)}
+    listed = write_slides(tmp_path, **slides)
+    for given, starts in ((["--workers", "1"], 1), (["--workers", "2"], 3)):  # once on each worker
+        with pytest.raises(InputError, match="--mpp 30"):
+            runs.run(listed, *given, "--retries", "7")
+        assert {row["status"] for row in table(listed).values()} == {"failed"}
+        assert {count(listed, name, "starts") for name in slides} == {starts}
+
+
+def test_a_complaint_of_one_worker_is_not_believed_while_there_is_another(tmp_path: Path) -> None:
+    listed = write_slides(tmp_path, a="fail_once error: --device cuda: there is none on this machine")
+    assert run(listed) == 0
+    assert count(listed, "a", "starts") == 2 and table(listed)["a"]["status"] == "done"
+
+
+def test_a_complaint_about_a_slide_is_one_of_its_own(tmp_path: Path) -> None:
+    """As where only some workers see it: it is tried again, and does not end the run."""
+    listed = write_slides(tmp_path, a=f"fail error: {tmp_path}/a.svs: no such folder")
+    assert runs.run(listed, "--retries", "1") == 1
+    assert table(listed)["a"]["reason"] == "no such folder" and count(listed, "a", "starts") == 2
+
+
+def test_each_slide_gets_its_regions_and_is_predicted_again_when_they_change(tmp_path: Path) -> None:
+    listed = write_slides(tmp_path, a="ok", b="ok")
+    regions = tmp_path / "regions"
+    regions.mkdir()
+    for name in "ab":
+        (regions / f"{name}.geojson").write_text("{}")
+    behind = [*runs.flags(listed), "--tissue", str(regions)]
+    main(behind, runs.STAND_IN)
+    for name in "ab":
+        assert f"tissue {regions}/{name}.geojson" in (tmp_path / f"out/{name}.log").read_text().splitlines()
+        (tmp_path / f"out/{name}").rename(tmp_path / f"out/{name}.before")  # the stand-in writes no folder anew
+    (regions / "b.geojson").write_text('{"type": "Polygon"}')
+    (tmp_path / "out/a.before").rename(tmp_path / "out/a")
+    main(behind, runs.STAND_IN)
+    assert (count(listed, "a", "starts"), count(listed, "b", "starts")) == (1, 2)
+
+
+def test_workers_are_asked_for_all_files_that_flags_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = write_slides(tmp_path, a="ok", b="ok")
+    recipe, tissue = tmp_path / "recipe.toml", tmp_path / "t.geojson"
+    recipe.write_text("mpp = 0.25")
+    tissue.write_text("{}")
+    jobs: list[Job] = []
+    monkeypatch.setattr("src.cohort.predict", lambda config, job, tasks, rows: jobs.append(job))
+    with pytest.raises(SystemExit):
+        main([*runs.flags(listed), f"--recipe={recipe}", "--tissue", str(tissue)], runs.STAND_IN)
+    files = [recipe, tmp_path / "best.pt", tissue]
+    assert jobs[0].inputs == {**{str(path): file_digest(path) for path in files}, str(tmp_path / "a.svs"): ""}
+
+
 def test_each_process_has_its_share_of_cores_and_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-77")
     monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.setattr("src.cluster.connection.COUNT_GPUS", "print(2)")
     listed = write_slides(tmp_path, a="ok", b="ok")
     assert run(listed, "--gpus-per-task", "1") == 0
     said = {(tmp_path / f"out/{name}.log").read_text().splitlines()[1] for name in "ab"}
     assert said == {"threads 3, GPUs 4, device cuda", "threads 3, GPUs GPU-77, device cuda"}
-    with pytest.raises(InputError, match=r"--gpus-per-task 2.* CUDA_VISIBLE_DEVICES names 2"):
-        run(write_slides(tmp_path / "other", a="ok"), "--gpus-per-task", "2")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -133,11 +191,13 @@ def test_a_run_keeps_others_out_and_goes_on_after_it_was_stopped_without_process
         with pytest.raises(InputError, match=r"cohort\.csv.* --out"):
             run(listed)
         assert (tmp_path / "out/b.log").read_bytes() == before and count(listed, "b", "starts") == 1
+        if how == signal.SIGINT:
+            os.killpg(command.pid, how)  # as a terminal does
         command.send_signal(how)
         said, _ = command.communicate(timeout=60)
     wait_for_end(process_id)
     if how == signal.SIGINT:
-        assert command.returncode == 130, said
+        assert command.returncode == 130 and "1 of 3 slides" in said and "Traceback" not in said, said
         assert [row["status"] for row in table(listed).values()] == ["done", "waiting", "waiting"]
     assert run(listed) == 0
     assert [count(listed, name, "ends") for name in "abc"] == [1, 1, 1] and count(listed, "a", "starts") == 1

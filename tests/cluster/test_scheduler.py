@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from distributed import Client, LocalCluster
 
+from src.cluster import schedule
+from src.cluster.on_worker import Job
+from src.cluster.tasks import SlideTask
 from src.common.errors import InputError
 from tests.cluster.runs import count, environment, run, start, table, wait_for, wait_for_end, write_slides
 
@@ -56,6 +59,18 @@ def test_a_worker_without_the_data_is_named_and_gets_no_slide(
             assert count(other, "e", "starts") == 0 and table(other)["e"]["status"] == "waiting"
         finally:
             client.run(hide, "")
+
+
+def test_a_slide_that_one_worker_does_not_see_is_predicted_on_another(tmp_path: Path, cluster: LocalCluster) -> None:
+    listed = write_slides(tmp_path, a="ok", b="ok")
+    with Client(cluster.scheduler_address) as client:
+        seeing, blind = sorted(client.scheduler_info()["workers"])  # the second one gets the second slide
+        client.run(hide, str(tmp_path / "b.svs"), workers=[blind])
+        try:
+            assert run(listed, "--scheduler", cluster.scheduler_address) == 0
+        finally:
+            client.run(hide, "")
+    assert f"attempt 2 on {seeing}" in (tmp_path / "out/b.log").read_text() and count(listed, "b", "starts") == 1
 
 
 def test_an_output_folder_that_is_another_on_the_worker_is_refused(tmp_path: Path, cluster: LocalCluster) -> None:
@@ -139,3 +154,64 @@ def test_what_a_scheduler_leaves_undone_when_it_ends_another_one_does(tmp_path: 
     with own_scheduler(tmp_path / "second") as (address, _):
         assert run(listed, "--scheduler", address, "--gpus-per-task", "1") == 0
     assert [count(listed, name, "ends") for name in "abc"] == [1, 1, 1] and count(listed, "a", "starts") == 1
+
+
+class OneWorker:
+    """Stands in for Dask's client: a scheduler with one worker, which answers as it is told, and what it was asked."""
+
+    status = "running"
+
+    def __init__(self) -> None:
+        self.answer, self.asked = "", list[Job]()
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        return {"workers": {"tcp://w": {"status": "running", "resources": {}, "host": "node1"}}}
+
+    def run(self, check: Callable[[Job], str], job: Job, workers: list[str], on_error: str) -> dict[str, str]:
+        self.asked.append(job)
+        return dict.fromkeys(workers, self.answer)
+
+
+class Deaf(OneWorker):
+    """A client whose scheduler does not answer, and that is closed after a while."""
+
+    looks = 0
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        self.looks += 1
+        if self.looks == 3:
+            self.status = "closed"
+        raise OSError("Timed out trying to connect")
+
+
+def test_a_scheduler_that_does_not_answer_is_lost_once_the_client_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "WAIT", 0)
+    client = Deaf()
+    workers = schedule.Workers(client, Job([], {}, "", "", ""), gpus=0)
+    with pytest.raises(schedule.SchedulerLostError):
+        list(schedule.Schedule(workers, [SlideTask("a.svs", "a")], retries=0))
+    assert client.looks == 3
+
+
+def test_a_worker_that_was_left_out_is_named_once_and_used_when_its_paths_are_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(schedule, "SECONDS_BETWEEN_LOOKS", 0)
+    slide = tmp_path / "a.svs"
+    slide.touch()
+    client = OneWorker()
+    workers = schedule.Workers(client, Job([], {str(slide): "", "best.pt": "1"}, "", "", ""), gpus=0)
+    workers.look()
+    assert workers.fit == {"tcp://w"}
+    client.answer = "it does not see best.pt"
+    workers.doubt("tcp://w")
+    slide.unlink()  # predicted, and put into an archive
+    for pause, asked in ((1e6, 2), (1e6, 2), (-1, 3)):
+        monkeypatch.setattr(schedule, "SECONDS_LEFT_OUT", pause)
+        workers.look()
+        assert not workers.fit and len(client.asked) == asked
+    client.answer = ""
+    workers.look()
+    assert workers.fit == {"tcp://w"} and not workers.left_out
+    assert capsys.readouterr().out.count("best.pt") == 1
+    assert str(slide) in client.asked[0].inputs and set(client.asked[-1].inputs) == {"best.pt"}

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +11,15 @@ import pytest
 import yaml
 
 from src.cluster import connection
-from src.cluster.finished import RECEIPT, finished_seconds, settings_digest, with_digest, write_receipt
+from src.cluster.finished import RECEIPT, digests_of, finished_seconds, settings_digest, with_digest, write_receipt
 from src.cluster.on_worker import Job, why_unfit
 from src.cluster.table import COLUMNS, Row, write_table
 from src.cluster.tasks import RECORD, SlideTask, plan, read_slides
 from src.cohort import CohortConfig, check_flags, main, read_inference_flags, split_flags
 from src.common.errors import InputError
+from src.common.files import file_digest
 from src.config.command import parse
-from src.config.flags import build
+from src.config.flags import build, flags_of
 from src.config.settings import InferenceConfig
 from tests.sources import ROOT
 
@@ -46,6 +48,36 @@ def test_lists_without_slides_or_with_one_twice_are_refused(tmp_path: Path, cont
         read_slides(tmp_path / "list.txt", LIMIT)
     with pytest.raises(InputError, match=r"missing\.txt"):
         read_slides(tmp_path / "missing.txt", LIMIT)
+
+
+@pytest.mark.parametrize("name", ["a.png", "ü b.JPG", "notes.txt", "no_ending", "folder"])
+def test_a_list_that_holds_something_else_is_refused_with_the_line(tmp_path: Path, name: str) -> None:
+    listed, wrong = tmp_path / "list.txt", tmp_path / name
+    dicom = tmp_path / "case" / "1.dcm"
+    dicom.parent.mkdir()
+    dicom.touch()
+    fine = ["# mine", "", f"{tmp_path}/not there.svs", str(dicom.parent), f"{tmp_path}/a folder that is not there"]
+    listed.write_text("\n".join([*fine, str(wrong)]))
+    assert len(read_slides(listed, LIMIT)) == 4  # what is not there may be a folder of DICOM files
+    wrong.mkdir() if name == "folder" else wrong.touch()
+    with pytest.raises(InputError, match=re.escape(f"{listed}, line 6: {wrong} ") + "[^;]*(; slides[^;]*)?$"):
+        read_slides(listed, LIMIT)
+    listed.write_text("\n".join([*fine, str(wrong), __file__]))
+    with pytest.raises(InputError, match=r"line 6.*; .*1 other line"):
+        read_slides(listed, LIMIT)
+
+
+def test_a_folder_of_regions_is_laid_out_as_the_outputs(tmp_path: Path) -> None:
+    regions, slides = tmp_path / "regions", [Path("/d/p1/a.svs"), Path("/d/b.tif"), Path("/d/p1/ü.svs")]
+    (regions / "p1").mkdir(parents=True)
+    for name in ("p1/a.geojson", "b.geojson.gz", "a.geojson"):
+        (regions / name).touch()
+    with pytest.raises(InputError, match=r"--tissue .*regions.* 1 of 3 slides: p1/ü"):
+        plan(slides, tmp_path / "out", regions)
+    assert not (tmp_path / "out").exists()
+    (regions / "p1/ü.json").touch()
+    found = [task.tissue for task in plan(slides, tmp_path / "out", regions).tasks]
+    assert found == [str(regions / name) for name in ("p1/a.geojson", "b.geojson.gz", "p1/ü.json")]
 
 
 def folders(cohort_out: Path, *slides: str) -> list[str]:
@@ -82,28 +114,51 @@ def config_of(ckpt: Path, **changes: object) -> InferenceConfig:
     return build(InferenceConfig, {"ckpt": [str(ckpt)], **changes})
 
 
+def digest(ckpt: Path, **changes: object) -> str:
+    config = config_of(ckpt, **changes)
+    return settings_digest(config, digests_of(config))
+
+
 def test_the_digest_of_settings_follows_files_and_flags_but_no_places(tmp_path: Path) -> None:
     ckpt, other, tissue = tmp_path / "a.pt", tmp_path / "b.pt", tmp_path / "t.geojson"
     ckpt.write_text("weights")
     other.write_text("weights")
     tissue.write_text("1")
-    first = settings_digest(config_of(ckpt))
-    assert settings_digest(config_of(other, test_dir="x", output="y")) == first
-    assert settings_digest(config_of(ckpt, mpp=0.5)) != first
-    drawn = settings_digest(config_of(ckpt, tissue=str(tissue)))
+    first = digest(ckpt)
+    assert digest(other, test_dir="x", output="y") == first
+    assert digest(ckpt, mpp=0.5) != first
+    drawn = digest(ckpt, tissue=str(tissue))
     tissue.write_text("2")
     other.write_text("others")
-    assert (
-        len({first, drawn, settings_digest(config_of(ckpt, tissue=str(tissue))), settings_digest(config_of(other))})
-        == 4
-    )
+    assert len({first, drawn, digest(ckpt, tissue=str(tissue)), digest(other)}) == 4
     with pytest.raises(InputError, match=r"no\.pt"):
-        settings_digest(config_of(tmp_path / "no.pt"))
+        digest(tmp_path / "no.pt")
+
+
+def test_each_flag_that_may_name_a_file_is_checked_on_workers_or_refused() -> None:
+    """A new flag of inference.py fails here, until it is sorted."""
+    counted, places, no_file = {"ckpt", "tissue"}, {"test_dir", "output"}, {"part"}
+    refused = {"export", "id_map", "split", "zip", "overlay", "shard"}
+    free = {flag.key: flag.name for flag in flags_of(InferenceConfig) if flag.kind is str and not flag.choices}
+    assert set(free) == counted | places | refused | no_file
+    for key in refused:
+        with pytest.raises(InputError, match=free[key]):
+            read_inference_flags(CohortConfig(slides="list.txt", out="out"), [free[key], "x"])
+
+
+def test_the_files_that_flags_name_have_digests_and_a_folder_has_none(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("best.pt", "t.geojson", "recipe.toml")]
+    for path in paths:
+        path.write_text("content")
+    ckpt, tissue, recipe = map(str, paths)
+    digest = file_digest(paths[0])
+    assert digests_of(config_of(paths[0], tissue=tissue), recipe) == {ckpt: digest, tissue: digest, recipe: digest}
+    assert digests_of(config_of(paths[0], tissue=str(tmp_path)))[str(tmp_path)] == ""
 
 
 @pytest.mark.parametrize("slide", ["case", "case.mrxs"])
 def test_a_receipt_holds_for_all_files_of_a_slide(tmp_path: Path, slide: str) -> None:
-    """DICOM instances, and the folder beside an MRXS file."""
+    """DICOM instances, and the folder beside an MRXS file, and its regions."""
     (tmp_path / "case").mkdir()
     (tmp_path / "case.mrxs").write_bytes(b"index")
     part = tmp_path / "case" / "1.dcm"
@@ -113,6 +168,13 @@ def test_a_receipt_holds_for_all_files_of_a_slide(tmp_path: Path, slide: str) ->
     assert with_digest(task, "settings") == before
     part.write_bytes(b"other pixels")
     assert with_digest(task, "settings") != before
+    regions = tmp_path / "case.geojson"
+    regions.write_text("1")
+    drawn = replace(task, tissue=str(regions))
+    before = with_digest(drawn, "settings")
+    assert before.digest != with_digest(task, "settings").digest
+    regions.write_text("12")
+    assert with_digest(drawn, "settings") != before
 
 
 def test_a_receipt_holds_for_its_slide_and_settings_while_the_outputs_are_there(tmp_path: Path) -> None:
@@ -135,6 +197,9 @@ def test_a_receipt_holds_for_its_slide_and_settings_while_the_outputs_are_there(
         with_digest(replace(task, slide=str(tmp_path / "no.svs")), "settings")
     with pytest.raises(IsADirectoryError):  # whose slides would be written elsewhere
         with_digest(replace(task, slide=str(tmp_path)), "settings")
+    (tmp_path / "empty.svs").touch()
+    with pytest.raises(OSError, match="empty"):
+        with_digest(replace(task, slide=str(tmp_path / "empty.svs")), "settings")
 
 
 def test_the_table_has_a_row_per_slide_whatever_its_summary_says(tmp_path: Path) -> None:
@@ -161,12 +226,16 @@ def test_the_table_has_a_row_per_slide_whatever_its_summary_says(tmp_path: Path)
 def test_a_worker_is_fit_where_it_sees_everything(tmp_path: Path) -> None:
     out = plan([tmp_path / "a.svs"], tmp_path / "out")
     (tmp_path / "a.svs").touch()
-    job = Job([__file__, "--mpp", "1"], ["a.svs"], str(tmp_path), str(out.out), out.id)
+    (tmp_path / "best.pt").write_text("weights")
+    inputs = {"a.svs": "", "best.pt": file_digest(tmp_path / "best.pt")}
+    job = Job([__file__, "--mpp", "1"], inputs, str(tmp_path), str(out.out), out.id)
     assert why_unfit(job) == ""
-    wrong = {"command": ["/no/inference.py"], "inputs": ["b.svs"], "folder": "/no/folder", "out": str(tmp_path)}
+    wrong = {"command": ["/no/inference.py"], "inputs": {"b.svs": ""}, "folder": "/no/folder", "out": str(tmp_path)}
     for name, value in wrong.items():
-        assert (value if isinstance(value, str) else value[0]) in why_unfit(replace(job, **{name: value}))
+        assert (value if isinstance(value, str) else next(iter(value))) in why_unfit(replace(job, **{name: value}))
     assert "another folder" in why_unfit(replace(job, id="other"))
+    (tmp_path / "best.pt").write_text("others")
+    assert "best.pt" in why_unfit(job)
 
 
 @pytest.mark.parametrize(
@@ -182,19 +251,20 @@ def test_a_worker_is_fit_where_it_sees_everything(tmp_path: Path) -> None:
         ([], ["--recipe", "export.toml"], "--export"),
         (["--out", "best.pt"], [], "--out best.pt"),
         (["--out", "out.json"], [], "--out out.json"),
-        ([], ["--tissue", "."], r"--tissue \."),
         ([], ["--overlay", "x"], "--overlay"),
         ([], ["--tissue", "none.geojson"], "--tissue"),
         ([], ["--ckpt", "no.pt"], r"no\.pt"),
         (["--scheduler", "tcp://h:1", "--workers", "2"], [], "--workers"),
         (["--scheduler", "tcp://h:1", "--dashboard"], [], "--dashboard"),
         (["--slides", "no.txt"], [], r"no\.txt"),
+        (["--gpus-per-task", "2", "--workers", "2"], [], "--gpus-per-task 2: 2 workers.* 4 GPUs.* sees 3"),
     ],
 )
 def test_flags_that_are_wrong_are_named_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: list[str], behind: list[str], named: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(connection, "COUNT_GPUS", "print(3)")
     (tmp_path / "best.pt").touch()
     (tmp_path / "list.txt").write_text("a.svs\n")
     (tmp_path / "shard.toml").write_text('shard = "2/2"')
