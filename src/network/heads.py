@@ -76,12 +76,6 @@ class TiledRoIHeads(RoIHeads):
         decoded = self._decoded(box_regression, proposals).split(counts)
         return [self._of_tile(*parts) for parts in zip(shares.split(counts), decoded, image_shapes, strict=True)]
 
-    def _decoded(self, box_regression: Tensor, proposals: list[Tensor]) -> Tensor:
-        """The boxes ``(R, K + 1, 4)`` of all classes; without any proposal torchvision's decoding has another shape."""
-        return self.box_coder.decode(box_regression, proposals).reshape(
-            len(box_regression), box_regression.shape[1] // 4, 4
-        )
-
     def _own_boxes(
         self, shares: Tensor, box_regression: Tensor, proposals: list[Tensor], image_shapes: Shapes
     ) -> tuple[Tensor, list[Tensor]]:

@@ -213,16 +213,6 @@ def test_boxes_are_predicted_again_from_where_they_are() -> None:
     assert found["scores"][best].item() == pytest.approx((5 / 8 + 1 / 2) / 2)
 
 
-@pytest.mark.parametrize("refine", [False, True])
-def test_tiles_in_which_nothing_is_likely_have_no_detections(refine: bool) -> None:
-    """With --refine-boxes nothing is left to predict again, in no tile of the batch."""
-    torch.manual_seed(0)
-    model = build_model(resolve(TINY, 20), 2, PredictSettings(score_thresh=0.999, refine_boxes=refine)).eval()
-    with torch.inference_mode():
-        found = model(torch.full((2, 3, 96, 96), 255, dtype=torch.uint8))
-    assert [(of_tile["boxes"].shape, of_tile["probabilities"].shape) for of_tile in found] == [((0, 4), (0, 2))] * 2
-
-
 def test_boxes_are_enlarged_about_their_centres() -> None:
     boxes = torch.tensor([[10.0, 20, 30, 60]])
     assert enlarge(boxes, 1.5).tolist() == [[5, 10, 35, 70]] and enlarge(boxes, 1) is boxes
