@@ -61,6 +61,7 @@ def predict_slide(
     waiting = stitcher.go_on_from(state) if state else list(range(len(tiles.places)))
     stitching = _Stitching(tiles, stitcher, shards)
     batches = _batches(predictor, slide, [tiles.scaled[index] for index in waiting])
+    give_back_memory()  # that finding the tissue took
     ahead = 2 * predictor.settings.predict_batch_size
     with (
         ThreadPoolExecutor(1) as pool,  # where tiles are stitched, while the network runs in this thread
