@@ -5,9 +5,9 @@ import sys
 
 
 def give_back_memory() -> None:
-    """Have the C library hand over what it keeps of freed memory; without glibc nothing is done.
+    """Have the C library return freed memory to the system; without glibc nothing is done.
 
-    It keeps some for each thread, between what is in use, and more the longer threads pass arrays to each other.
+    By itself it keeps freed memory that lies between objects still in use, for each thread, which adds up in long work.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:

@@ -82,8 +82,8 @@ class AugmentSettings:
     max_zoom: float = learning(1.0, "greatest factor of that, drawn for each tile", low=0.1, high=10)
     stain_jitter: float = learning(
         0.0,
-        "largest relative change of the strength of haematoxylin, eosin and the rest, with --augment full; all at once"
-        " become up to 1 + 3 times this as dense or as pale; 0.3 is strong",
+        "largest relative change of the strength of haematoxylin, eosin and the rest, with --augment full; the density of"
+        " all together changes by a factor of up to 1 + 3 times this; 0.3 is strong",
         low=0,
         high=1,
     )

@@ -50,8 +50,9 @@ class StainJitter(A.ImageOnlyTransform):
 
     The optical density is separated into stains (Ruifrok and Johnston, "Quantification of histochemical staining by
     color deconvolution", 2001), each is multiplied by 1 ± ``strength`` and shifted, and they are put together again
-    (Tellez et al., "Whole-slide mitosis detection in H&E breast histology using PHH3", 2018). Then the whole is made up
-    to 1 + 3 ``strength`` times as dense, or as pale: tissue of one laboratory can be twice as dark as that of another.
+    (Tellez et al., "Whole-slide mitosis detection in H&E breast histology using PHH3", 2018). Then all
+    densities are multiplied by one factor between 1 / (1 + 3 ``strength``) and 1 + 3 ``strength``: the tissue of one
+    laboratory can be twice as dense as that of another.
     ``A.HEStain`` drops what is neither stain, and leaves blotches where tissue meets glass.
     """
 
@@ -63,9 +64,9 @@ class StainJitter(A.ImageOnlyTransform):
         """Draw the change, a ``(3, 4)`` float32 matrix for optical densities."""
         draws = [self.py_random.uniform(-self.strength, self.strength) for _ in range(6)]
         factors, shifts = 1 + np.array(draws[:3]), _SHIFT * np.array(draws[3:])
-        denser = (1 + 3 * self.strength) ** self.py_random.uniform(-1, 1)
+        common = (1 + 3 * self.strength) ** self.py_random.uniform(-1, 1)
         mixed = _STAINS.T @ np.diag(factors) @ np.linalg.inv(_STAINS.T)
-        return {"change": (denser * np.column_stack([mixed, _STAINS.T @ shifts])).astype(np.float32)}
+        return {"change": (common * np.column_stack([mixed, _STAINS.T @ shifts])).astype(np.float32)}
 
     def apply(self, img: np.ndarray, change: np.ndarray, **params: object) -> np.ndarray:
         """Change an ``(H, W, 3)`` uint8 RGB image."""
