@@ -1,11 +1,17 @@
-"""How busy a fast network is while a slide is predicted."""
+"""How busy a fast network is while a slide is predicted.
 
-import os
+Run as a process of its own, it lets a slow network find the cells once, prints ``ready``, waits for a line, predicts
+the slide with a fast one that finds the same, and prints what it took as JSON. ``benchmarks.slides`` runs it.
+"""
+
+import json
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import torch
 from torch import Tensor, nn
 
@@ -50,16 +56,17 @@ class Replayer(nn.Module):
         return next(self._outputs)
 
 
-def busy_share(path: Path, folder: Path, readers: int) -> dict[str, float]:
-    """The share of the wall time in which the network is busy, with at most so many threads that read."""
+def main(slide: str, folder: str, readers: str) -> None:
+    """Predict a slide with at most so many threads that read."""
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     recorder = Recorder(Finder())
-    run(path, folder, recorder, readers)
+    run(Path(slide), Path(folder), recorder, int(readers))
+    print("ready", flush=True)
+    sys.stdin.readline()
     replayer = Replayer(recorder.outputs)
-    wall, cpu = run(path, folder, replayer, readers)
-    cores = os.cpu_count() or 1
-    most = replayer.seconds / max(replayer.seconds, cpu / cores)
-    return {"readers": readers, "wall": wall, "cpu": cpu, "busy": replayer.seconds / wall, "most_by_cores": most}
+    wall, cpu = run(Path(slide), Path(folder), replayer, int(readers))
+    print(json.dumps({"wall": wall, "cpu": cpu, "network": replayer.seconds}))
 
 
 def run(path: Path, folder: Path, network: nn.Module, readers: int) -> tuple[float, float]:

@@ -5,13 +5,14 @@ python -m benchmarks.slides memory restart --folder slides
 """
 
 import json
+import os
 import random
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,11 +146,28 @@ def without_times(path: Path) -> bytes:
 
 
 def measure_busy(folder: Path, repeats: int) -> list[dict[str, float]]:
-    """The share of the time that a network of 2 ms per batch of four is busy, by the number of readers."""
-    from benchmarks.slide_busy import busy_share
-
+    """The share of the time that a network of 2 ms per batch of four is busy, by readers and by processes."""
     slide, _ = slide_of(folder, 12_000, 12_000)
-    return [busy_share(slide, folder / "busy", readers) for readers in (1, 2, 4, 8) for _ in range(repeats)]
+    kinds = [(1, readers) for readers in (1, 2, 4, 8)] + [(2, 1)]
+    return [busy_share(slide, folder / "busy", *kind) for _ in range(repeats) for kind in kinds]
+
+
+def busy_share(slide: Path, folder: Path, processes: int, readers: int) -> dict[str, float]:
+    """How busy a network is that some processes share, each of which predicts a slide; ``most_by_cores`` if no core
+    ever waited."""
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(waiting(command("slide_busy", slide, folder / str(number), readers)))
+            for number in range(processes)
+        ]
+        for process in running:
+            start(process)
+        found = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
+    wall = max(one["wall"] for one in found)
+    cpu, network = (sum(one[name] for one in found) for name in ("cpu", "network"))
+    most = network / max(network, cpu / (os.cpu_count() or 1))
+    kind = {"processes": processes, "readers": readers}
+    return {**kind, "wall": wall, "cpu": cpu, "busy": network / wall, "most_by_cores": most}
 
 
 def measure_writing(folder: Path, repeats: int) -> list[dict[str, float]]:
@@ -178,7 +196,13 @@ def predict(folder: Path, slide: Path, output: Path) -> dict[str, float]:
 def working(folder: Path, slide: Path, output: Path) -> Iterator["subprocess.Popen[str]"]:
     """A process that has predicted a small slide, for which it imported everything, and waits to begin."""
     warm_up, _ = slide_of(folder, 2048, 2048, period=2048)
-    call = command("slide_work", warm_up, slide, output)
+    with waiting(command("slide_work", warm_up, slide, output)) as process:
+        yield process
+
+
+@contextmanager
+def waiting(call: list[str]) -> Iterator["subprocess.Popen[str]"]:
+    """A process that has said that it is ready, and waits to begin."""
     with subprocess.Popen(call, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():
             if line == "ready\n":

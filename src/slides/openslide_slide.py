@@ -9,6 +9,8 @@ import numpy as np
 from src.common.errors import InputError
 from src.slides.slide import Level, plausible_mpp
 
+CACHED_BYTES = 32 * 2**20  # of decoded tiles, as OpenSlide takes itself
+
 
 class OpenSlideSlide:
     """A slide that OpenSlide opens. Where it says what part of the slide was scanned, only that part is the image."""
@@ -35,6 +37,12 @@ class OpenSlideSlide:
     def close(self) -> None:
         """Close the file."""
         self._slide.close()
+
+    def forget_tiles(self) -> None:
+        """Give up the memory of decoded tiles that are kept for neighbouring regions."""
+        import openslide
+
+        self._slide.set_cache(openslide.OpenSlideCache(CACHED_BYTES))
 
     def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
         """A region of a level, ``(height, width, 3)`` uint8 RGB; what was not scanned is white.

@@ -44,6 +44,9 @@ class Slide(Protocol):
     def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
         """A region of a level, ``(height, width, 3)`` uint8 RGB, within the level."""
 
+    def forget_tiles(self) -> None:
+        """Give up the memory of decoded tiles that are kept for neighbouring regions."""
+
     def close(self) -> None:
         """Close the file."""
 

@@ -37,6 +37,10 @@ class TiffSlide:
     def close(self) -> None:
         """Close the file, and forget its decoded tiles."""
         self._file.close()
+        self.forget_tiles()
+
+    def forget_tiles(self) -> None:
+        """Give up the memory of decoded tiles that are kept for neighbouring regions."""
         with self._lock:
             self._cache.clear()
             self._cached_bytes = 0

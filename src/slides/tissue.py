@@ -94,6 +94,7 @@ def thumbnail(slide: Slide, pixels: int = MAP_PIXELS) -> np.ndarray:
         first, last = int(top * level.height / height), max(int(bottom * level.height / height), 1)
         strip = slide.read(number, first, 0, max(last - first, 1), level.width)
         strips.append(cv2.resize(strip, (width, bottom - top), interpolation=cv2.INTER_AREA))
+    slide.forget_tiles()
     return np.concatenate(strips)
 
 

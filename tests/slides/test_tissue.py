@@ -1,6 +1,7 @@
 """Tissue is found by its colour, or given as regions."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,17 @@ def test_the_thumbnail_has_as_many_px_whatever_the_shape(
     small = thumbnail(tiff(write_pyramid(tmp_path / "a.tif", picture(*shape), 1)), 10_000)
     height, width = small.shape[:2]
     assert 9_000 <= height * width <= 11_000 and abs(height / width - shape[0] / shape[1]) < 0.05 * shape[0] / shape[1]
+
+
+def test_the_thumbnail_leaves_no_decoded_tiles_behind(tmp_path: Path, tiff: OpenTiff) -> None:
+    path = write_pyramid(tmp_path / "a.tif", picture(1000, 1000), 1)
+    thumbnail(tiff(path), 10_000)  # for what is imported and kept once
+    slide = tiff(path)
+    tracemalloc.start()
+    thumbnail(slide, 10_000)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 1000 * 1000 * 3 / 10
 
 
 def write_regions(path: Path, *geometries: dict[str, object]) -> Path:
