@@ -17,8 +17,8 @@ from src.common.errors import InputError
 from src.common.files import file_digest, read_json, write_json
 from src.config.flags import flatten
 from src.config.settings import InferenceConfig
+from src.formats.slide_folder import SUMMARY
 from src.slides.finding import files_of
-from src.slides.outputs import SUMMARY
 
 RECEIPT = "receipt.json"
 PLACES = ("test_dir", "output")  # settings that are no settings of the cells

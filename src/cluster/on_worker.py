@@ -14,7 +14,7 @@ from src.cluster.finished import write_receipt
 from src.cluster.tasks import RECORD, SlideTask, log_of
 from src.common.errors import InputError
 from src.common.files import file_digest, read_json, writing
-from src.slides.outputs import SUMMARY
+from src.formats.slide_folder import SUMMARY
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 LONGEST_REASON = 500  # characters

@@ -10,6 +10,7 @@ from src.common.errors import InputError
 from src.common.files import companion, read_json
 
 ANY_CLASS = 0  # class id of regions to ignore, which concern every class
+TOTAL = "all"  # what tables call all classes together; no class has this name
 UNKNOWN_CLASS = 1 << 15  # class id of cells whose class is not known; above every other
 
 
@@ -87,6 +88,8 @@ def parse_classes(entries: Any, source: str) -> tuple[CellClass, ...]:
         raise InputError(f"{source}: class ids must be 1..{len(classes)} without gaps or repeats")
     if len({cell_class.name for cell_class in classes}) != len(classes):
         raise InputError(f"{source}: two classes have the same name")
+    if any(cell_class.name == TOTAL for cell_class in classes):
+        raise InputError(f"{source}: no class can be called {TOTAL}, which is the name of the totals; rename it")
     return classes
 
 

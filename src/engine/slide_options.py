@@ -10,8 +10,8 @@ from src.common.errors import InputError
 from src.common.files import writing
 from src.config.settings import ImageSettings
 from src.data.data_shift import DataStatistics
+from src.formats.slide_folder import SUMMARY
 from src.slides.finding import REGIONS, find_all_regions, find_regions, open_slide, slide_name
-from src.slides.outputs import SUMMARY
 from src.slides.slide import Slide
 from src.slides.tissue import Tissue, all_tissue, find_tissue
 from src.slides.tissue_file import Regions, check_regions, read_regions, read_tissue

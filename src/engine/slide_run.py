@@ -24,9 +24,10 @@ from src.engine.memory import memory_errors
 from src.engine.prediction import Predictor, warnings_on_limits
 from src.engine.slide_options import SlideOptions, check_place, scale_of_slide, tissue_of
 from src.engine.slide_prediction import SlideTiles, choose_tiles, predict_slide
+from src.formats.slide_folder import SUMMARY
 from src.slides.claims import claimed, digest_of, identity
 from src.slides.finding import open_slide
-from src.slides.outputs import SUMMARY, SlideInfo, remove_remains, write_outputs
+from src.slides.outputs import SlideInfo, remove_remains, write_outputs
 from src.slides.scaled import ScaledSlide
 from src.slides.shards import JOB, Shards, other_job
 from src.slides.slide import Slide

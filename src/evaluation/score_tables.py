@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from src.data.classes import CellClass
+from src.data.classes import TOTAL, CellClass
 from src.evaluation.bootstrap import LEVEL, Spread, Spreads
 from src.evaluation.measured import CAPS
 from src.evaluation.scores import AP_KEYS, MAIN_FIGURES, PQ_KEYS, figure_at, format_score
@@ -17,7 +17,7 @@ def format_table(result: dict[str, Any], classes: Sequence[CellClass]) -> str:
     """The result of :func:`src.evaluation.scores.score` as two tables for people; ``-`` stands for no ground truth."""
     threshold = f"score >= {result['pq']['threshold']:g}"
     groups = ("at 100 detections", "uncapped", f"PQ ({threshold})")
-    rows = [("all", *_row(result, None))]
+    rows = [(TOTAL, *_row(result, None))]
     rows += [(f"{cell_class.id} {cell_class.name}", *_row(result, str(cell_class.id))) for cell_class in classes]
     first = max(len("class"), *(len(row[0]) for row in rows))
     lines = [" " * first + "".join(f"  {group:^22}" for group in groups) + "  centroids"]

@@ -7,9 +7,10 @@ from typing import Any
 from src.common.errors import InputError
 from src.common.files import read_json
 from src.common.values import integer, number
+from src.data.classes import TOTAL
 
-CELLS, SUMMARY = "cells.geojson.gz", "summary.json"
-OTHERS = ("cells.parquet", "overview.png", SUMMARY)  # which lie beside the cells, and are no labels or images
+CELLS, TABLE, OVERVIEW, SUMMARY = "cells.geojson.gz", "cells.parquet", "overview.png", "summary.json"
+OTHERS = (TABLE, OVERVIEW, SUMMARY)  # which lie beside the cells, and are no labels or images
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def read_slide_of(cells: Path) -> PredictedSlide | None:
     if type(height) is not int or type(width) is not int or min(height, width) < 1:
         raise InputError(f"{path}: the height and the width of the slide must be positive integers")
     name, counts = summary.get("slide"), summary.get("cells")
-    names = tuple(key for key in counts if key != "all") if isinstance(counts, dict) else ()
+    names = tuple(key for key in counts if key != TOTAL) if isinstance(counts, dict) else ()
     return PredictedSlide(str(name), (height, width), _positive(summary.get("mpp")), names)
 
 

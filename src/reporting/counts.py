@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from src.common.files import write_text
-from src.data.classes import CellClass
+from src.data.classes import TOTAL, CellClass
 
 
 def write_counts(
@@ -20,7 +20,7 @@ def write_counts(
         counts: by image id, the number of cells by class id.
         classes: the columns.
     """
-    rows = [["image", *(cell_class.name for cell_class in classes), "all"]]
+    rows = [["image", *(cell_class.name for cell_class in classes), TOTAL]]
     for name, image_id in names:
         of_image = [counts[image_id][cell_class.id] for cell_class in classes]
         rows.append([name, *map(str, of_image), str(sum(of_image))])

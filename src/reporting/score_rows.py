@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from src.data.classes import CellClass
+from src.data.classes import TOTAL, CellClass
 from src.evaluation.bootstrap import draw, order_in, spreads_of
 from src.evaluation.measured import Measured
 from src.evaluation.score_tables import spread_rows
@@ -31,7 +31,7 @@ def score_rows(scores: dict[str, Any] | None, classes: Sequence[CellClass]) -> l
         quality = scores["pq"]["per_class"][key] if cell_class else scores["pq"]["agnostic"]
         f1 = scores["f1"]["per_class"][key] if cell_class else scores["f1"]["detection"]
         values = [family[name] for family, (name, _) in zip(families, TABLE, strict=True)]
-        rows.append((cell_class.name if cell_class else "all", *map(format_score, (*values, quality["PQ"], f1))))
+        rows.append((cell_class.name if cell_class else TOTAL, *map(format_score, (*values, quality["PQ"], f1))))
     return rows
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from src.data.classes import CellClass
+from src.data.classes import TOTAL, CellClass
 from src.formats.writers.batches import Batch
 from src.slides.tissue import Tissue
 
@@ -16,7 +16,7 @@ LEAST_SHARE = 0.01  # of all tissue: smaller regions are listed only where they 
 def densities(numbers: Sequence[int], classes: Sequence[CellClass], mm2: float | None) -> dict[str, Any]:
     """Cells, and cells per mm² of an area, by class and in all; ``numbers`` are in the order of the classes."""
     cells = dict(zip((cell_class.name for cell_class in classes), map(int, numbers), strict=True))
-    cells["all"] = sum(cells.values())
+    cells[TOTAL] = sum(cells.values())
     return {
         "area_mm2": None if mm2 is None else round(mm2, 6),
         "cells": cells,

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from src.common.errors import InputError, counted, some
+from src.common.errors import InputError, counted, nearest_path, some
 from src.common.values import plain
 from src.data.folders import MOST_LEVELS
 from src.data.names import IMAGE_SUFFIX
 from src.data.records import is_known, list_folder
 from src.data.tiff import first_page_size
+from src.formats.slide_folder import SUMMARY, TABLE
 from src.slides.dicom import DICOM_SUFFIXES, series_of
 from src.slides.openslide_slide import OpenSlideSlide
 from src.slides.slide import Slide
@@ -25,7 +26,7 @@ SLIDE_SUFFIXES = (*TIFF_SUFFIXES, *SCANNER_SUFFIXES, *DICOM_SUFFIXES)
 WITH_PICTURES = (".vms", ".vmu")  # whose pixels lie in JPEG files beside
 WITH_FOLDER = ".mrxs"  # whose pixels lie in a folder of the same name
 NEEDS_OPENSLIDE = "pip install -r requirements-slides.txt"
-OUTPUTS = {"summary.json", "cells.parquet"}  # by which a folder of outputs is known
+OUTPUTS = {SUMMARY, TABLE}  # by which a folder of outputs is known
 REGIONS = (".geojson", ".geojson.gz", ".json")  # endings of files of regions
 
 
@@ -51,10 +52,13 @@ def find_slides(folder: Path, slide_pixels: int) -> list[Path]:
         slide_pixels: TIFF of more px are slides.
 
     Raises:
-        InputError: it holds slides and small images, or slides whose outputs would have one place.
+        InputError: the slide is not there, or the folder holds slides and small images, or slides whose outputs would
+            have one place.
     """
     if folder.is_file() and folder.suffix.lower() in SLIDE_SUFFIXES:
         return [folder]
+    if folder.suffix.lower() in SLIDE_SUFFIXES and not folder.exists():
+        raise InputError(f"{folder}: no such file or folder{nearest_path(folder)}")
     if not folder.is_dir():  # who looks for images says so
         return []
     found = _Found()

@@ -10,18 +10,16 @@ from typing import Any
 from src.common.files import write_json, writing
 from src.data.classes import CellClass
 from src.data.id_map import ImageId
-from src.formats import slide_folder
+from src.formats.slide_folder import CELLS, OVERVIEW, SUMMARY, TABLE
 from src.formats.writers.batches import batches
 from src.formats.writers.geojson import GeoJsonCells
-from src.formats.writers.parquet import FILE_NAME, ParquetCells
+from src.formats.writers.parquet import ParquetCells
 from src.geometry.instances import Instance
 from src.reporting.draw import write_png
 from src.slides.densities import RegionCounts
 from src.slides.overview import Overview
 from src.slides.shards import Shards
 from src.slides.tissue import Tissue
-
-CELLS, OVERVIEW, SUMMARY = slide_folder.CELLS, "overview.png", slide_folder.SUMMARY
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def _write_cells(folder: Path, info: SlideInfo, cells: Iterable[Instance]) -> Re
     counts, picture, label = RegionCounts(info.tissue, info.classes), Overview(info.tissue, info.classes), 1
     with (
         GeoJsonCells(folder / CELLS, info.image, by_id, info.mpp) as outlines,
-        ParquetCells(folder / FILE_NAME, by_id, info.mpp) as table,
+        ParquetCells(folder / TABLE, by_id, info.mpp) as table,
     ):
         for batch in batches(cells):
             outlines.add(batch)

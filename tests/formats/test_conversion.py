@@ -278,6 +278,7 @@ def coco_file(path: Path, **changes: object) -> Path:
         ({"images": [{"id": 7, "file_name": "x.png", "height": 20, "width": 25}]}, "is of 20 x 25 px, but .* 40 x 50"),
         ({"images": [{"id": 7, "file_name": "x.png", "height": 80, "width": 100}]}, "is of 80 x 100 px, but .* 40 x"),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 3, "name": "a "}]}, "two classes have the same name"),
+        ({"categories": [{"id": 3, "name": "all"}]}, r"x\.json: .* all, which is the name of the totals"),
         ({"categories": [{"id": 4, "name": "a"}]}, "annotation 0: category_id 3 is not among the file's categories"),
     ],
 )

@@ -23,10 +23,10 @@ from src.evaluation.results import cells_by_image, read_results
 from src.formats import slide_folder
 from src.formats.readers import features
 from src.formats.readers.features import read_features
+from src.formats.writers import parquet
 from src.formats.writers.batches import Batch
 from src.formats.writers.geojson import GeoJsonCells
 from src.geometry.instances import Instance
-from src.slides import outputs
 from tests.formats.test_conversion import convert, masks_of
 from tests.formats.test_qupath import box, feature, polygon, write
 
@@ -47,14 +47,14 @@ def slide_in(
     """The folder of a predicted slide, as far as it is read, with what lies beside."""
     folder.mkdir(parents=True)
     image = ImageId(file or f"{folder.name}.svs", 1, *size)
-    with GeoJsonCells(folder / outputs.CELLS, image, {c.id: c for c in CLASSES}, 0.5) as writer:
+    with GeoJsonCells(folder / slide_folder.CELLS, image, {c.id: c for c in CLASSES}, 0.5) as writer:
         writer.add(Batch(cells))
     counts = {c.name: sum(cell.class_id == c.id for cell in cells) for c in CLASSES}
     summary = {"slide": image.file_name, "height": size[0], "width": size[1], "mpp": 0.5,
                "cells": {**counts, "all": len(cells)}, **more}  # fmt: skip
-    (folder / outputs.SUMMARY).write_text(json.dumps(summary))
-    (folder / outputs.OVERVIEW).write_bytes(b"")
-    (folder / "cells.parquet").write_bytes(b"")
+    (folder / slide_folder.SUMMARY).write_text(json.dumps(summary))
+    (folder / slide_folder.OVERVIEW).write_bytes(b"")
+    (folder / slide_folder.TABLE).write_bytes(b"")
     return folder
 
 
@@ -69,8 +69,7 @@ def plain(cells: Sequence[Instance]) -> list[tuple[Any, ...]]:
 
 
 def test_the_files_are_called_as_predictions_call_them() -> None:
-    assert (slide_folder.CELLS, slide_folder.SUMMARY) == (outputs.CELLS, outputs.SUMMARY)
-    assert outputs.OVERVIEW in slide_folder.OTHERS and outputs.FILE_NAME in slide_folder.OTHERS
+    assert slide_folder.TABLE == parquet.FILE_NAME
 
 
 @pytest.mark.parametrize("place", [".", "1.a", "1.a/cells.geojson.gz"])
@@ -201,6 +200,13 @@ def test_a_file_of_qupath_needs_no_image_but_for_its_size(tmp_path: Path, capsys
     assert (image["height"], image["width"]) == (4000, 70_005)
 
 
+def test_a_size_that_is_not_the_summarys_is_refused(tmp_path: Path) -> None:
+    slide = slide_in(tmp_path / "s")
+    export(slide, "coco", "--image-size", "50x40")
+    with pytest.raises(InputError, match=r"--image-size 40x50: .*s/summary\.json says 50x40"):
+        export(slide, "coco", "--image-size", "40x50", "--force")
+
+
 def test_the_image_beside_tells_the_size(tmp_path: Path) -> None:
     path = write(tmp_path / "x.geojson", feature(polygon(box(45, 4, 55, 12))))
     coco = json.loads(export(path, "coco").read_text())
@@ -307,6 +313,31 @@ def test_a_file_that_is_cut_off_is_named(end: int, tmp_path: Path, monkeypatch: 
     path.write_bytes(gzip.compress(content)[: -min(end, 80)])
     with pytest.raises(InputError, match=r"x\.geojson\.gz: "):
         list(read_features(path))
+
+
+@pytest.mark.parametrize("chunk", [64, 10_000])
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("", "is not valid JSON"),
+        (', "type": "Feature', "is not valid JSON"),
+        (', "type": "FeatureCollection"', "is not valid JSON"),
+        (', "type": "FeatureCollection"} {"x": 1}', "is not valid JSON"),
+        ("}", "holds no GeoJSON features"),
+        (', "type": "Polygon"}', "holds no GeoJSON features"),
+        (', "type": "FeatureCollection", "features": [1]}', "holds no GeoJSON features"),
+    ],
+)
+def test_what_follows_the_list_is_checked(
+    chunk: int, end: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "CHUNK", chunk)
+    path = tmp_path / "x.geojson"
+    path.write_text(f'{{"features": {json.dumps(ITEMS)}{end}')
+    with pytest.raises(InputError, match=rf"x\.geojson: {said}"):
+        list(read_features(path))
+    path.write_text(f'{{"features": {json.dumps(ITEMS)}, "crs": {{"a": [1]}}, "type": "FeatureCollection"}} ')
+    assert list(read_features(path)) == ITEMS
 
 
 def test_what_is_no_feature_or_too_much_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

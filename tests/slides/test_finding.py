@@ -35,6 +35,12 @@ def test_slides_in_folders_keep_the_names_of_these(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["3", "site_a/1", "site_a/deep/2", "site_b/1", "site_b/5 Ä'\""]
 
 
+def test_a_slide_that_is_not_there_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "case_1.svs")
+    with pytest.raises(InputError, match=r"case_2\.svs: no such file .*case_1\.svs"):
+        names_in(tmp_path / "case_2.svs")
+
+
 def test_linked_folders_are_searched_and_loops_end(tmp_path: Path) -> None:
     touch(tmp_path, "elsewhere/1.svs")
     (tmp_path / "slides").mkdir()

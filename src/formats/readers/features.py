@@ -4,7 +4,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,11 +29,11 @@ def read_features(path: Path) -> Iterator[dict[str, Any]]:
     """
     with _open(path) as file:
         try:
-            start = file.read(CHUNK)
+            text = file.read(CHUNK)
         except UNREADABLE:
-            start = ""  # who reads the whole says what is wrong
-        begin = _START.match(start)
-        items = _decoded(path, file, start[begin.end() :]) if begin else _all_items(path)
+            text = ""  # who reads the whole says what is wrong
+        start = _START.match(text)
+        items = _decoded(path, file, start[0], text[start.end() :]) if start else _all_items(path)
         for item in items:
             if not isinstance(item, dict) or item.get("type") != "Feature":
                 raise _no_features(path)
@@ -53,22 +53,29 @@ def _open(path: Path) -> IO[str]:
 
 def _all_items(path: Path) -> list[Any]:
     """The items of a file that is decoded as a whole."""
-    data = read_json(path)
+    items = _items_of(read_json(path))
+    if items is None:
+        raise _no_features(path)
+    return items
+
+
+def _items_of(data: Any) -> list[Any] | None:
+    """The items of a collection, of a bare list, or of one feature; ``None`` of anything else."""
     if isinstance(data, dict):
         data = data.get("features") if data.get("type") == "FeatureCollection" else [data]
-    if not isinstance(data, list):
-        raise _no_features(path)
-    return data
+    return data if isinstance(data, list) else None
 
 
 def _no_features(path: Path) -> InputError:
     return InputError(f"{path}: holds no GeoJSON features")
 
 
-def _decoded(path: Path, file: IO[str], text: str) -> Iterator[Any]:
-    """The items of a list that ``text`` begins and the file goes on with."""
+def _decoded(path: Path, file: IO[str], start: str, text: str) -> Iterator[Any]:
+    """The items of a list behind ``start``, of which ``text`` is read already."""
     try:
-        yield from _items(_limited(path, file), text)
+        end = yield from _items(_limited(path, file), text)
+        if _items_of(json.loads(f"{start}]{end}")) != []:
+            raise _no_features(path)
     except UNREADABLE as error:
         reason = "it is cut off" if isinstance(error, EOFError) else getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({reason})") from error
@@ -91,8 +98,12 @@ def _limited(path: Path, file: IO[str]) -> Callable[[int], str]:
     return read
 
 
-def _items(read: Callable[[int], str], text: str) -> Iterator[Any]:
-    """The items of a JSON list behind its opening bracket; ``read`` gives the text behind ``text``."""
+def _items(read: Callable[[int], str], text: str) -> Generator[Any, None, str]:
+    """The items of a JSON list behind its opening bracket; ``read`` gives the text behind ``text``.
+
+    Returns:
+        What follows the closing bracket.
+    """
     decode = json.JSONDecoder().raw_decode
     at = 0
     while True:
@@ -108,5 +119,7 @@ def _items(read: Callable[[int], str], text: str) -> Iterator[Any]:
             text, at = text[at:] + more, 0
         else:
             yield item
-    while read(CHUNK):  # to the end, where a compressed file is checked
-        pass
+    end = [text[at + 1 :]]
+    while sum(map(len, end)) <= MOST_OF_FEATURE and (more := read(CHUNK)):  # at the end, a compressed file is checked
+        end.append(more)
+    return "".join(end)

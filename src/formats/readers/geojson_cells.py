@@ -16,6 +16,7 @@ from src.formats.imported import ImportSettings, Source, plain_names, shown_size
 from src.formats.readers.geojson import Survey, classes_in, noted, say_others, survey_files
 from src.formats.readers.geojson_files import GeoJsonFile, find_files
 from src.formats.readers.qupath import PROBABILITY, SCORE, Feature, read_objects
+from src.formats.slide_folder import SUMMARY
 from src.geometry.instances import Instance
 from src.geometry.polygons import FAR
 
@@ -46,7 +47,8 @@ def open_cells(path: Path, settings: ImportSettings, needs_size: bool) -> CellSo
     Without ``needs_size`` cells may reach beyond their image, whose size may not be known.
 
     Raises:
-        InputError: a file is damaged, holds no features, or the size of its image is needed and not known.
+        InputError: a file is damaged, holds no features, or the size of its image is needed and not known, or not the
+            one that a slide's summary says.
     """
     found = find_files(path, settings.images)
     survey = survey_files(found.files, settings.nuclei)
@@ -76,10 +78,15 @@ def _size_of(
     file: GeoJsonFile, told: ToldSize, settings: ImportSettings, needs_size: bool, source: Source
 ) -> tuple[int, int]:
     """The (H, W) of an image; where it need not be known, as far as its cells reach."""
+    given = settings.image_size
+    if file.slide and given not in (None, file.slide.size):
+        (height, width), (of_height, of_width) = given, file.slide.size
+        summary = file.path.with_name(SUMMARY)
+        raise InputError(f"--image-size {width}x{height}: {summary} says {of_width}x{of_height}")
     if file.slide:
         return file.slide.size
-    if settings.image_size:
-        return settings.image_size
+    if given:
+        return given
     if file.image and needs_size:
         return shown_size(file.image, told, source, settings.orientation)
     if needs_size:

@@ -13,7 +13,7 @@ from src.common.errors import InputError, some
 from src.common.files import read_json
 from src.common.progress import ProgressBar
 from src.common.values import integer, plain
-from src.data.classes import CellClass, name_classes
+from src.data.classes import CellClass, name_classes, parse_classes, to_json
 from src.data.masks import CellPixels
 from src.formats.imported import (
     Imported,
@@ -142,7 +142,7 @@ def read_types(file: Path) -> Types:
         if name is not None and (not isinstance(name, str) or not name.strip()):
             raise InputError(f"{file}: the name of {key} must be text, or null to drop it; got {name!r:.80}")
         class_ids[number] = None if name is None else classes.setdefault(name.strip(), len(classes) + 1)
-    return Types(name_classes(list(classes)), class_ids, str(file))
+    return Types(parse_classes(to_json(name_classes(list(classes))), str(file)), class_ids, str(file))
 
 
 def _with_classes(
