@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from src.common.errors import InputError
@@ -58,6 +59,8 @@ class OpenSlideSlide:
             pixels = np.asarray(self._slide.read_region(corner, level, (width, height)))
         except openslide.OpenSlideError as error:
             raise InputError(f"{self.path}: does not decode ({error})") from error
+        if pixels[..., 3].min() == 255:
+            return cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)
         alpha = pixels[..., 3:].astype(np.uint16)
         return np.asarray((pixels[..., :3] * alpha + 255 * (255 - alpha)) // 255, np.uint8)
 

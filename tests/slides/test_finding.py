@@ -179,6 +179,7 @@ class FakeOpenSlide:
     properties: ClassVar[dict[str, str]] = {}
     dimensions = (100, 80)
     level_downsamples = (1.0, 4.0)
+    alpha: ClassVar[list[int]] = [255]
 
     def __init__(self, path: object) -> None:
         self.path = path
@@ -188,11 +189,22 @@ class FakeOpenSlide:
         down = int(self.level_downsamples[level])
         pixels[..., 0] = corner[0] + down * np.arange(size[0])
         pixels[..., 1] = corner[1] + down * np.arange(size[1])[:, None]
-        pixels[..., 3] = 255
+        pixels[..., 3] = self.alpha
         return pixels
 
     def close(self) -> None:
         pass
+
+
+def fake_slide(monkeypatch: pytest.MonkeyPatch) -> OpenSlideSlide:
+    fake = SimpleNamespace(OpenSlide=FakeOpenSlide, OpenSlideError=RuntimeError)
+    monkeypatch.setitem(sys.modules, "openslide", fake)
+    return OpenSlideSlide(Path("a.mrxs"))
+
+
+def test_what_was_not_scanned_is_white(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeOpenSlide, "alpha", [255, 51, 0])
+    assert fake_slide(monkeypatch).read(0, 7, 0, 1, 3).tolist() == [[[0, 7, 0], [204, 205, 204], [255, 255, 255]]]
 
 
 @pytest.mark.parametrize(
@@ -217,9 +229,7 @@ def test_only_what_was_scanned_is_the_image(
     monkeypatch.setattr(
         FakeOpenSlide, "properties", {**properties, "openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"}
     )
-    fake = SimpleNamespace(OpenSlide=FakeOpenSlide, OpenSlideError=RuntimeError)
-    monkeypatch.setitem(sys.modules, "openslide", fake)
-    slide = OpenSlideSlide(Path("a.mrxs"))
+    slide = fake_slide(monkeypatch)
     left, top, height, width = expected
     assert slide.mpp == 0.25
     assert [(level.height, level.width) for level in slide.levels] == [
