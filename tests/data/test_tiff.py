@@ -10,6 +10,7 @@ from src.common.errors import InputError
 from src.common.limits import set_max_pixels
 from src.data.masks import read_mask
 from src.data.tiff import Header, read_header, read_image, write_image, write_mask
+from src.slides.tiff_slide import TiffSlide
 
 DATA = Path(__file__).parents[3] / "shared/data"
 
@@ -172,6 +173,19 @@ def test_other_colour_models_are_refused_by_name(path: Path) -> None:
     colormap = np.zeros((3, 256), np.uint16)
     tifffile.imwrite(path, np.zeros((4, 4), np.uint8), photometric="palette", colormap=colormap)
     check_refused(read_image, path, "PALETTE")
+
+
+def test_ycbcr_that_calls_itself_rgb_is_refused(tmp_path: Path) -> None:
+    """Aperio's JPEG 2000 of compression 33003."""
+    path = tmp_path / "image.tif"
+    image = np.full((64, 64, 3), 200, np.uint8)
+    tifffile.imwrite(path, image, photometric="rgb", compression="aperio_jp2000_ycbc", tile=(64, 64))
+    with pytest.raises(InputError, match=r"image\.tif: .*YCbCr"):
+        read_image(path)
+    with pytest.raises(InputError, match=r"image\.tif: .*YCbCr"):
+        TiffSlide(path)
+    tifffile.imwrite(path, image, photometric="rgb", compression="aperio_jp2000_rgb", tile=(64, 64))
+    assert np.abs(read_image(path).astype(int) - 200).max() <= 2
 
 
 # What is refused for images and masks alike
