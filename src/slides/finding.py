@@ -16,7 +16,7 @@ from src.data.records import is_known, list_folder
 from src.data.tiff import first_page_size
 from src.formats.slide_folder import SUMMARY, TABLE
 from src.slides.dicom import DICOM_SUFFIXES, series_of
-from src.slides.openslide_slide import OpenSlideSlide
+from src.slides.openslide_slide import OpenSlideSlide, scanner_of
 from src.slides.slide import Slide
 from src.slides.tiff_slide import TiffSlide
 
@@ -191,14 +191,15 @@ def find_all_regions(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def open_slide(path: Path) -> Slide:
-    """Open a slide: files of scanners by OpenSlide where it is installed, TIFF and SVS else by tifffile.
+    """Open a slide: files of scanners by OpenSlide where it is installed, other TIFF, and SVS without it, by tifffile.
 
     Raises:
         InputError: it cannot be read, or needs OpenSlide, which is not installed.
     """
     suffix = path.suffix.lower()
     has_openslide = find_spec("openslide") is not None
-    if suffix in TIFF_SUFFIXES or (suffix == ".svs" and not has_openslide):
+    is_other_tiff = suffix in TIFF_SUFFIXES and not (has_openslide and scanner_of(path))
+    if is_other_tiff or (suffix == ".svs" and not has_openslide):
         return TiffSlide(path)
     if not has_openslide:
         raise InputError(f"{path}: needs OpenSlide ({NEEDS_OPENSLIDE})")

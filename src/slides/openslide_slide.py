@@ -65,6 +65,14 @@ class OpenSlideSlide:
         return np.asarray((pixels[..., :3] * alpha + 255 * (255 - alpha)) // 255, np.uint8)
 
 
+def scanner_of(path: Path) -> str | None:
+    """The maker of the scanner that wrote a file, as OpenSlide calls it; ``None`` of files that it does not tell."""
+    import openslide
+
+    found = openslide.OpenSlide.detect_format(path)
+    return None if found == "generic-tiff" else found
+
+
 def _scanned(properties: Mapping[str, str], width: int, height: int) -> tuple[int, int, int, int]:
     """Left, top, width and height of what was scanned of a slide, cut to it; all of it where that is not said."""
     bounds = []

@@ -40,6 +40,21 @@ def write_pyramid(path: Path, image: np.ndarray, levels: int = 3, mpp: float | N
     return path
 
 
+def write_philips(path: Path, image: np.ndarray, mpp: float) -> Path:
+    """A TIFF as Philips' scanners write it, with one level: the resolution stands in XML alone."""
+    spacing = f'<Attribute Name="DICOM_PIXEL_SPACING">&quot;{mpp / 1e3}&quot; &quot;{mpp / 1e3}&quot;</Attribute>'
+    level = f'<DataObject ObjectType="PixelDataRepresentation">{spacing}</DataObject>'
+    levels = f'<Attribute Name="PIIM_PIXEL_DATA_REPRESENTATION_SEQUENCE"><Array>{level}</Array></Attribute>'
+    kind = '<Attribute Name="PIM_DP_IMAGE_TYPE">WSI</Attribute>'
+    scanned = f'<DataObject ObjectType="DPScannedImage">{kind}{spacing}{levels}</DataObject>'
+    images = f'<Attribute Name="PIM_DP_SCANNED_IMAGES"><Array>{scanned}</Array></Attribute>'
+    tifffile.imwrite(
+        path, image, tile=(64, 64), photometric="rgb", compression="jpeg", software="Philips DP v1.0", metadata=None,
+        description=f'<?xml version="1.0"?><DataObject ObjectType="DPUfsImport">{images}</DataObject>',
+    )  # fmt: skip
+    return path
+
+
 def write_large(path: Path, side: int = 20_000) -> int:
     """A square slide of glass with three islands of tissue, and the number of its cells.
 

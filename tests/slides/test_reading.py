@@ -13,9 +13,10 @@ from src.geometry.tiles import Tile
 from src.slides.finding import find_slides, open_slide, shard_of
 from src.slides.openslide_slide import OpenSlideSlide
 from src.slides.scaled import ScaledSlide
-from src.slides.slide import plausible_mpp
+from src.slides.slide import Level, plausible_mpp
+from src.slides.tiff_slide import TiffSlide
 from tests.slides.conftest import OpenTiff
-from tests.slides.scenes import picture, write_pyramid
+from tests.slides.scenes import picture, write_philips, write_pyramid
 from tests.sources import ROOT
 
 REAL = ROOT.parent / "shared" / "data" / "slides" / "CMU-1-Small-Region.svs"
@@ -137,6 +138,20 @@ def test_other_colour_models_are_refused_by_name(tmp_path: Path, tiff: OpenTiff)
         tiff(tmp_path / "b.tif")
 
 
+def test_tiff_of_a_scanner_is_read_by_openslide_where_that_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openslide")
+    path = write_philips(tmp_path / "a.tiff", picture(128, 192), 0.25)
+    slide = open_slide(path)
+    assert isinstance(slide, OpenSlideSlide) and slide.mpp == 0.25 and list(slide.levels) == [Level(128, 192)]
+    monkeypatch.setattr("src.slides.finding.find_spec", lambda _: None)
+    other = open_slide(path)
+    assert isinstance(other, TiffSlide) and (other.read(0, 0, 0, 128, 192) == slide.read(0, 0, 0, 128, 192)).all()
+    slide.close()
+    other.close()
+
+
 def test_without_openslide_svs_is_read_and_other_files_say_what_they_need(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +238,7 @@ def test_a_file_that_is_named_is_a_slide_whatever_its_size(tmp_path: Path) -> No
     (tmp_path / "b.svs").write_bytes(b"")  # of the same name, which matters in a folder alone
     picture_file.write_bytes(b"")
     assert find_slides(small, 10_000) == [small] and find_slides(tmp_path / "b.svs", 1) == [tmp_path / "b.svs"]
-    assert find_slides(picture_file, 1) == find_slides(tmp_path / "no.svs", 1) == []
+    assert find_slides(picture_file, 1) == find_slides(tmp_path / "no", 1) == []
 
 
 def test_small_pictures_beside_slides_and_slides_of_one_name_are_refused(tmp_path: Path) -> None:
