@@ -84,10 +84,20 @@ class _Stitching:
     cells: list[Instance] = field(default_factory=list)
     tiles_since: int = 0
     """How many tiles there were since the last shard."""
+    has_failed: bool = False
 
     def add(self, found: tuple[int, Detections]) -> None:
-        """Take the detections of a tile, with the tile's index."""
-        index, detections = found
+        """Take the detections of a tile, with the tile's index.
+
+        After an error nothing more is taken: a later shard would lack the cells that the error lost.
+        """
+        if self.has_failed:
+            return
+        self.has_failed = True  # unless all of this succeeds
+        self._stitch(*found)
+        self.has_failed = False
+
+    def _stitch(self, index: int, detections: Detections) -> None:
         tile, row = self.tiles.scaled[index], self.stitcher.state.next_row
         placed = detections.placed(tile.left, tile.top, self.tiles.scales)
         self.cells += self.stitcher.add(index, to_instances(placed, self.tiles.places[index]))

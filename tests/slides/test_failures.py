@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from src.engine import slide_run
 from src.engine.slide_options import SlideOptions
 from src.engine.slide_prediction import choose_tiles, predict_slide
 from src.engine.slide_run import predict_slides
+from src.geometry.instances import Instance
+from src.geometry.stitch import Stitcher
+from src.geometry.tile_detections import TileDetections
 from src.slides.claims import claimed
 from src.slides.finding import open_slide
 from src.slides.scaled import ScaledSlide
@@ -158,6 +162,27 @@ def predicted_shards(slide: Path, folder: Path, tiff: OpenTiff) -> Shards:
 
 def cells_of(shards: Shards) -> list[tuple[object, ...]]:
     return [(one.top, one.left, one.score, one.mask.tobytes()) for part in shards.cells() for one in part]
+
+
+@pytest.mark.parametrize("failing", [4, 6, 9])
+def test_an_error_while_tiles_are_stitched_loses_no_cells(
+    tmp_path: Path, tiff: OpenTiff, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """The tiles behind it wait in turn already; in a slide as narrow as this they complete rows, and thus shards."""
+    monkeypatch.setattr("src.engine.slide_prediction.TILES_PER_SHARD", 1)
+    slide, steps, advance = write_pyramid(tmp_path / "a.tif", picture(600, 90)), count(1), Stitcher.advance
+
+    def advance_or_fail(self: Stitcher, new: TileDetections, frontier: int) -> list[Instance]:
+        if next(steps) == failing:
+            raise MemoryError
+        return advance(self, new, frontier)
+
+    with monkeypatch.context() as short_of_memory:
+        short_of_memory.setattr(Stitcher, "advance", advance_or_fail)
+        with pytest.raises(MemoryError):
+            predicted_shards(slide, tmp_path / "shards", tiff)
+    found = cells_of(predicted_shards(slide, tmp_path / "shards", tiff))
+    assert found == cells_of(predicted_shards(slide, tmp_path / "whole", tiff)) and len(found) > 5
 
 
 @pytest.mark.parametrize("seed", range(12))
