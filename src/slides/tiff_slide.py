@@ -26,13 +26,18 @@ class TiffSlide:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.broken = 0
+        self._broken: set[tuple[int, int]] = set()  # levels and numbers of stored tiles
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._cached_bytes = 0
         self._file, self._pages = _open(path)
         self.levels: Sequence[Level] = [Level(page.imagelength, page.imagewidth) for page in self._pages]
         self.mpp = _mpp(self._file, self._pages[0])
+
+    @property
+    def broken(self) -> int:
+        """How many stored tiles could not be decoded so far, each counted once."""
+        return len(self._broken)
 
     def close(self) -> None:
         """Close the file, and forget its decoded tiles."""
@@ -99,8 +104,7 @@ class TiffSlide:
             pixels = np.asarray(decoded).reshape(-1, *np.asarray(decoded).shape[-3:])[0][: shape[1], : shape[2]]
             return _as_rgb(pixels, page)
         except Exception:  # a damaged tile raises anything
-            with self._lock:
-                self.broken += 1
+            self._broken.add((level, index))
             return empty
 
 

@@ -110,6 +110,8 @@ def test_broken_and_missing_tiles_are_white_and_counted(tmp_path: Path, tiff: Op
     slide = tiff(path)
     read = slide.read(0, 0, 0, 128, 128)
     assert slide.broken == 1 and (read[64:, 64:] == 255).all() and (read[:64] == image[:64]).all()
+    slide.forget_tiles()
+    assert (slide.read(0, 100, 100, 28, 28) == 255).all() and slide.broken == 1  # it is decoded again
 
 
 def test_a_stored_tile_that_claims_too_much_is_refused(tmp_path: Path, tiff: OpenTiff) -> None:
