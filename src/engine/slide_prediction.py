@@ -18,6 +18,7 @@ from src.geometry.stitch_settings import StitchSettings
 from src.geometry.tiles import Tile, pad_to, tile_grid
 from src.slides.scaled import ScaledSlide
 from src.slides.shards import Shards
+from src.slides.slide import Slide, StoredTile
 from src.slides.tissue import Tissue
 
 MOST_READERS = 8  # threads
@@ -59,7 +60,7 @@ def predict_slide(
     stitcher = Stitcher(tiles.places, full.height, full.width, StitchSettings(one_class_per_cell=True))
     state = shards.state()
     waiting = stitcher.go_on_from(state) if state else list(range(len(tiles.places)))
-    stitching = _Stitching(tiles, stitcher, shards)
+    stitching = _Stitching(tiles, stitcher, shards, slide.slide, shards.broken())
     batches = _batches(predictor, slide, [tiles.scaled[index] for index in waiting])
     give_back_memory()  # that finding the tissue took
     ahead = 2 * predictor.settings.predict_batch_size
@@ -81,6 +82,9 @@ class _Stitching:
     tiles: SlideTiles
     stitcher: Stitcher
     shards: Shards
+    slide: Slide
+    broken: set[StoredTile]
+    """The stored tiles that did not decode before."""
     cells: list[Instance] = field(default_factory=list)
     tiles_since: int = 0
     """How many tiles there were since the last shard."""
@@ -107,7 +111,7 @@ class _Stitching:
 
     def write(self) -> None:
         """Write a shard."""
-        self.shards.add(self.cells, self.stitcher.state)
+        self.shards.add(self.cells, self.stitcher.state, self.slide.broken | self.broken)
         self.cells, self.tiles_since = [], 0
         give_back_memory()
 

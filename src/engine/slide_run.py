@@ -159,7 +159,7 @@ def _find_cells(
         "scale": scaled.scale,
         "tiles": len(tiles.scaled),
         "tiles_without_tissue": tiles.in_grid - len(tiles.scaled),
-        "broken_tiles": slide.broken,
+        "broken_tiles": len(shards.broken()),
         "seconds": round(time.monotonic() - started, 1),
         "job": place.job,
     }

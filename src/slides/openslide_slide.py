@@ -1,14 +1,14 @@
 """Slides of scanners (SVS, NDPI, MRXS, SCN, BIF, DICOM, Philips …), read through OpenSlide."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from src.common.errors import InputError
-from src.slides.slide import Level, plausible_mpp
+from src.slides.slide import Level, StoredTile, plausible_mpp
 
 CACHED_BYTES = 32 * 2**20  # of decoded tiles, as OpenSlide takes itself
 
@@ -21,7 +21,7 @@ class OpenSlideSlide:
         import openslide
 
         self.path = path
-        self.broken = 0
+        self.broken: Set[StoredTile] = frozenset()
         try:
             self._slide = openslide.OpenSlide(file or path)
         except openslide.OpenSlideError as error:

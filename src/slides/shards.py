@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from src.geometry.instances import Instance
 from src.geometry.stitch import StitchState
 from src.geometry.suppression import Objects
 from src.geometry.tile_detections import TileDetections, boxes_of
+from src.slides.slide import StoredTile
 
 JOB = "job.json"
 Arrays = dict[str, np.ndarray]
@@ -60,11 +61,16 @@ class Shards:
                 break
         return _unpack_state(last) if last else None
 
-    def add(self, cells: Sequence[Instance], state: StitchState) -> None:
-        """Write a shard: the cells since the one before, and the state behind them."""
+    def broken(self) -> set[StoredTile]:
+        """The stored tiles that did not decode, up to the last shard. Raises as :meth:`cells`."""
+        count = len(self._paths())
+        return set(map(tuple, _read(self._folder, count - 1)["broken"].tolist())) if count else set()
+
+    def add(self, cells: Sequence[Instance], state: StitchState, broken: Set[StoredTile] = frozenset()) -> None:
+        """Write a shard: the cells since the one before, the state behind them, and all ``broken`` tiles so far."""
         if not (self._folder / JOB).exists():
             write_json(self._folder / JOB, self._job)
-        arrays = _arrays(cells, state)
+        arrays = _arrays(cells, state, broken)
         with replacing(self._folder / _name(len(self._paths()))) as temporary:
             np.savez(temporary, **arrays)  # type: ignore[arg-type]  # no array has the name of a parameter
 
@@ -115,7 +121,7 @@ def _read(folder: Path, number: int) -> Arrays:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file}
         empty = StitchState(0, TileDetections.of(0, []), Objects.none())
-        if arrays.keys() != _arrays([], empty).keys():
+        if arrays.keys() != _arrays([], empty, frozenset()).keys():
             raise ValueError("other arrays than a shard has")
     except Exception as error:  # damaged files raise anything
         raise InputError(f"{path}: is damaged or missing") from error
@@ -147,9 +153,10 @@ def unpack(arrays: Arrays) -> list[Instance]:
     return found
 
 
-def _arrays(cells: Sequence[Instance], state: StitchState) -> Arrays:
+def _arrays(cells: Sequence[Instance], state: StitchState, broken: Set[StoredTile]) -> Arrays:
     """What a shard holds."""
-    return {**_with_prefix("cells", pack(cells)), **_pack_state(state)}
+    tiles = np.array(sorted(broken), np.int64).reshape(-1, 2)
+    return {**_with_prefix("cells", pack(cells)), **_pack_state(state), "broken": tiles}
 
 
 def _pack_state(state: StitchState) -> Arrays:

@@ -1,12 +1,13 @@
 """A slide: an image at several magnifications that is read a region at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+StoredTile = tuple[int, int]  # its level, and its number there
 LEAST_MPP, MOST_MPP = 0.05, 5.0  # µm per px; a tag that says something else is not believed
 
 
@@ -38,8 +39,8 @@ class Slide(Protocol):
         """Resolution of the first level in µm per px."""
 
     @property
-    def broken(self) -> int:
-        """How many stored tiles could not be decoded so far; they read as white."""
+    def broken(self) -> Set[StoredTile]:
+        """The stored tiles that could not be decoded so far; they read as white."""
 
     def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
         """A region of a level, ``(height, width, 3)`` uint8 RGB, within the level."""

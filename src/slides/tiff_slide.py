@@ -3,7 +3,7 @@
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from operator import add
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from src.common.errors import InputError, one_line
 from src.common.limits import check_pixels
 from src.data.tiff import check_colors
 from src.data.tiff_streams import HEAD, claimed_pixels
-from src.slides.slide import Level, plausible_mpp
+from src.slides.slide import Level, StoredTile, plausible_mpp
 
 CACHED_BYTES = 256 * 2**20  # of decoded tiles, which neighbouring regions share
 WHITE = 255
@@ -26,7 +26,7 @@ class TiffSlide:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._broken: set[tuple[int, int]] = set()  # levels and numbers of stored tiles
+        self._broken: set[StoredTile] = set()
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._cached_bytes = 0
@@ -35,9 +35,10 @@ class TiffSlide:
         self.mpp = _mpp(self._file, self._pages[0])
 
     @property
-    def broken(self) -> int:
-        """How many stored tiles could not be decoded so far, each counted once."""
-        return len(self._broken)
+    def broken(self) -> Set[StoredTile]:
+        """The stored tiles that could not be decoded so far."""
+        with self._lock:
+            return frozenset(self._broken)
 
     def close(self) -> None:
         """Close the file, and forget its decoded tiles."""
@@ -104,7 +105,8 @@ class TiffSlide:
             pixels = np.asarray(decoded).reshape(-1, *np.asarray(decoded).shape[-3:])[0][: shape[1], : shape[2]]
             return _as_rgb(pixels, page)
         except Exception:  # a damaged tile raises anything
-            self._broken.add((level, index))
+            with self._lock:
+                self._broken.add((level, index))
             return empty
 
 

@@ -55,6 +55,15 @@ def write_philips(path: Path, image: np.ndarray, mpp: float) -> Path:
     return path
 
 
+def break_stored_tile(path: Path, number: int) -> None:
+    """Overwrite a stored tile of a TIFF with zeros."""
+    with tifffile.TiffFile(path) as file:
+        offset, count = (getattr(file.pages.first, name)[number] for name in ("dataoffsets", "databytecounts"))
+    content = bytearray(path.read_bytes())
+    content[offset : offset + count] = bytes(count)
+    path.write_bytes(content)
+
+
 def write_large(path: Path, side: int = 20_000) -> int:
     """A square slide of glass with three islands of tissue, and the number of its cells.
 

@@ -28,7 +28,7 @@ from src.slides.shards import Shards, pack, unpack
 from src.slides.tissue import all_tissue, find_tissue
 from tests.geometry.test_stitch import keys
 from tests.slides.conftest import OpenTiff
-from tests.slides.scenes import DarkFinder, picture, write_pyramid
+from tests.slides.scenes import DarkFinder, break_stored_tile, picture, write_pyramid
 
 CLASSES = name_classes(["upright", "lying"])
 
@@ -100,6 +100,20 @@ def test_what_is_interrupted_goes_on_with_the_same_cells(
     expected, found = ([(one.top, one.left, one.score) for part in shards.cells() for one in part]
                        for shards in (whole, pieces))  # fmt: skip
     assert found == expected  # in the same order
+
+
+def test_a_broken_stored_tile_counts_once_and_after_an_interruption_too(
+    tmp_path: Path, tiff: OpenTiff, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.engine.slide_prediction.TILES_PER_SHARD", 8)
+    break_stored_tile(path := write_pyramid(tmp_path / "a.tif", picture(300, 410)), 0)
+    shards, first, second = Shards(tmp_path / "shards", 1), tiff(path), tiff(path)
+    tiles = choose_tiles(ScaledSlide(first, 1.0), all_tissue(first), 64, 24)  # which reads the stored tile, too
+    with pytest.raises(StoppedError):
+        predict_slide(predictor(), ScaledSlide(first, 1.0), tiles, shards, stopping_after(40))
+    assert shards.broken() == first.broken == {(0, 0)}
+    predict_slide(predictor(), ScaledSlide(second, 1.0), tiles, shards)
+    assert not second.broken and shards.broken() == {(0, 0)}
 
 
 def test_shards_of_another_job_are_refused(tmp_path: Path) -> None:
