@@ -148,6 +148,7 @@ def _find_cells(
     _check_disk(place, tiles)
     shards = Shards(place.unfinished, {"of": place.job, "tiles": digest_of(tiles.places)})
     of_slide = replace(predictor, image=replace(predictor.image, scale=scaled.scale))
+    of_slide.limits_reached()  # forgets the tiles of a slide that failed
     predict_slide(of_slide, scaled, tiles, shards, partial(ProgressBar, label=slide.path.name, unit="tile"))
     for line in _warnings(of_slide, scaled, tiles, shards, options):
         say(f"{slide.path}: {line}")

@@ -1,19 +1,23 @@
 """What breaks while slides are predicted is named, the other slides go on, and no cell is wrong."""
 
 import errno
+import json
 import os
 import resource
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from src.common.errors import InputError
 from src.engine import slide_run
@@ -32,7 +36,7 @@ from src.slides.tiff_slide import TiffSlide
 from src.slides.tissue import all_tissue
 from tests.slides.conftest import OpenTiff
 from tests.slides.running import arguments, content
-from tests.slides.scenes import picture, write_pyramid
+from tests.slides.scenes import DarkFinder, picture, write_pyramid
 from tests.slides.test_prediction import CLASSES, options, predictor
 from tests.sources import ROOT
 
@@ -94,6 +98,31 @@ def test_a_reader_that_dies_in_a_thread(
     assert predict(slides, options(tmp_path / "out")) == {}
     predict(slides, options(tmp_path / "whole"))
     assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_warnings_count_the_tiles_of_their_own_slide(
+    slides: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And none of the slide before, which failed half way."""
+
+    class LimitedFinder(DarkFinder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.limits_reached: Counter[str] = Counter()
+
+        def forward(self, tiles: Tensor) -> list[dict[str, Tensor]]:
+            self.limits_reached.update({"tiles": len(tiles), "--detections-per-tile": len(tiles)})
+            return super().forward(tiles)
+
+    def opened(path: Path) -> Slide:
+        return FailingSlide(path, (lambda: InputError("it broke")) if path.name == "a.tif" else None)
+
+    monkeypatch.setattr(slide_run, "open_slide", opened)
+    failed = predict_slides(replace(predictor(), models=[LimitedFinder()]), CLASSES, slides, options(tmp_path / "out"))
+    assert list(failed) == slides[:1]
+    tiles = json.loads((tmp_path / "out" / "b" / "summary.json").read_text())["tiles"]
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "--detections-per-tile" in line)
+    assert line.startswith(f"{slides[1]}: ") and f" {tiles} of {tiles} " in line
 
 
 def test_no_thread_reads_from_a_slide_that_is_closed(
