@@ -157,7 +157,7 @@ def _check_layout(file: tifffile.TiffFile, path: str | Path, first_page: bool) -
     check_pixels(path, height, width)
     if page.tilelength * page.tilewidth > max_pixels():
         raise InputError(f"{path}: is stored in tiles of {page.tilelength} x {page.tilewidth} px, too many to decode")
-    if not first_page and (_has_other_image(file) or _planes(file) > 1):
+    if not first_page and (_has_other_image(file) or planes(file) > 1):
         raise InputError(f"{path}: has several pages or planes; only single 2-D images are read")
     if channels not in (1, 3, 4):
         raise InputError(f"{path}: has {channels} channels; grey, RGB and RGBA are read")
@@ -193,7 +193,7 @@ def _is_copy(small: tuple[int, int], large: tuple[int, int]) -> bool:
     return abs(small[0] * large[1] - small[1] * large[0]) <= 2 * max(large)
 
 
-def _planes(file: tifffile.TiffFile) -> int:
+def planes(file: tifffile.TiffFile) -> int:
     """The number of planes by the description, where ImageJ and others store all of them behind one page."""
     page = file.pages.first
     return max(page.imagedepth, math.prod(file.series[0].shape) // math.prod(page.shape))

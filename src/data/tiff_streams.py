@@ -40,12 +40,21 @@ def stream_pixels(page: tifffile.TiffPage) -> int:
     return most
 
 
+def check_codec(page: tifffile.TiffPage) -> None:
+    """Refuse a compression that is not read.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if page.compression not in BOUNDED | JPEG | JPEG_2000:
+        raise ValueError(f"is compressed by {_CODECS(page.compression).name}, which is not read")
+
+
 def claimed_pixels(page: tifffile.TiffPage, head: bytes) -> int:
     """The px that the stream of one strip or tile claims to hold, by its beginning; as :func:`stream_pixels`."""
+    check_codec(page)
     if page.compression in BOUNDED:
         return 0
-    if page.compression not in JPEG | JPEG_2000:
-        raise ValueError(f"is compressed by {_CODECS(page.compression).name}, which is not read")
     return math.prod(jpeg_size(head) if page.compression in JPEG else jpeg_2000_size(head))
 
 

@@ -80,7 +80,7 @@ def _unfinished_job(folder: Path) -> Any:
     path = _unfinished(folder) / JOB
     try:
         begun = read_json(path) if path.exists() else None
-    except InputError:
+    except (OSError, InputError):  # OSError: the name is too long
         return None
     return begun.get("of") if isinstance(begun, dict) else None
 

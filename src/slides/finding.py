@@ -86,7 +86,8 @@ def _look_into(folder: Path, slide_pixels: int, found: _Found, level: int = 0) -
         found.small.append(folder)
         return
     paths = [folder / name for name in names]
-    files = [path for path in paths if path.is_file()]  # no pipe, which would block
+    # No pipe, which would block; a link to nothing may be a slide, and is named when it is opened.
+    files = [path for path in paths if path.is_file() or (path.is_symlink() and not path.exists())]
     before = len(found.slides)
     _sort(files, slide_pixels, found)
     owned = {path.stem for path in files if path.suffix.lower() == WITH_FOLDER}

@@ -9,6 +9,7 @@ import numpy as np
 
 StoredTile = tuple[int, int]  # its level, and its number there
 LEAST_MPP, MOST_MPP = 0.05, 5.0  # µm per px; a tag that says something else is not believed
+MOST_STRETCHED = 1.1  # times that the px of a slide may be as long as they are wide, or the reverse
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Slide(Protocol):
 
 
 def plausible_mpp(values: Sequence[float | None]) -> float | None:
-    """The mean of the resolutions along x and y, where both are known and plausible."""
+    """The mean of the resolutions along x and y, where both are known, plausible and alike."""
     known = [value for value in values if value is not None and LEAST_MPP <= value <= MOST_MPP]
-    return sum(known) / len(known) if values and len(known) == len(values) else None
+    if not known or len(known) < len(values) or max(known) > MOST_STRETCHED * min(known):
+        return None
+    return sum(known) / len(known)

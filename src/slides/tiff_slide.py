@@ -12,12 +12,13 @@ import tifffile
 
 from src.common.errors import InputError, one_line
 from src.common.limits import check_pixels
-from src.data.tiff import check_colors
-from src.data.tiff_streams import HEAD, claimed_pixels
+from src.data.tiff import check_colors, planes
+from src.data.tiff_streams import HEAD, check_codec, claimed_pixels
 from src.slides.slide import Level, StoredTile, plausible_mpp
 
 CACHED_BYTES = 256 * 2**20  # of decoded tiles, which neighbouring regions share
 WHITE = 255
+PLAIN_KINDS = ("generic", "shaped", "uniform", "ome")  # of tifffile's series, which are of no scanner
 UNITS = {2: 25_400.0, 3: 10_000.0}  # µm per inch and per cm, by the number of TIFF's ResolutionUnit
 
 
@@ -136,6 +137,7 @@ def _levels(file: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPage]:
         raise InputError(f"{path}: is truncated or damaged (it holds no image)")
     first, *others = file.series
     pages = [level.keyframe for level in first.levels]
+    _check_images(file, path)
     # Other kinds define their levels; of these, tifffile finds only levels with equal steps of 2 to 4.
     if first.kind in ("generic", "shaped"):
         pages += [other.keyframe for other in others if _is_level(other.keyframe, pages[0])]
@@ -143,6 +145,27 @@ def _levels(file: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPage]:
     for page in pages:
         _check_page(page, path)
     return [page for page in pages if page.imagelength and page.imagewidth]
+
+
+def _check_images(file: tifffile.TiffFile, path: Path) -> None:
+    """Refuse a stack of planes, and a file whose first image is not the largest: it may be no slide, or another one.
+
+    Formats of scanners define which image is the slide.
+
+    Raises:
+        InputError: naming the file.
+    """
+    count = planes(file)
+    if count > 1:
+        raise InputError(f"{path}: holds {count:,} pages or planes of one size; a slide is a single RGB or grey image")
+    first, *others = file.series
+    page = first.keyframe
+    for other in (series.keyframe for series in others if first.kind in PLAIN_KINDS):
+        if other.imagelength * other.imagewidth >= page.imagelength * page.imagewidth:
+            raise InputError(
+                f"{path}: holds an image of {other.imagelength} x {other.imagewidth} px behind the first, which has"
+                f" {page.imagelength} x {page.imagewidth} px and should be the only one of its size"
+            )
 
 
 def _is_level(page: tifffile.TiffPage, full: tifffile.TiffPage) -> bool:
@@ -163,16 +186,22 @@ def _is_level(page: tifffile.TiffPage, full: tifffile.TiffPage) -> bool:
 
 
 def _check_page(page: tifffile.TiffPage, path: Path) -> None:
-    """Refuse a page that is not grey or RGB of 8 bits, or is stored in parts that are too large to decode.
+    """Refuse a page that is not grey or RGB of 8 bits, or whose parts are not decoded or are too large for it.
 
     Raises:
         InputError: naming the file.
     """
-    if page.dtype != np.uint8 or page.samplesperpixel not in (1, 3, 4) or page.planarconfig != 1:
+    if page.samplesperpixel > 1 and page.planarconfig != tifffile.PLANARCONFIG.CONTIG:
+        raise InputError(f"{path}: stores its channels as planes; slides have those of each px side by side")
+    if page.dtype != np.uint8 or page.samplesperpixel not in (1, 3, 4):
         raise InputError(
             f"{path}: has {page.samplesperpixel} channels of {page.dtype}; slides are grey or RGB of 8 bits"
         )
     check_colors(page, path)
+    try:
+        check_codec(page)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
     check_pixels(f"{path}: a stored tile", *page.chunks[:2])
     if max(map(add, page.dataoffsets, page.databytecounts), default=0) > page.parent.filehandle.size:
         raise InputError(f"{path}: is truncated or damaged (part of the image data is missing)")

@@ -8,11 +8,13 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+from src.common.errors import InputError
 from src.geometry.tiles import Tile
 from src.slides.slide import Level, Slide
 
 MAP_PIXELS = 2**22  # of the picture that is judged, at most, whatever the slide's shape
 LEAST_SATURATION = 18  # of 255; glass and scanned paper have less, the palest stained tissue more
+GREY_RANGE = 32  # of 255; a picture without colour that varies less shows glass
 LEAST_SPOT = 16  # px of that picture; smaller spots are dust
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in px of the full magnification, the last two exclusive
@@ -99,8 +101,14 @@ def thumbnail(slide: Slide, pixels: int = MAP_PIXELS) -> np.ndarray:
 
 
 def find_tissue(slide: Slide) -> Tissue:
-    """Tissue is what is more coloured than the glass: Otsu's threshold of the saturation, without dust."""
+    """Tissue is what is more coloured than the glass: Otsu's threshold of the saturation, without dust.
+
+    Raises:
+        InputError: the slide shows something, but no colour.
+    """
     picture = thumbnail(slide)
+    if np.ptp(picture) > GREY_RANGE and (picture == picture[..., :1]).all():
+        raise InputError(f"{slide.path}: is grey, and --tissue auto finds tissue by its colour; pass --tissue all")
     saturation = cv2.medianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)[..., 1], 5)
     otsu, _ = cv2.threshold(saturation, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     mask = (saturation > max(min(otsu, 60), LEAST_SATURATION)).astype(np.uint8)

@@ -94,13 +94,11 @@ def _features(data: Any, path: Path) -> Regions:
     found: Regions = []
     try:
         for feature in data.get("features", [data]) if isinstance(data, dict) else data:
-            geometry = feature.get("geometry", feature)
-            if geometry["type"] in ("Polygon", "MultiPolygon"):
-                given = geometry["coordinates"]
-                polygons = [
-                    [np.array([point[:2] for point in ring], float) for ring in rings]
-                    for rings in (given if geometry["type"] == "MultiPolygon" else [given])
-                ]
+            polygons = [
+                [np.array([point[:2] for point in ring], float) for ring in rings]
+                for rings in _coordinates(feature.get("geometry", feature))
+            ]
+            if polygons:
                 found.append((polygons, _name(feature)))
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise InputError(f"{path}: is not GeoJSON with polygons") from error
@@ -108,6 +106,18 @@ def _features(data: Any, path: Path) -> Regions:
     if not rings or not all(polygons and all(polygons) for polygons, _ in found) or not all(map(_is_ring, rings)):
         raise InputError(f"{path}: holds no polygon, or one that cannot be drawn")
     return found
+
+
+def _coordinates(geometry: Mapping[str, Any]) -> list[Any]:
+    """The coordinates of each polygon of a geometry, which may be a collection; none of a line or a point."""
+    match geometry["type"]:
+        case "Polygon":
+            return [geometry["coordinates"]]
+        case "MultiPolygon":
+            return list(geometry["coordinates"]) or [[]]  # nothing, which cannot be drawn
+        case "GeometryCollection":
+            return [rings for part in geometry["geometries"] for rings in _coordinates(part)]
+    return []
 
 
 def _name(feature: Mapping[str, Any]) -> str:

@@ -79,6 +79,13 @@ def test_a_broken_tiff_among_slides_is_one_that_fails_by_name(tmp_path: Path) ->
         open_slide(tmp_path / "broken.tif")
 
 
+def test_a_link_to_nothing_is_a_slide_that_fails_by_name(tmp_path: Path) -> None:
+    touch(tmp_path, "a.svs")
+    for name in ("b.svs", "c.tif", "d.txt"):
+        (tmp_path / name).symlink_to(tmp_path / "moved" / name)
+    assert names_in(tmp_path) == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("names", [("a.svs", "a.ndpi"), ("x/a.svs", "x/A.svs"), ("ü.svs", "u\u0308.ndpi")])
 def test_slides_whose_outputs_would_have_one_place_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
     touch(tmp_path, *names)

@@ -106,6 +106,8 @@ def test_broken_and_missing_tiles_are_white_and_known(tmp_path: Path, tiff: Open
     slide = tiff(path)
     read = slide.read(0, 0, 0, 128, 128)
     assert slide.broken == {(0, 3)} and (read[64:, 64:] == 255).all() and (read[:64] == image[:64]).all()
+    slide.forget_tiles()
+    assert (slide.read(0, 0, 0, 128, 128) == read).all() and slide.broken == {(0, 3)}  # the same tile
 
 
 def test_a_stored_tile_that_claims_too_much_is_refused(tmp_path: Path, tiff: OpenTiff) -> None:
@@ -210,8 +212,43 @@ def test_a_slide_is_not_enlarged_without_bounds(tmp_path: Path, tiff: OpenTiff) 
 
 def test_resolutions_that_cannot_be_are_not_believed() -> None:
     assert plausible_mpp([0.25, 0.26]) == pytest.approx(0.255)
-    for values in ([], [None], [0.25, None], [352.8, 352.8], [0.0001]):
+    for values in ([0.25, 0.5], [0.28, 0.25], [], [None], [0.25, None], [352.8, 352.8], [0.0001]):
         assert plausible_mpp(values) is None
+
+
+@pytest.mark.parametrize("codec", ["webp", "png", "jpegxl"])
+def test_compressions_that_are_not_read_are_refused(tmp_path: Path, codec: str, tiff: OpenTiff) -> None:
+    with pytest.raises(InputError, match=rf"(?i)a\.tif.*{codec}"):
+        tiff(write_pyramid(tmp_path / "a.tif", picture(90, 90), 1, compression=codec))
+
+
+@pytest.mark.parametrize("axes", ["ZYXS", "TYXS", "CYX"])
+def test_stacks_are_refused(tmp_path: Path, axes: str, tiff: OpenTiff) -> None:
+    """Of channels that are pages, one alone would be a grey slide."""
+    image = picture(90, 120)
+    planes = np.stack([image] * 3) if axes.endswith("S") else np.moveaxis(image, 2, 0)
+    how = {"photometric": "rgb" if axes.endswith("S") else "minisblack", "tile": (64, 64)}
+    tifffile.imwrite(tmp_path / "a.ome.tif", planes, metadata={"axes": axes}, **how)
+    tifffile.imwrite(tmp_path / "b.tif", planes, metadata=None, **how)
+    for name in ("a.ome.tif", "b.tif"):
+        with pytest.raises(InputError, match=rf"{name}.*\b3\b"):
+            tiff(tmp_path / name)
+
+
+@pytest.mark.parametrize("ome", [False, True])
+def test_a_first_image_that_is_not_the_largest_is_refused(tmp_path: Path, ome: bool, tiff: OpenTiff) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=ome) as file:
+        for image in (picture(60, 90), picture(120, 180)):
+            file.write(image, photometric="rgb", tile=(64, 64), metadata={"axes": "YXS"} if ome else None)
+    with pytest.raises(InputError, match=r"a\.ome\.tif.*120 x 180.*60 x 90"):
+        tiff(tmp_path / "a.ome.tif")
+
+
+def test_channels_that_are_planes_are_refused(tmp_path: Path, tiff: OpenTiff) -> None:
+    planes = np.ascontiguousarray(np.moveaxis(picture(90, 120), 2, 0))
+    path = write_pyramid(tmp_path / "a.tif", planes, 1, planarconfig="separate")
+    with pytest.raises(InputError, match=r"a\.tif.*planes"):
+        tiff(path)
 
 
 def test_tags_of_72_dpi_say_nothing(tmp_path: Path, tiff: OpenTiff) -> None:

@@ -157,6 +157,13 @@ def test_unfinished_work_that_cannot_be_read_is_named_later(predict: Predict, tm
     assert predict() == 1 and outputs(tmp_path / "out") == ["site 1/b ü"]
 
 
+def test_a_slide_whose_name_is_too_long_for_its_outputs_is_named_later(
+    predict: Predict, slides: Path, tmp_path: Path
+) -> None:
+    shutil.copy(slides / "a.tif", slides / f"{'n' * 250}.tif")
+    assert predict() == 1 and outputs(tmp_path / "out") == ["a", "site 1/b ü"]
+
+
 @pytest.mark.parametrize("output", ["file", "file/below", "full"])
 def test_an_output_that_cannot_be_is_refused_at_the_start(
     predict: Predict, tmp_path: Path, output: str, monkeypatch: pytest.MonkeyPatch

@@ -34,6 +34,15 @@ def test_glass_alone_is_no_tissue(tmp_path: Path, tiff: OpenTiff, noise: int) ->
     assert not find_tissue(tiff(write_pyramid(tmp_path / "a.tif", image))).mask.any()
 
 
+def test_a_grey_slide_that_shows_something_is_refused(tmp_path: Path, tiff: OpenTiff) -> None:
+    grey = {"photometric": "minisblack"}
+    slide = tiff(write_pyramid(tmp_path / "grey.tif", picture(100, 120)[..., 0], **grey))
+    with pytest.raises(InputError, match=r"grey\.tif.*--tissue all"):
+        find_tissue(slide)
+    glass = np.full((100, 120), 244, np.uint8)
+    assert not find_tissue(tiff(write_pyramid(tmp_path / "glass.tif", glass, **grey))).mask.any()
+
+
 def test_tissue_alone_is_all_tissue(tmp_path: Path, tiff: OpenTiff) -> None:
     image = np.full((200, 200, 3), STROMA, np.uint8)
     assert find_tissue(tiff(write_pyramid(tmp_path / "a.tif", image))).share == 1
@@ -141,9 +150,21 @@ def test_regions_of_a_file_with_holes(tmp_path: Path, tiff: OpenTiff) -> None:
     assert all_tissue(slide).mask.all()
 
 
+def test_regions_of_collections_are_drawn_and_lines_are_left_out(tmp_path: Path, tiff: OpenTiff) -> None:
+    slide = tiff(write_pyramid(tmp_path / "a.tif", picture(100, 120)))
+    first, second = ({"type": "Polygon", "coordinates": [square(left, 10, left + 20, 30)]} for left in (0, 60))
+    line = {"type": "LineString", "coordinates": [[0, 0], [90, 90]]}
+    collection = {"type": "GeometryCollection", "geometries": [first, line, second]}
+    tissue = read_tissue(slide, write_regions(tmp_path / "r.geojson", collection, line))
+    assert [region.box for region in tissue.regions] == [(0, 10, 80, 30)]
+    assert tissue.mask.sum() == 800 and tissue.mask[10:30, 60:80].all()
+
+
 @pytest.mark.parametrize(
     ("geometry", "words"),
     [
+        ({"type": "MultiPolygon", "coordinates": []}, "polygon"),
+        ({"type": "GeometryCollection", "geometries": 5}, r"r\.geojson"),
         ({"type": "Polygon", "coordinates": [square(130, 0, 150, 20)]}, "100 x 120"),
         ({"type": "Polygon", "coordinates": [square(-30, 0, -10, 20)]}, "100 x 120"),
         ({"type": "Point", "coordinates": [1, 2]}, "polygon"),
