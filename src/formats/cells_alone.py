@@ -48,7 +48,8 @@ def export_cells(path: Path, out: Path, kind: str, settings: ImportSettings, exp
         _write_one_file(out, kind, found, export, counts)
     else:
         _write_files(out, kind, found, export, counts)
-    covered = [f"{counts['covered']} cells are covered in part by others with higher scores"] * bool(counts["covered"])
+    number = counts["covered"]
+    covered = [f"{number:,} cells are covered by others with higher scores, in part or wholly"] if number else []
     score = f" (score >= {export.min_score:g})" if counts["below the score"] else ""
     last = f"wrote {out}: {counted(counts['cells'], 'cell')}{score} in {counted(len(found.images), 'image')}"
     return "\n".join([*what_was_found(found.source, Counter()), *covered, last])

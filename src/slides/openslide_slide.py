@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from src.common.errors import InputError
-from src.slides.slide import Level, StoredTile, plausible_mpp
+from src.slides.slide import WHITE, Level, StoredTile, plausible_mpp
 
 CACHED_BYTES = 32 * 2**20  # of decoded tiles, as OpenSlide takes itself
 
@@ -62,7 +62,7 @@ class OpenSlideSlide:
         if pixels[..., 3].min() == 255:
             return cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)
         alpha = pixels[..., 3:].astype(np.uint16)
-        return np.asarray((pixels[..., :3] * alpha + 255 * (255 - alpha)) // 255, np.uint8)
+        return np.asarray((pixels[..., :3] * alpha + WHITE * (255 - alpha)) // 255, np.uint8)
 
 
 def scanner_of(path: Path) -> str | None:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 StoredTile = tuple[int, int]  # its level, and its number there
+WHITE = 255  # of what is not stored, was not scanned or does not decode
 LEAST_MPP, MOST_MPP = 0.05, 5.0  # µm per px; a tag that says something else is not believed
 MOST_STRETCHED = 1.1  # times that the px of a slide may be as long as they are wide, or the reverse
 

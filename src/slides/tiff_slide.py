@@ -14,10 +14,9 @@ from src.common.errors import InputError, one_line
 from src.common.limits import check_pixels
 from src.data.tiff import check_colors, planes
 from src.data.tiff_streams import HEAD, check_codec, claimed_pixels
-from src.slides.slide import Level, StoredTile, plausible_mpp
+from src.slides.slide import WHITE, Level, StoredTile, plausible_mpp
 
 CACHED_BYTES = 256 * 2**20  # of decoded tiles, which neighbouring regions share
-WHITE = 255
 PLAIN_KINDS = ("generic", "shaped", "uniform", "ome")  # of tifffile's series, which are of no scanner
 UNITS = {2: 25_400.0, 3: 10_000.0}  # µm per inch and per cm, by the number of TIFF's ResolutionUnit
 
@@ -203,7 +202,8 @@ def _check_page(page: tifffile.TiffPage, path: Path) -> None:
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
     check_pixels(f"{path}: a stored tile", *page.chunks[:2])
-    if max(map(add, page.dataoffsets, page.databytecounts), default=0) > page.parent.filehandle.size:
+    stored = list(map(add, page.dataoffsets, page.databytecounts))
+    if len(stored) < math.prod(page.chunked) or max(stored, default=0) > page.parent.filehandle.size:
         raise InputError(f"{path}: is truncated or damaged (part of the image data is missing)")
 
 

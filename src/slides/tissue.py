@@ -10,7 +10,7 @@ import numpy as np
 
 from src.common.errors import InputError
 from src.geometry.tiles import Tile
-from src.slides.slide import Level, Slide
+from src.slides.slide import WHITE, Level, Slide
 
 MAP_PIXELS = 2**22  # of the picture that is judged, at most, whatever the slide's shape
 LEAST_SATURATION = 18  # of 255; glass and scanned paper have less, the palest stained tissue more
@@ -82,7 +82,11 @@ class Tissue:
 
 
 def thumbnail(slide: Slide, pixels: int = MAP_PIXELS) -> np.ndarray:
-    """The whole slide as a picture of about ``pixels`` px at most, ``(h, w, 3)`` uint8 RGB, read in strips."""
+    """The whole slide as a picture of about ``pixels`` px at most, ``(h, w, 3)`` uint8 RGB, read in strips.
+
+    Raises:
+        InputError: there are broken stored tiles, and nothing but white is seen.
+    """
     full = slide.levels[0]
     factor = min(math.sqrt(pixels / (full.height * full.width)), 1.0)
     height, width = max(round(full.height * factor), 1), max(round(full.width * factor), 1)
@@ -97,7 +101,10 @@ def thumbnail(slide: Slide, pixels: int = MAP_PIXELS) -> np.ndarray:
         strip = slide.read(number, first, 0, max(last - first, 1), level.width)
         strips.append(cv2.resize(strip, (width, bottom - top), interpolation=cv2.INTER_AREA))
     slide.forget_tiles()
-    return np.concatenate(strips)
+    picture = np.concatenate(strips)
+    if slide.broken and (picture == WHITE).all():
+        raise InputError(f"{slide.path}: shows nothing, because its stored tiles do not decode")
+    return picture
 
 
 def find_tissue(slide: Slide) -> Tissue:

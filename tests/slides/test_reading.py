@@ -15,6 +15,7 @@ from src.slides.openslide_slide import OpenSlideSlide
 from src.slides.scaled import ScaledSlide
 from src.slides.slide import Level, plausible_mpp
 from src.slides.tiff_slide import TiffSlide
+from src.slides.tissue import thumbnail
 from tests.slides.conftest import OpenTiff
 from tests.slides.scenes import break_stored_tile, picture, write_philips, write_pyramid
 from tests.sources import ROOT
@@ -108,6 +109,35 @@ def test_broken_and_missing_tiles_are_white_and_known(tmp_path: Path, tiff: Open
     assert slide.broken == {(0, 3)} and (read[64:, 64:] == 255).all() and (read[:64] == image[:64]).all()
     slide.forget_tiles()
     assert (slide.read(0, 0, 0, 128, 128) == read).all() and slide.broken == {(0, 3)}  # the same tile
+
+
+def change_tag(path: Path, name: str, value: bytes, place: int = 12) -> None:
+    """Write bytes into a tag of a BigTIFF: from 4 on lies the number of its values, from 12 on the first."""
+    with tifffile.TiffFile(path) as file:
+        start = file.pages.first.tags[name].offset + place
+    content = bytearray(path.read_bytes())
+    content[start : start + len(value)] = value
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "place"),
+    [("TileOffsets", b"\3", 4), ("TileByteCounts", b"\3", 4), ("ImageWidth", b"\xff", 12), ("TileWidth", b"\0", 12)],
+)
+def test_a_header_that_asks_for_more_tiles_than_there_are_is_refused(
+    tmp_path: Path, name: str, value: bytes, place: int, tiff: OpenTiff
+) -> None:
+    path = write_pyramid(tmp_path / "a.tif", picture(100, 120), 1)
+    change_tag(path, name, value, place)
+    with pytest.raises(InputError, match=r"a\.tif.*(damaged|cannot be read)"):
+        tiff(path)
+
+
+def test_a_slide_of_which_no_tile_decodes_is_refused(tmp_path: Path, tiff: OpenTiff) -> None:
+    path = write_pyramid(tmp_path / "a.tif", picture(100, 120), 1)
+    change_tag(path, "Compression", b"\7\0")  # JPEG
+    with pytest.raises(InputError, match=r"a\.tif.*decode"):
+        thumbnail(tiff(path))
 
 
 def test_a_stored_tile_that_claims_too_much_is_refused(tmp_path: Path, tiff: OpenTiff) -> None:
