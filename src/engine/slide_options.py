@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.common.errors import InputError
+from src.common.errors import InputError, some
 from src.common.files import writing
 from src.config.settings import ImageSettings
 from src.data.data_shift import DataStatistics
-from src.formats.slide_folder import SUMMARY
-from src.slides.finding import REGIONS, find_all_regions, find_regions, open_slide, slide_name
+from src.data.records import list_folder
+from src.formats.slide_folder import CELLS, OTHERS
+from src.slides.finding import OUTPUTS, REGIONS, find_all_regions, find_regions, open_slide, slide_name
 from src.slides.slide import Slide
 from src.slides.tissue import Tissue, all_tissue, find_tissue
 from src.slides.tissue_file import Regions, check_regions, read_regions, read_tissue
@@ -77,8 +78,23 @@ def check_place(folder: Path) -> None:
     Raises:
         InputError: naming it.
     """
-    if folder.exists() and not (folder / SUMMARY).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not set(_names_in(folder)) >= OUTPUTS)):
         raise InputError(f"{folder}: is not a folder of this program's outputs; move it, or name another --output")
+
+
+def check_other_files(folder: Path) -> None:
+    """Refuse to replace outputs that other files lie beside, such as corrections of cells.
+
+    Raises:
+        InputError: naming some of them.
+    """
+    others = set(_names_in(folder) if folder.exists() else []) - {CELLS, *OTHERS}
+    if others:
+        raise InputError(f"{folder}: holds {some(others)}, which would be lost when the outputs are replaced; move it")
+
+
+def _names_in(folder: Path) -> list[str]:
+    return list_folder(folder, f"{folder}: no such folder")
 
 
 def _check_regions(slides: Sequence[Path], options: SlideOptions) -> None:

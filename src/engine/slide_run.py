@@ -22,7 +22,7 @@ from src.data.data_shift import PredictionStatistics, shift_warnings
 from src.data.id_map import ImageId
 from src.engine.memory import memory_errors
 from src.engine.prediction import Predictor, warnings_on_limits
-from src.engine.slide_options import SlideOptions, check_place, scale_of_slide, tissue_of
+from src.engine.slide_options import SlideOptions, check_other_files, check_place, scale_of_slide, tissue_of
 from src.engine.slide_prediction import SlideTiles, choose_tiles, predict_slide
 from src.formats.slide_folder import SUMMARY
 from src.slides.claims import claimed, digest_of, identity
@@ -123,6 +123,7 @@ def _predict(predictor: Predictor, classes: Sequence[CellClass], path: Path, opt
             _remove_remains_of(place, finished)
         if finished == place.job:
             return f"is finished, in {folder}"
+        check_other_files(folder)
         with closing(open_slide(path)) as slide:
             found = _find_cells(predictor, classes, slide, options, place)
         return _write(found, place, predictor.settings.min_score)  # without the memory that the reader took

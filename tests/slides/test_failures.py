@@ -351,3 +351,23 @@ def test_what_is_no_folder_of_outputs_is_never_replaced(slides: list[Path], tmp_
     failed = predict(slides, options(tmp_path / "out"))
     assert list(failed) == slides[:1] and str(tmp_path / "out" / "a") in failed[slides[0]]
     assert (tmp_path / "out" / "a" / "Data0000.dat").read_bytes() == b"pixels"
+
+
+def test_a_summary_alone_makes_no_folder_of_outputs(slides: list[Path], tmp_path: Path) -> None:
+    """Other programs call a file so, too."""
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    (tmp_path / "out" / "a" / "summary.json").write_text("{}")
+    failed = predict(slides, options(tmp_path / "out"))
+    assert list(failed) == slides[:1] and (tmp_path / "out" / "a" / "summary.json").read_text() == "{}"
+
+
+def test_files_that_lie_beside_outputs_are_never_lost(slides: list[Path], tmp_path: Path) -> None:
+    how, others = options(tmp_path / "out"), tmp_path / "out" / "a" / "corrected.geojson"
+    assert not predict(slides, how)
+    others.write_text("by hand")
+    (others.parent / ".DS_Store").write_bytes(b"")
+    assert not predict(slides, how)  # nothing is replaced
+    failed = predict(slides, replace(how, job=2))
+    assert list(failed) == slides[:1] and others.name in failed[slides[0]] and others.read_text() == "by hand"
+    others.unlink()
+    assert not predict(slides, replace(how, job=2))
