@@ -46,8 +46,9 @@ def _locked_file(path: Path, taken: str) -> IO[str]:
             if error.errno not in NO_LOCKS:
                 file.close()
                 raise InputError(taken) from error
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            return file
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
         file.close()  # of a process that has just ended, and has removed the file
 
 

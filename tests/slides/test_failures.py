@@ -344,6 +344,22 @@ def test_where_files_cannot_be_locked_slides_are_predicted_all_the_same(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_lock_file_that_is_removed_while_it_is_looked_up_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another process, which has just ended."""
+    of_file = os.fstat
+
+    def end_another(descriptor: int) -> os.stat_result:
+        monkeypatch.undo()
+        (tmp_path / ".a.lock").unlink()
+        return of_file(descriptor)
+
+    monkeypatch.setattr("src.slides.claims.os.fstat", end_another)
+    with claimed(tmp_path / "a"):
+        assert (tmp_path / ".a.lock").exists()
+
+
 def test_what_is_no_folder_of_outputs_is_never_replaced(slides: list[Path], tmp_path: Path) -> None:
     """Such as the pixels of an MRXS slide, in a folder of its name, where slides and outputs lie in one folder."""
     (tmp_path / "out" / "a").mkdir(parents=True)
