@@ -1,6 +1,6 @@
 """Stitching while tiles come gives the objects of stitching all at once, in bounded memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +29,20 @@ def crowded(seed: int) -> Scene:
     return tiles, [some + [one for one in some if rng.random() < 0.2] for some in views], height, width
 
 
+def tied(seed: int) -> Scene:
+    """Spots of one class, one score and two sizes at few places, so that only their places and tiles break ties."""
+    rng = np.random.default_rng(seed)
+    tiles = tile_grid(100, 130, 40, 16)
+
+    def spot(tile: Tile) -> Instance | None:
+        top, left = (4 * rng.integers(0, 22, 2)).tolist()
+        mask = rng.random([int(rng.choice([6, 20]))] * 2) < 0.8
+        mask[0, 0] = mask[-1, -1] = True
+        return visible(Instance(1, 0.5, top, left, mask), tile)
+
+    return tiles, [[cell for _ in range(70) if (cell := spot(tile))] for tile in tiles], 100, 130
+
+
 def streamed(scene: Scene, settings: StitchSettings, order: Sequence[int]) -> list[Instance]:
     tiles, detections, height, width = scene
     stitcher = Stitcher(tiles, height, width, settings)
@@ -39,10 +53,12 @@ def full_keys(instances: Sequence[Instance]) -> list[tuple]:
     return sorted((*key, one.score) for one in instances for key in keys([one]))
 
 
-@pytest.mark.parametrize("one_class", [False, True])
+@pytest.mark.parametrize(
+    ("scene_of", "one_class"), [(crowded, False), (crowded, True), (tied, False)], ids=["classes", "one class", "tied"]
+)
 @pytest.mark.parametrize("seed", range(6))
-def test_objects_are_those_of_all_tiles_at_once(seed: int, one_class: bool) -> None:
-    scene, settings = crowded(seed), StitchSettings(one_class_per_cell=one_class)
+def test_objects_are_those_of_all_tiles_at_once(seed: int, scene_of: Callable[[int], Scene], one_class: bool) -> None:
+    scene, settings = scene_of(seed), StitchSettings(one_class_per_cell=one_class)
     tiles, detections, height, width = scene
     expected = full_keys(stitch(tiles, detections, height, width, settings))
     in_order = sorted(range(len(tiles)), key=lambda tile: (tiles[tile].top, tiles[tile].left))
@@ -63,9 +79,10 @@ def test_chains_are_cut_alike(seed: int, band: int) -> None:
     assert full_keys(streamed(scene, settings, range(len(tiles)))) == expected
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_list_of_tiles_may_have_any_order(seed: int) -> None:
-    tiles, detections, height, width = crowded(seed)
+@pytest.mark.parametrize("scene_of", [crowded, tied])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_list_of_tiles_may_have_any_order(scene_of: Callable[[int], Scene], seed: int) -> None:
+    tiles, detections, height, width = scene_of(seed)
     order = np.random.default_rng(seed).permutation(len(tiles)).tolist()
     shuffled = stitch([tiles[i] for i in order], [detections[i] for i in order], height, width)
     assert full_keys(shuffled) == full_keys(stitch(tiles, detections, height, width))
@@ -120,6 +137,8 @@ def test_a_chain_is_a_part_over_three_bands() -> None:
     parts = bounded_parts(first, second, corners, np.zeros(5, bool), 100)
     assert parts.counts.tolist() == [True, False, False]
     assert parts.in_chain.tolist() == [True, True, True, True, False]
+    for on_side in (corners, corners[:, ::-1]):  # along rows and along columns
+        assert bounded_parts(first, second, on_side, np.zeros(5, bool), 100).counts.tolist() == [True, False, False]
     marked = np.array([False, True, False, False, False])
     assert bounded_parts(first[:2], second[:2], corners, marked, 100).counts.tolist() == [True, False]
 
