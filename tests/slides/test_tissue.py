@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from src.common.errors import InputError
-from src.geometry.tiles import Tile
-from src.slides.tissue import all_tissue, find_tissue, thumbnail
+from src.geometry.tiles import Tile, tile_grid
+from src.slides.slide import Level
+from src.slides.tissue import Tissue, all_tissue, find_tissue, thumbnail
 from src.slides.tissue_file import read_tissue
 from tests.slides.conftest import OpenTiff
 from tests.slides.scenes import GLASS, STROMA, picture, write_pyramid
@@ -25,6 +26,25 @@ def test_islands_are_found_and_glass_is_not(tmp_path: Path, tiff: OpenTiff) -> N
     assert tissue.shows(Tile(140, 180, 20, 20), (1.0, 1.0))
     assert not tissue.shows(Tile(0, 230, 20, 30), (1.0, 1.0))
     assert tissue.shows(Tile(280, 360, 40, 40), (2.0, 2.0))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_tile_shows_tissue_where_it_shares_area_with_a_pixel_of_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    (height, width), map_shape = rng.integers(50, 200, 2).tolist(), rng.integers(3, 50, 2).tolist()
+    scales = tuple(rng.uniform(0.3, 2.5, 2).tolist())
+    tissue = Tissue(
+        (rng.random(map_shape) < 0.03).astype(np.int32), np.zeros((*map_shape, 3), np.uint8), Level(height, width), []
+    )
+    down, across = (map_shape[0] / (height * scales[0]), map_shape[1] / (width * scales[1]))  # map's px per px
+    rows, columns = np.nonzero(tissue.mask)
+    answers = set()
+    for tile in tile_grid(int(height * scales[0]), int(width * scales[1]), 11, 3):
+        beside = (rows + 1 <= tile.top * down) | (rows >= tile.bottom * down)
+        beside |= (columns + 1 <= tile.left * across) | (columns >= tile.right * across)
+        assert tissue.shows(tile, scales) == (not beside.all())
+        answers.add(bool(beside.all()))
+    assert answers == {False, True}
 
 
 @pytest.mark.parametrize("noise", [0, 6])
