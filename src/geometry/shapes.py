@@ -22,8 +22,8 @@ def measure(stack: Stack) -> Measures:
 
     Returns:
         ``(N,)`` values by name: ``area`` int64; ``centroid_x`` and ``centroid_y``, where the centre of the first pixel
-        is at (0, 0); ``major_axis`` and ``minor_axis``, those of the ellipse with the same second moments, and its
-        ``eccentricity`` in [0, 1]; ``perimeter``; all float64.
+        is at (0, 0); ``diameter``, that of the circle with the same area; ``major_axis`` and ``minor_axis``, those of
+        the ellipse with the same second moments, and its ``eccentricity`` in [0, 1]; ``perimeter``; all float64.
     """
     area, x, y, xx, yy, xy = _moments(stack)
     x, y = x / area, y / area
@@ -34,6 +34,7 @@ def measure(stack: Stack) -> Measures:
         "area": area.astype(np.int64),
         "centroid_x": x + stack.places[:, 0],
         "centroid_y": y + stack.places[:, 1],
+        "diameter": np.sqrt(4 * area / np.pi),
         "major_axis": 4 * np.sqrt(large),
         "minor_axis": 4 * np.sqrt(small),
         "eccentricity": np.sqrt(1 - small / np.where(large > 0, large, 1)) * (large > 0),

@@ -20,6 +20,7 @@ def test_a_rectangle_has_known_measures() -> None:
         "area": 18,
         "centroid_x": 11.5,
         "centroid_y": 8.0,
+        "diameter": pytest.approx(np.sqrt(72 / np.pi)),
         "major_axis": pytest.approx(4 * np.sqrt(35 / 12)),  # the variance of 6 places is (6² - 1) / 12
         "minor_axis": pytest.approx(4 * np.sqrt(8 / 12)),
         "eccentricity": pytest.approx(np.sqrt(1 - 8 / 35)),
@@ -41,6 +42,8 @@ def test_measures_equal_those_of_skimage() -> None:
     for index, cell in enumerate(cells):
         (region,) = regionprops(cell.mask.astype(np.uint8))
         row, column = region.centroid
-        wanted = [region.area, column + cell.left, row + cell.top, region.axis_major_length, region.axis_minor_length,
-                  region.eccentricity, region.perimeter]  # fmt: skip
+        wanted = [
+            *(region.area, column + cell.left, row + cell.top, region.equivalent_diameter_area),
+            *(region.axis_major_length, region.axis_minor_length, region.eccentricity, region.perimeter),
+        ]
         assert [values[index] for values in found.values()] == pytest.approx(wanted, abs=1e-6)

@@ -12,7 +12,7 @@ from src.geometry.shapes import measure
 from src.geometry.stacks import Stack, in_batches
 
 # Measures in px that are in µm, too, where the resolution is known; places count from the centre of the first pixel.
-LENGTHS = ("centroid_x", "centroid_y", "major_axis", "minor_axis", "perimeter")
+LENGTHS = ("centroid_x", "centroid_y", "diameter", "major_axis", "minor_axis", "perimeter")
 
 
 @dataclass(frozen=True)
