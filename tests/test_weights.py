@@ -61,6 +61,7 @@ def test_slides_become_folders_and_one_that_fails_gives_exit_code_1(
         ({"tissue": "atuo"}, "--tissue atuo"),
         ({"whole_image": True}, "--whole-image"),
         ({"overlay": "o"}, "--overlay"),
+        ({"intensity": "full"}, "--intensity"),
         ({"shard": "3/2"}, "--shard 3/2"),
         ({"slide_pixels": None, "shard": "1/2"}, "--shard"),
         ({"slide_pixels": None, "tissue": "all"}, "--tissue"),

@@ -52,6 +52,7 @@ def check_slides(config: InferenceConfig) -> None:
         "--zip": config.zip,
         "--id-map": config.id_map,
         "--split": config.split,
+        "--intensity": config.intensity,
     }
     for flag, value in given.items():
         if value:

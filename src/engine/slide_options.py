@@ -56,8 +56,8 @@ def check_start(slides: Sequence[Path], options: SlideOptions) -> None:
     """Refuse what cannot work for any slide, before the first one begins. Slides that do not open are left for later.
 
     Raises:
-        InputError: the resolution of the training is not known, outputs cannot be written or would replace other files,
-            or regions are missing, malformed or outside of their slide.
+        InputError: the resolution of the training is not known, a name cannot be written, outputs cannot be written or
+            would replace other files, or regions are missing, malformed or outside of their slide.
     """
     if options.scale is None and options.trained.mpp is None:
         raise InputError("--scale: is needed, because the checkpoint does not say the resolution of its training")
@@ -67,9 +67,17 @@ def check_start(slides: Sequence[Path], options: SlideOptions) -> None:
         trial.touch()
         trial.unlink(missing_ok=True)  # another process may have been faster
     for slide in slides:
+        _check_name(slide)
         check_place(options.folder_of(slide))
     if options.tissue not in ("auto", "all"):
         _check_regions(slides, options)
+
+
+def _check_name(slide: Path) -> None:
+    try:
+        slide.name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{slide}: its name is not UTF-8, which outputs are written in; rename it") from error
 
 
 def check_place(folder: Path) -> None:

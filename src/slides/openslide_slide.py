@@ -29,9 +29,11 @@ class OpenSlideSlide:
         properties = self._slide.properties
         self._left, self._top, width, height = _scanned(properties, *self._slide.dimensions)
         self._downsamples = self._slide.level_downsamples
-        self.levels: Sequence[Level] = [
-            Level(max(int(height / down), 1), max(int(width / down), 1)) for down in self._downsamples
-        ]
+        if (width, height) == self._slide.dimensions:
+            sizes = list(self._slide.level_dimensions)
+        else:
+            sizes = [(max(int(width / down), 1), max(int(height / down), 1)) for down in self._downsamples]
+        self.levels: Sequence[Level] = [Level(rows, columns) for columns, rows in sizes]
         values = [properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
         self.mpp = plausible_mpp([_number(value) for value in values])
 

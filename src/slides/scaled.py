@@ -5,13 +5,14 @@ reduced, a pixel is the mean of the area that it covers; where it is enlarged, i
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from src.common.errors import InputError
 from src.data.prepared import scaled_size
 from src.geometry.tiles import Tile
-from src.slides.slide import Slide
+from src.slides.slide import Level, Slide
 
 MOST_ENLARGED = 2.5  # beyond, what is seen is interpolation
 
@@ -30,13 +31,19 @@ class ScaledSlide:
                 f" and more than {MOST_ENLARGED:g} is refused (--mpp, --scale)"
             )
 
-    @property
+    @cached_property
     def size(self) -> tuple[int, int]:
-        """Height and width after scaling."""
+        """Height and width after scaling: those of a level where both differ by 1 px at most, by another rounding."""
         full = self.slide.levels[0]
-        return scaled_size(full.height, full.width, self.scale)
+        height, width = scaled_size(full.height, full.width, self.scale)
 
-    @property
+        def difference(level: Level) -> int:
+            return max(abs(level.height - height), abs(level.width - width))
+
+        nearest = min(self.slide.levels, key=difference)
+        return (nearest.height, nearest.width) if difference(nearest) <= 1 else (height, width)
+
+    @cached_property
     def level(self) -> int:
         """The level that is read."""
         height, width = self.size
@@ -54,7 +61,7 @@ class ScaledSlide:
         rows = Taps.of(tile.top, tile.height, height, level.height)
         columns = Taps.of(tile.left, tile.width, width, level.width)
         pixels = self.slide.read(number, rows.first, columns.first, rows.needed, columns.needed)
-        scaled = columns.apply(rows.apply(pixels.astype(np.float32)).swapaxes(0, 1)).swapaxes(0, 1)
+        scaled = columns.apply(rows.apply(pixels).swapaxes(0, 1)).swapaxes(0, 1)
         return np.ascontiguousarray(np.rint(scaled).clip(0, 255).astype(np.uint8))
 
 
@@ -91,7 +98,7 @@ class Taps:
         return int(self.places.max()) + 1
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """The scaled px ``(N, …)`` float32 of ``(needed, …)``."""
+        """The scaled px ``(N, …)`` float32 of ``(needed, …)``, uint8 or float32."""
         total = np.zeros((len(self.places), *pixels.shape[1:]), np.float32)
         for places, shares in zip(self.places.T, self.shares.T, strict=True):
             total += pixels[places] * shares[:, None, None]

@@ -18,6 +18,7 @@ from src.slides.slide import WHITE, Level, StoredTile, plausible_mpp
 
 CACHED_BYTES = 256 * 2**20  # of decoded tiles, which neighbouring regions share
 PLAIN_KINDS = ("generic", "shaped", "uniform", "ome")  # of tifffile's series, which are of no scanner
+OME_UNITS = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "\N{GREEK SMALL LETTER MU}m": 1.0, "mm": 1e3, "cm": 1e4}  # in µm
 UNITS = {2: 25_400.0, 3: 10_000.0}  # µm per inch and per cm, by the number of TIFF's ResolutionUnit
 
 
@@ -244,8 +245,8 @@ def _ome_mpp(file: tifffile.TiffFile, page: tifffile.TiffPage) -> float | None:
 
     try:
         pixels = next(one for one in fromstring(file.ome_metadata).iter() if one.tag.rpartition("}")[2] == "Pixels")
-        units = {pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "XY"}
+        units = [pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "XY"]
         sizes = [float(pixels.get(f"PhysicalSize{axis}", "nan")) for axis in "XY"]
+        return plausible_mpp([size * OME_UNITS[unit] for size, unit in zip(sizes, units, strict=True)])
     except Exception:  # XML of any kind may stand there
         return None
-    return plausible_mpp(sizes) if units <= {"µm", "um", "\N{GREEK SMALL LETTER MU}m"} else None

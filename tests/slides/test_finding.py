@@ -15,6 +15,7 @@ from src.slides.claims import identity
 from src.slides.dicom import series_of
 from src.slides.finding import files_of, find_slides, open_slide, slide_name
 from src.slides.openslide_slide import OpenSlideSlide
+from src.slides.slide import Level
 from tests.slides.dicom_files import EXPLICIT, IMPLICIT, element, sequence, write, write_level
 from tests.slides.scenes import picture, write_pyramid
 
@@ -185,6 +186,7 @@ class FakeOpenSlide:
 
     properties: ClassVar[dict[str, str]] = {}
     dimensions = (100, 80)
+    level_dimensions = ((100, 80), (25, 20))
     level_downsamples = (1.0, 4.0)
     alpha: ClassVar[list[int]] = [255]
 
@@ -207,6 +209,11 @@ def fake_slide(monkeypatch: pytest.MonkeyPatch) -> OpenSlideSlide:
     fake = SimpleNamespace(OpenSlide=FakeOpenSlide, OpenSlideError=RuntimeError)
     monkeypatch.setitem(sys.modules, "openslide", fake)
     return OpenSlideSlide(Path("a.mrxs"))
+
+
+def test_levels_are_as_large_as_openslide_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeOpenSlide, "level_dimensions", ((100, 80), (26, 20)))
+    assert list(fake_slide(monkeypatch).levels) == [Level(80, 100), Level(20, 26)]
 
 
 def test_what_was_not_scanned_is_white(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,8 @@ def test_strips_and_other_compressions_are_read(tmp_path: Path, how: dict[str, o
 
 def test_ome_tiff_has_its_own_resolution_and_levels(tmp_path: Path, tiff: OpenTiff) -> None:
     image, path = picture(128, 192), tmp_path / "a.ome.tif"
-    metadata = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+    units = {"PhysicalSizeXUnit": "nm", "PhysicalSizeYUnit": "µm"}
+    metadata = {"axes": "YXS", "PhysicalSizeX": 250, "PhysicalSizeY": 0.25, **units}
     with tifffile.TiffWriter(path, ome=True) as file:
         file.write(image, subifds=1, tile=(64, 64), photometric="rgb", metadata=metadata)
         file.write(image[::2, ::2], subfiletype=1, tile=(64, 64), photometric="rgb")
@@ -206,6 +207,17 @@ def test_files_that_are_no_slides_are_refused(tmp_path: Path, content: bytes) ->
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=name):
             open_slide(tmp_path / name)
+
+
+@pytest.mark.parametrize(("side", "scale"), [(203, 0.5), (202, 0.5), (207, 0.25), (205, 0.251)])
+def test_a_level_that_was_rounded_otherwise_is_read_as_it_is(
+    tmp_path: Path, side: int, scale: float, tiff: OpenTiff
+) -> None:
+    slide = ScaledSlide(tiff(write_pyramid(tmp_path / "a.tif", picture(side, side))), scale)
+    number = 1 if scale == 0.5 else 2
+    level = slide.slide.levels[number]
+    assert slide.level == number and slide.size == (level.height, level.width)
+    assert (slide.read(Tile(3, 5, 30, 40)) == slide.slide.read(number, 3, 5, 30, 40)).all()
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.37, 0.25, 0.9, 1.7, 2.0])

@@ -109,6 +109,18 @@ def test_a_folder_of_regions_has_a_file_for_each_slide(predict: Predict, tmp_pat
     assert (tmp_path / "out" / "a" / "summary.json").stat().st_mtime_ns == before  # its own regions are as before
 
 
+def test_a_name_that_is_not_utf_8_is_refused_before_any_is_predicted(
+    predict: Predict, slides: Path, tmp_path: Path
+) -> None:
+    try:
+        shutil.copy(slides / "a.tif", slides / os.fsdecode(b"z\xff.tif"))
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    with pytest.raises(InputError, match=r"z.*\.tif: .*UTF-8"):
+        predict()
+    assert outputs(tmp_path / "out") == []
+
+
 def test_only_the_slides_of_a_shard_need_regions(predict: Predict, tmp_path: Path) -> None:
     (tmp_path / "regions").mkdir()
     write_regions(tmp_path / "regions" / "a.geojson", polygon(0, 0, 100, 100))
