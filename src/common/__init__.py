@@ -5,5 +5,5 @@
 - ``progress``: how far long work has come: a bar, or lines in a log file
 - ``values``: numbers and names as other programs write them
 - ``limits``: the most pixels that are decoded
-- ``memory``: freed memory goes back to the system
+- ``memory``: freed memory goes back to the system, and threads share a heap
 """

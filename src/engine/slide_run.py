@@ -15,7 +15,7 @@ import numpy as np
 
 from src.common.errors import InputError, counted, one_line
 from src.common.files import read_json
-from src.common.memory import give_back_memory
+from src.common.memory import give_back_memory, share_heap
 from src.common.progress import ProgressBar, say
 from src.data.classes import CellClass
 from src.data.data_shift import PredictionStatistics, shift_warnings
@@ -98,6 +98,7 @@ def predict_slides(
     Returns:
         Why each slide failed that did.
     """
+    share_heap()
     failed = {}
     for path in slides:
         try:

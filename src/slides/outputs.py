@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.common.files import write_json, writing
+from src.common.memory import give_back_memory
 from src.data.classes import CellClass
 from src.data.id_map import ImageId
 from src.formats.slide_folder import CELLS, OVERVIEW, SUMMARY, TABLE
@@ -85,7 +86,9 @@ def _flush(folder: Path) -> None:
 
 def confident_cells(shards: Shards, min_score: float) -> Iterator[Instance]:
     """The cells of all shards from a score up."""
-    return (cell for cells in shards.cells() for cell in cells if cell.score >= min_score)
+    for cells in shards.cells():
+        yield from (cell for cell in cells if cell.score >= min_score)
+        give_back_memory()
 
 
 def _write_cells(folder: Path, info: SlideInfo, cells: Iterable[Instance]) -> RegionCounts:
