@@ -153,8 +153,10 @@ def measure_busy(folder: Path, repeats: int) -> list[dict[str, float]]:
 
 
 def busy_share(slide: Path, folder: Path, processes: int, readers: int) -> dict[str, float]:
-    """How busy a network is that some processes share, each of which predicts a slide; ``most_by_cores`` if no core
-    ever waited."""
+    """How busy a network is that some processes share, each of which predicts a slide.
+
+    ``most_by_cores`` is the share that it would have if no core ever waited.
+    """
     with ExitStack() as stack:
         running = [
             stack.enter_context(waiting(command("slide_busy", slide, folder / str(number), readers)))

@@ -222,7 +222,7 @@ def check_colors(page: tifffile.TiffPage, path: str | Path) -> None:
     """Refuse colour models other than grey and RGB. JPEG's YCbCr is converted by the decoder."""
     name = tifffile.PHOTOMETRIC(page.photometric).name
     if page.compression == tifffile.COMPRESSION.APERIO_JP2000_YCBC:  # whose tag may say RGB
-        raise InputError(f"{path}: holds YCbCr as JPEG 2000, which is read only by OpenSlide, in slides (.svs)")
+        raise InputError(f"{path}: holds YCbCr as JPEG 2000, which only OpenSlide reads, as a slide")
     if name not in PLAIN_PHOTOMETRICS and not (name == "YCBCR" and page.compression == tifffile.COMPRESSION.JPEG):
         raise InputError(f"{path}: has colour model {name}; grey, RGB and RGBA are read")
 

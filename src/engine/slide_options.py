@@ -134,7 +134,7 @@ def scale_of_slide(slide: Slide, options: SlideOptions) -> float:
         return options.scale
     mpp, trained = options.mpp or slide.mpp, options.trained
     if mpp is None:
-        raise InputError(f"{slide.path}: says no resolution that can be believed; pass --mpp, in µm per px")
+        raise InputError(f"{slide.path}: its resolution is not known, or not plausible; pass --mpp, in µm per px")
     if trained.mpp is None:
         raise InputError(f"{slide.path}: the checkpoint does not say the resolution of its training; pass --scale")
     return trained.scale * mpp / trained.mpp

@@ -148,9 +148,9 @@ def _levels(file: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPage]:
 
 
 def _check_images(file: tifffile.TiffFile, path: Path) -> None:
-    """Refuse a stack of planes, and a file whose first image is not the largest: it may be no slide, or another one.
+    """Refuse a stack of planes, and a file of no scanner whose first image is not the largest.
 
-    Formats of scanners define which image is the slide.
+    Which of its images is the slide is not clear there; the formats of scanners define it.
 
     Raises:
         InputError: naming the file.
@@ -192,7 +192,7 @@ def _check_page(page: tifffile.TiffPage, path: Path) -> None:
         InputError: naming the file.
     """
     if page.samplesperpixel > 1 and page.planarconfig != tifffile.PLANARCONFIG.CONTIG:
-        raise InputError(f"{path}: stores its channels as planes; slides have those of each px side by side")
+        raise InputError(f"{path}: stores its channels as separate planes; only interleaved channels are read")
     if page.dtype != np.uint8 or page.samplesperpixel not in (1, 3, 4):
         raise InputError(
             f"{path}: has {page.samplesperpixel} channels of {page.dtype}; slides are grey or RGB of 8 bits"

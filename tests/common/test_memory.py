@@ -65,3 +65,18 @@ def test_nothing_is_done_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("no C library has this name"))
     give_back_memory()
     share_heap()
+
+
+def test_a_c_library_without_these_functions_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Library:
+        def __getattr__(self, name: str) -> None:
+            asked.append(name)
+            raise AttributeError(name)
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
+    give_back_memory()
+    share_heap()
+    assert asked == ["malloc_trim", "mallopt"]
